@@ -1,0 +1,203 @@
+"""Which token types are rare, and which positions are scored."""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from raretok.corpus import Contexts
+from raretok.errors import UserError
+from raretok.protocol import Rule
+
+# The released code scores from the fourth token on; earlier ones have next to no context.
+FIRST_POS = 3
+ELBOW_WINDOW = 2_000  # ranks, for the vocabularies of GPT-2 and Pythia
+STRATA = ("middle", "rare", "common")
+
+
+def unigram(counts: Int[np.ndarray, " entry"], d_vocab: int) -> Float[np.ndarray, " d_vocab"]:
+    """Probability of each type, add-one smoothed; rows of W_U without a token count 0.
+
+    Raises `UserError` when there are more counts than types. (reference implementation)
+    """
+    if counts.size > d_vocab:
+        raise UserError(
+            f"{counts.size} unigram counts do not fit a vocabulary of {d_vocab}: "
+            "they belong to another tokenizer"
+        )
+    padded = np.zeros(d_vocab)
+    padded[: counts.size] = counts
+    return (padded + 1) / (padded + 1).sum()
+
+
+def elbow(u: Float[np.ndarray, " d_vocab"]) -> float:
+    """Probability at the elbow of the rank-frequency curve, below which types are hardly used.
+
+    Slope of log u on log rank in a sliding window over the rarer half; the elbow is where it
+    changes most, if that is more than 3 standard deviations above the mean change (released code).
+    A vocabulary under 50,000 types gets a proportionally narrower window.
+    """
+    n = u.size
+    window = min(ELBOW_WINDOW, n // 25)
+    if window < 3:
+        raise UserError(f"an elbow needs 75 types or more, got {n}")
+    descending = np.sort(u)[::-1]
+    slopes = _window_slopes(np.log(np.arange(1, n + 1)), np.log(descending), window)
+    start = max(n // 2, 2 * window)
+    change = np.abs(np.diff(slopes[start : n - window]))
+    if change.max() <= change.mean() + 3 * change.std():
+        raise UserError("the rank-frequency curve has no elbow: use a percentile instead")
+    return float(descending[start + int(change.argmax()) + 1])
+
+
+def _window_slopes(
+    x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"], window: int
+) -> Float[np.ndarray, " start"]:
+    """Least-squares slope of y on x in each window of consecutive points, by running sums."""
+    x, y = x - x.mean(), y - y.mean()  # keeps the running sums small, hence exact
+
+    def windowed(values):
+        total = np.concatenate([[0.0], np.cumsum(values)])
+        return total[window:] - total[:-window]
+
+    sx, sy = windowed(x), windowed(y)
+    return (windowed(x * y) - sx * sy / window) / (windowed(x * x) - sx * sx / window)
+
+
+@dataclass(frozen=True)
+class TypeClasses:
+    """Rare and common token types, and the probabilities that bound them."""
+
+    rare: Bool[np.ndarray, " d_vocab"]
+    common: Bool[np.ndarray, " d_vocab"]
+    rare_range: tuple[float, float]  # lowest and highest probability of a rare type
+    common_from: float  # a common type is at least as probable
+
+
+def type_classes(
+    u: Float[np.ndarray, " d_vocab"], rule: Rule, *, percentile: float = 15.0, n_tokens: int
+) -> TypeClasses:
+    """Rare and common types under one rule; ids from `n_tokens` on are no tokens and in neither.
+
+    - `percentile`: the rarest `percentile` % of types against the most frequent `percentile` %.
+    - `percentile above elbow`: the same rare types without those at or below the elbow (the paper's
+      words), against every more frequent type.
+    - `released`: types above the elbow and outside the most frequent `percentile` %, against those
+      (reference code: its percentile counts from the frequent end).
+    """
+    if not 0 < percentile < 50:
+        raise UserError(f"the percentile must lie between 0 and 50, got {percentile:g}")
+    descending = np.sort(u)[::-1]
+    top = float(descending[int(u.size * percentile / 100)])
+    bottom = float(descending[int(u.size * (1 - percentile / 100))])
+    token = np.arange(u.size) < n_tokens
+    if rule == "percentile":
+        rare, common = u <= bottom, u >= top
+    elif rule == "percentile above elbow":
+        rare, common = (u > elbow(u)) & (u <= bottom), u > bottom
+    else:
+        rare, common = (u >= elbow(u)) & (u <= top), u > top
+    rare, common = rare & token, common & token
+    if not rare.any() or not common.any():
+        raise UserError(
+            f"no {'common' if rare.any() else 'rare'} token type is left at {percentile:g} % "
+            f"under the rule '{rule}': choose another percentile"
+        )
+    return TypeClasses(
+        rare, common, (float(u[rare].min()), float(u[rare].max())), float(u[common].min())
+    )
+
+
+def frequency_bins(u: Float[np.ndarray, " d_vocab"], n_bins: int) -> Int[np.ndarray, " d_vocab"]:
+    """Bin of each type, 0 the rarest: bins hold equal numbers of types, ties share a bin."""
+    edges = np.quantile(u, np.linspace(0, 1, n_bins + 1)[1:-1])
+    return np.searchsorted(edges, u, side="left")
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Scored positions, sorted by context and pos; one entry each."""
+
+    context: Int[np.ndarray, " position"]
+    pos: Int[np.ndarray, " position"]  # of the input token
+    input: Int[np.ndarray, " position"]
+    target: Int[np.ndarray, " position"]
+    document: Int[np.ndarray, " position"]
+    stratum: Int[np.ndarray, " position"]  # index into STRATA
+    weight: Float[np.ndarray, " position"]  # positions of its stratum that it stands for
+
+    def __len__(self) -> int:
+        return len(self.pos)
+
+    def __getitem__(self, chosen) -> "Positions":
+        return Positions(**{f.name: getattr(self, f.name)[chosen] for f in fields(self)})
+
+
+def all_positions(contexts: Contexts, classes: TypeClasses, by: str) -> Positions:
+    """Every position that has a target and enough context, with its stratum; weights 1."""
+    context, pos = np.nonzero(
+        (np.arange(contexts.tokens.shape[1] - 1) >= FIRST_POS)
+        & (np.arange(1, contexts.tokens.shape[1]) < contexts.length[:, None])
+    )
+    inputs, targets = contexts.tokens[context, pos], contexts.tokens[context, pos + 1]
+    key = targets if by == "target" else inputs
+    return Positions(
+        context=context,
+        pos=pos,
+        input=inputs,
+        target=targets,
+        document=contexts.document[context],
+        stratum=np.where(classes.rare[key], 1, np.where(classes.common[key], 2, 0)),
+        weight=np.ones(len(pos)),
+    )
+
+
+def draw_stratified(
+    everything: Positions, *, n_per_class: int, n_middle: int, rng: np.random.Generator
+) -> Positions:
+    """Equal numbers of rare and common positions and some of the rest, from random contexts.
+
+    Contexts are taken in random order until they hold `n_per_class` rare positions (or to the end);
+    the other strata are drawn from the same contexts, so that few forward passes are needed.
+    Weights count the positions of the whole corpus that each one stands for.
+    Raises `UserError` when a class has no position.
+    """
+    contexts = rng.permutation(np.unique(everything.context))
+    turn = np.empty(everything.context.max() + 1, dtype=np.int64)
+    turn[contexts] = np.arange(contexts.size)
+    rare_turns = np.sort(turn[everything.context[everything.stratum == 1]])
+    if not rare_turns.size:
+        raise UserError("no position with a rare token is left: raise the percentile")
+    last = rare_turns[min(n_per_class, rare_turns.size) - 1]
+    in_pool = turn[everything.context] <= last
+    chosen = []
+    for stratum, wanted in ((1, n_per_class), (2, n_per_class), (0, n_middle)):
+        pool = np.flatnonzero(in_pool & (everything.stratum == stratum))
+        chosen.append(rng.permutation(pool)[:wanted])
+    drawn = everything[np.sort(np.concatenate(chosen))]
+    if not (drawn.stratum == 2).any():
+        raise UserError("no position with a common token is left: raise the percentile")
+    return _weighted(drawn, everything)
+
+
+def draw_contexts(everything: Positions, *, n_contexts: int, rng: np.random.Generator) -> Positions:
+    """Every position of a few random contexts (released code: 10)."""
+    contexts = rng.permutation(np.unique(everything.context))[:n_contexts]
+    drawn = everything[np.isin(everything.context, contexts)]
+    for stratum in (1, 2):
+        if not (drawn.stratum == stratum).any():
+            raise UserError(
+                f"no {STRATA[stratum]} position in the {n_contexts} contexts drawn: "
+                "raise the percentile or use the protocol 'corrected'"
+            )
+    return _weighted(drawn, everything)
+
+
+def _weighted(drawn: Positions, everything: Positions) -> Positions:
+    sizes = np.bincount(everything.stratum, minlength=3)
+    scored = np.bincount(drawn.stratum, minlength=3)
+    weight = sizes[drawn.stratum] / scored[drawn.stratum]
+    return Positions(
+        **{f.name: getattr(drawn, f.name) for f in fields(drawn) if f.name != "weight"},
+        weight=weight,
+    )
