@@ -1,0 +1,396 @@
+"""Language models: the one adapter over TransformerLens, reading Hugging Face directories."""
+
+import hashlib
+import json
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import errors as hub_errors
+from huggingface_hub import snapshot_download
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+from transformers.utils import logging as transformers_logging
+
+from raretok.errors import UserError
+
+SHIPPED = Path(__file__).parents[1] / "data" / "models"
+TWIN = "@untrained"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+# Only these are fetched from the Hub: no pickle, no code, no weights in other formats.
+READ = ("*.safetensors", "*.json", "merges.txt", "vocab.txt", "tokenizer.model")
+TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+# Multipliers after the final MLP that the closed form leaves out, by their names in a config.
+SCALINGS = ("logit_scale", "logits_scaling", "residual_multiplier", "lm_head_multiplier")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a model is built of, as far as ablating its last MLP depends on it."""
+
+    family: str  # model_type of its configuration
+    n_layers: int
+    d_model: int
+    d_mlp: int  # of the last layer
+    n_heads: int
+    d_vocab: int  # columns of W_U
+    n_ctx: int
+    norm: str  # LayerNorm or RMSNorm
+    parallel: bool  # attention and MLP of a block read the same residual
+    gated: bool
+    tied: bool  # W_U is the embedding
+    padded_rows: int  # d_vocab minus the ids of the tokenizer: columns without a token
+    softcap: float | None
+    sandwich: bool  # a norm between the MLP and the residual
+    scaled: bool  # logits or residual carry a multiplier
+    n_parameters: int
+
+    @property
+    def closed_form_refusal(self) -> str | None:
+        """Why the closed form does not hold for this model; None where it does."""
+        if self.sandwich:
+            return "a norm stands between its last MLP and the residual (sandwich norm)"
+        if self.softcap is not None:
+            return f"its logits are soft-capped at {self.softcap:g}"
+        if self.scaled:
+            return "its logits or residual carry a multiplier"
+        return None
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A loaded model in its raw basis: no weight is folded, centred or scaled."""
+
+    name: str  # as asked for; of a local directory only the last folder
+    bridge: Any  # transformer_lens.model_bridge.TransformerBridge
+    tokenizer: Any
+    architecture: Architecture
+    bos: int  # first token of every context
+    files_sha256: str  # of configuration, weights and tokenizer
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.W_U.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.W_U.device
+
+    @property
+    def last_block(self) -> Any:
+        return self.bridge.blocks[self.architecture.n_layers - 1]
+
+    @property
+    def W_out(self) -> Float[Tensor, "d_mlp d_model"]:
+        return self.last_block.mlp.W_out.detach()
+
+    @property
+    def W_U(self) -> Float[Tensor, "d_model d_vocab"]:
+        return self.bridge.W_U.detach()
+
+    @property
+    def b_U(self) -> Float[Tensor, " d_vocab"]:
+        return self.bridge.b_U.detach()
+
+    @property
+    def gain(self) -> Float[Tensor, " d_model"]:
+        """Gain of the final norm, as it acts (Gemma stores it minus one)."""
+        weight = self.bridge.ln_final.weight.detach()
+        return weight + 1 if self.bridge.ln_final.uses_weight_offset else weight
+
+    @property
+    def bias(self) -> Float[Tensor, " d_model"]:
+        """Bias of the final norm: zeros for RMSNorm."""
+        bias = getattr(self.bridge.ln_final, "bias", None)
+        return torch.zeros_like(self.gain) if bias is None else bias.detach()
+
+    @cached_property
+    def eps(self) -> float:
+        norm = self.bridge.ln_final.original_component
+        return float(getattr(norm, "variance_epsilon", None) or norm.eps)
+
+
+@dataclass(frozen=True)
+class Capture:
+    """What the last MLP and the final norm see."""
+
+    resid: Float[Tensor, "batch pos d_model"]  # before the final norm
+    post: Float[Tensor, "batch pos d_mlp"]  # input of W_out, last layer
+
+
+def capture(model: LanguageModel, tokens: Int[Tensor, "batch pos"]) -> Capture:
+    """Run the blocks once; the logits of all but the last position are never computed.
+
+    Right padding needs no mask in a causal model: no real position reads it.
+    """
+    layer = model.architecture.n_layers - 1
+    seen: dict[str, Tensor] = {}
+
+    def keeper(name: str) -> Callable[..., None]:
+        def keep(activation: Tensor, hook: Any) -> None:
+            seen[name] = activation.detach()
+
+        return keep
+
+    names = (f"blocks.{layer}.hook_resid_post", f"blocks.{layer}.mlp.hook_post")
+    with torch.no_grad():
+        model.bridge.run_with_hooks(
+            tokens.to(model.device),
+            fwd_hooks=[(name, keeper(name)) for name in names],
+            return_type=None,
+            logits_to_keep=1,
+            use_cache=False,
+        )
+    return Capture(*(seen[name] for name in names))
+
+
+def resolve_model(name: str) -> Path:
+    """Directory of a shipped or local model, else the Hub id (as a path that does not exist).
+
+    `@untrained` at the end is ignored here. Raises `UserError` for what can be neither.
+    """
+    bare = name.removesuffix(TWIN)
+    if re.fullmatch(r"[\w.-]+", bare) and (SHIPPED / bare / "config.json").is_file():
+        return SHIPPED / bare
+    if bare and Path(bare).is_dir():
+        return Path(bare)
+    if bare.startswith((".", "/", "~")) or bare.count("/") > 1:
+        raise UserError(f"the model directory {bare} does not exist: check the path")
+    if not HUB_ID.fullmatch(bare):
+        raise UserError(f"{name!r} is no model: give a shipped name, a directory or owner/name")
+    return Path(bare)
+
+
+def load_model(
+    name: str,
+    *,
+    revision: str | None = None,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> LanguageModel:
+    """Load a shipped model by name, a local Hugging Face directory, or a Hub id.
+
+    `NAME@untrained` is the same configuration with fresh random weights; the seed is that of the
+    directory's training.json if it has one, else 0, so it is where a shipped model's training
+    began. Only safetensors are read and no code of the model's is run. Raises `UserError`.
+    """
+    place = resolve_model(name)
+    untrained = name.endswith(TWIN)
+    label = (place.name if place.is_dir() else str(place)) + TWIN * untrained
+    with _quiet():
+        folder = place if place.is_dir() else _snapshot(str(place), revision, not untrained)
+        config = _config(folder, label)
+        _check_files(folder, label, weights=not untrained)
+        if untrained:
+            seed = _twin_seed(folder)
+            hf_model, sha256 = untrained_twin(config, seed), _digest(folder, seed)
+        else:
+            hf_model, sha256 = _weights(folder, config, dtype, label), _digest(folder, None)
+        tokenizer = _tokenizer(folder, label)
+        return _assemble(hf_model.to(device, dtype), tokenizer, label, str(folder), sha256)
+
+
+def untrained_twin(config: PretrainedConfig, seed: int) -> PreTrainedModel:
+    """Model of this configuration with random weights in float32; equal for equal seeds."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return AutoModelForCausalLM.from_config(
+            config, dtype=torch.float32, trust_remote_code=False
+        )
+
+
+def _twin_seed(folder: Path) -> int:
+    record = folder / "training.json"
+    return int(json.loads(record.read_text()).get("seed", 0)) if record.is_file() else 0
+
+
+def _snapshot(hub_id: str, revision: str | None, weights: bool) -> Path:
+    """Folder of the Hub's cache that holds this model; fetched first if need be."""
+    patterns = READ if weights else READ[1:]
+    asked = f"{hub_id} (revision {revision})" if revision else hub_id
+    try:
+        return Path(
+            snapshot_download(
+                hub_id, revision=revision, allow_patterns=list(patterns), ignore_patterns=["*/*"]
+            )
+        )
+    except (hub_errors.GatedRepoError, hub_errors.DisabledRepoError):
+        raise UserError(f"{asked} needs access rights: log in with `hf auth login`") from None
+    except (hub_errors.RepositoryNotFoundError, hub_errors.RevisionNotFoundError):
+        raise UserError(f"the Hub has no model {asked}: check name and revision") from None
+    except hub_errors.HFValidationError as error:
+        raise UserError(f"{hub_id!r} is no Hub id: {_first_line(error)}") from None
+    except (OSError, hub_errors.HfHubHTTPError):
+        raise UserError(
+            f"{asked} is not in the local cache and the Hub cannot be reached: "
+            "download it first or give a directory"
+        ) from None
+
+
+def _config(folder: Path, label: str) -> PretrainedConfig:
+    file = folder / "config.json"
+    if not file.is_file():
+        raise UserError(f"{label} has no config.json: give a Hugging Face model directory")
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except Exception as error:  # each model type checks its own fields in its own way
+        raise UserError(f"cannot read config.json of {label}: {_first_line(error)}") from None
+
+
+def _check_files(folder: Path, label: str, *, weights: bool) -> None:
+    if weights and not list(folder.glob("*.safetensors")):
+        pickles = sorted(p.name for p in folder.glob("*.bin"))
+        if pickles:
+            raise UserError(
+                f"{label} holds pickle weights only ({pickles[0]}); raretok reads safetensors, "
+                "convert it with save_pretrained(..., safe_serialization=True)"
+            )
+        raise UserError(f"{label} has no weights: no .safetensors file beside its config.json")
+    if not any((folder / name).is_file() for name in TOKENIZER):
+        raise UserError(f"{label} has no tokenizer: put its tokenizer.json beside config.json")
+
+
+def _weights(
+    folder: Path, config: PretrainedConfig, dtype: torch.dtype, label: str
+) -> PreTrainedModel:
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except Exception as error:  # safetensors, torch and transformers each raise their own
+        raise UserError(f"cannot load the weights of {label}: {_first_line(error)}") from None
+    absent = sorted(report["missing_keys"]) or sorted(str(k) for k in report["mismatched_keys"])
+    if absent:
+        raise UserError(
+            f"the weights of {label} do not fit its config.json: {len(absent)} are missing or "
+            f"misshapen, such as {absent[0]}"
+        )
+    return model
+
+
+def _tokenizer(folder: Path, label: str) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except Exception as error:  # as above
+        raise UserError(f"cannot read the tokenizer of {label}: {_first_line(error)}") from None
+
+
+def _assemble(
+    hf_model: PreTrainedModel, tokenizer: Any, label: str, source: str, sha256: str
+) -> LanguageModel:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    tied = hf_model.get_input_embeddings().weight is hf_model.get_output_embeddings().weight
+    n_parameters = sum(p.numel() for p in hf_model.parameters())
+    hf_model = hf_model.eval().requires_grad_(False)
+    device, dtype = str(hf_model.device), hf_model.dtype
+    try:
+        bridge = TransformerBridge.boot_transformers(
+            source, hf_model=hf_model, tokenizer=tokenizer, dtype=dtype, device=device
+        )
+        architecture = _architecture(bridge, hf_model.config, tokenizer, tied, n_parameters)
+    except (ValueError, AttributeError, NotImplementedError) as error:
+        raise UserError(
+            f"{label} ({hf_model.config.model_type}) is not a decoder with a dense last MLP that "
+            f"TransformerLens can wrap: {_first_line(error)}"
+        ) from None
+    if architecture.padded_rows < 0:
+        raise UserError(
+            f"tokenizer and model do not fit: the tokenizer of {label} has "
+            f"{architecture.d_vocab - architecture.padded_rows} ids, the model {architecture.d_vocab}"
+        )
+    model = LanguageModel(label, bridge, tokenizer, architecture, _bos(tokenizer), sha256)
+    if model.dtype != dtype:  # TransformerLens reports the dtype asked for, not the one it has
+        raise TypeError(f"{label} was loaded as {model.dtype}, asked for {dtype}")
+    return model
+
+
+def _bos(tokenizer: Any) -> int:
+    for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if token is not None:
+            return int(token)
+    return 0
+
+
+def _architecture(
+    bridge: Any, config: PretrainedConfig, tokenizer: Any, tied: bool, n_parameters: int
+) -> Architecture:
+    cfg, last = bridge.cfg, bridge.blocks[bridge.cfg.n_layers - 1]
+    d_vocab = bridge.W_U.shape[1]
+    softcap = getattr(cfg, "output_logits_soft_cap", None)
+    return Architecture(
+        family=config.model_type,
+        n_layers=cfg.n_layers,
+        d_model=cfg.d_model,
+        d_mlp=last.mlp.W_out.shape[0],
+        n_heads=cfg.n_heads,
+        d_vocab=d_vocab,
+        n_ctx=cfg.n_ctx,
+        norm="RMSNorm" if bridge.ln_final.uses_rms_norm else "LayerNorm",
+        parallel=bool(cfg.parallel_attn_mlp),
+        gated=bool(cfg.gated_mlp),
+        tied=tied,
+        padded_rows=d_vocab - 1 - max(tokenizer.get_vocab().values()),
+        softcap=float(softcap) if softcap and softcap > 0 else None,
+        sandwich=hasattr(last, "ln2_post"),
+        scaled=any((getattr(config, name, None) or 1) != 1 for name in SCALINGS),
+        n_parameters=n_parameters,
+    )
+
+
+def _digest(folder: Path, seed: int | None) -> str:
+    """One sha256 over names and contents of what decides the numbers."""
+    total = hashlib.sha256()
+    for file in sorted(f for pattern in READ for f in folder.glob(pattern)):
+        is_weights = file.suffix == ".safetensors" or file.name.endswith(".safetensors.index.json")
+        is_record = file.name in ("training.json", "generation_config.json")
+        if is_record or (is_weights and seed is not None):
+            continue
+        with file.open("rb") as opened:
+            content = hashlib.file_digest(opened, "sha256").hexdigest()
+        total.update(f"{file.name} {content}\n".encode())
+    if seed is not None:
+        total.update(f"untrained, seed {seed}\n".encode())
+    return total.hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    """An error in one line, without the name of a folder on this machine."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return re.sub(r"(?<![\w/])/\S*/", "", lines[0])[:160] if lines else type(error).__name__
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars, log lines or warnings of the libraries while they load a model."""
+    verbosity = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(transformers_logging.CRITICAL)
+    transformers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()

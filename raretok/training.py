@@ -1,0 +1,274 @@
+"""Trains the small models that ship with the book: one command, resumable, CPU or GPU."""
+
+import json
+import math
+import os
+import platform
+import shutil
+import sys
+import time
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Integer
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+from transformers import GPT2Config, PretrainedConfig, PreTrainedTokenizerFast
+
+from raretok.corpus import cut_contexts, load_corpus
+from raretok.errors import UserError
+from raretok.models import untrained_twin
+from raretok.streams import batch_tokens, prepare, write_json
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What decides the weights; where files go is not part of it."""
+
+    n_tokens: int = 18_000_000  # tokens predicted in training
+    n_layers: int = 4
+    d_model: int = 256
+    n_heads: int = 4
+    d_mlp: int = 1_024
+    d_vocab: int = 8_192
+    n_ctx: int = 256
+    batch: int = 16  # contexts a step
+    learning_rate: float = 2e-3  # peak
+    warmup_steps: int = 200
+    final_rate: float = 0.05  # of the peak, at the end of the cosine
+    weight_decay: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self):
+        for name, value in asdict(self).items():
+            if name != "seed" and value <= 0:
+                raise UserError(f"{name} must be positive, got {value}")
+
+    @property
+    def steps(self) -> int:
+        return math.ceil(self.n_tokens / (self.batch * (self.n_ctx - 1)))
+
+    def rate(self, step: int) -> float:
+        """Learning rate: linear warm-up, then a cosine down to `final_rate` of the peak."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        done = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        low = self.final_rate
+        return self.learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * done)))
+
+    def architecture(self) -> PretrainedConfig:
+        return GPT2Config(
+            vocab_size=self.d_vocab,
+            n_positions=self.n_ctx,
+            n_embd=self.d_model,
+            n_layer=self.n_layers,
+            n_head=self.n_heads,
+            n_inner=self.d_mlp,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            bos_token_id=0,
+            eos_token_id=0,
+        )
+
+
+def train(
+    config: TrainingConfig,
+    out: Path,
+    *,
+    work: Path,
+    device: str = "cpu",
+    compile_model: bool = True,
+    checkpoint_every: int = 100,
+) -> dict[str, Any]:
+    """Train to the end, from the last checkpoint in `work` if there is one; write `out`.
+
+    Returns the training record. Raises `UserError` when `work` holds a run with other settings.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    claim_folder(work, config)
+    tokens_file, corpus_sha256 = prepare(work, config.d_vocab)
+    stream = np.load(tokens_file, mmap_mode="r")
+    model = untrained_twin(config.architecture(), config.seed).to(device)
+    optimizer = make_optimizer(model, config)
+    state = resume(work / "checkpoint.safetensors", model, optimizer)
+    forward = torch.compile(model) if compile_model else model
+    bar = tqdm(total=config.steps, initial=state["step"], unit="step", file=sys.stderr)
+    with bar:
+        while state["step"] < config.steps:
+            started = time.perf_counter()
+            loss = training_step(forward, optimizer, stream, state["step"], config, device)
+            state["step"] += 1
+            state["seconds"] += time.perf_counter() - started
+            state["recent"].append(loss)
+            if state["step"] % 25 == 0 or state["step"] == config.steps:
+                mean = sum(state["recent"]) / len(state["recent"])
+                state["curve"].append([tokens_seen(state["step"], config), round(mean, 4)])
+                state["recent"] = []
+                bar.set_postfix(loss=f"{mean:.3f}")
+            if state["step"] % checkpoint_every == 0:
+                save_checkpoint(work / "checkpoint.safetensors", model, optimizer, state)
+            bar.update()
+    save_checkpoint(work / "checkpoint.safetensors", model, optimizer, state)
+    return finish(model, state, config, work, out, corpus_sha256, device)
+
+
+def training_step(
+    forward: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    stream: Integer[np.ndarray, " token"],
+    step: int,
+    config: TrainingConfig,
+    device: str,
+) -> float:
+    """One update; returns its loss, in nats per token."""
+    for group in optimizer.param_groups:
+        group["lr"] = config.rate(step)
+    tokens = batch_tokens(
+        stream, step, batch=config.batch, n_ctx=config.n_ctx, seed=config.seed
+    ).to(device)
+    with torch.autocast(device_type=torch.device(device).type, dtype=torch.bfloat16):
+        logits = forward(input_ids=tokens[:, :-1], use_cache=False).logits
+    loss = next_token_loss(logits, tokens)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    # Without the clip a few early batches of tables and signatures throw the weights far off.
+    nn.utils.clip_grad_norm_(forward.parameters(), 1.0)
+    optimizer.step()
+    return loss.item()
+
+
+def next_token_loss(
+    logits: Float[Tensor, "batch pos d_vocab"], tokens: Int[Tensor, "batch n_ctx"]
+) -> Float[Tensor, ""]:
+    """Mean cross-entropy of every token after the first, in nats."""
+    return nn.functional.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten())
+
+
+def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW as in GPT-2 and Pythia (the paper's models): matrices decay, vectors do not."""
+    matrices = [p for p in model.parameters() if p.dim() >= 2]
+    vectors = [p for p in model.parameters() if p.dim() < 2]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)
+
+
+def save_checkpoint(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
+) -> None:
+    """Weights, optimizer and progress in one safetensors file, replaced whole."""
+    tensors = {}
+    for name, parameter in model.named_parameters():
+        tensors[f"weight.{name}"] = parameter.detach().clone()
+        for key, value in optimizer.state[parameter].items():
+            tensors[f"{key}.{name}"] = value.detach().clone()
+    partial = path.with_suffix(".partial")
+    save_file(tensors, partial, metadata={"state": json.dumps(state)})
+    os.replace(partial, path)
+
+
+def resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Put a checkpoint back into model and optimizer; a fresh state where there is none."""
+    if not path.exists():
+        return {"step": 0, "seconds": 0.0, "curve": [], "recent": []}
+    with safe_open(path, framework="pt") as file, torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(file.get_tensor(f"weight.{name}"))
+            optimizer.state[parameter] = {
+                key: file.get_tensor(f"{key}.{name}").to(parameter.device)
+                for key in ("step", "exp_avg", "exp_avg_sq")
+            }
+        return json.loads(file.metadata()["state"])
+
+
+def finish(
+    model: Any,
+    state: dict[str, Any],
+    config: TrainingConfig,
+    work: Path,
+    out: Path,
+    corpus_sha256: str,
+    device: str,
+) -> dict[str, Any]:
+    """Write the model as a Hugging Face directory with its tokenizer, counts and record."""
+    model.to(torch.float16)
+    loss, held_out_tokens = held_out_loss(model, work / "tokenizer", config, device)
+    record = {
+        "seed": config.seed,
+        "config": asdict(config),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "tokens_seen": tokens_seen(state["step"], config),
+        "held_out_loss": round(loss, 4),
+        "held_out_tokens": held_out_tokens,
+        "seconds": round(state["seconds"]),
+        "device": device,
+        "corpus": "docs",
+        "corpus_sha256": corpus_sha256,
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": version("transformers"),
+        },
+        "loss_curve": state["curve"],
+    }
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(partial)
+    for file in sorted((work / "tokenizer").iterdir()):
+        shutil.copy(file, partial)
+    shutil.copy(work / "unigram_counts.npy", partial)
+    write_json(partial / "training.json", record)
+    shutil.rmtree(out, ignore_errors=True)
+    os.replace(partial, out)
+    return record
+
+
+@torch.no_grad()
+def held_out_loss(
+    model: Any, tokenizer: Path, config: TrainingConfig, device: str
+) -> tuple[float, int]:
+    """Loss of the stored 16-bit weights on files never trained on (nats a token), and the count."""
+    corpus = load_corpus("docs", part="held-out")
+    read = PreTrainedTokenizerFast.from_pretrained(tokenizer)
+    contexts = cut_contexts(corpus, read, n_ctx=config.n_ctx, first=0)
+    model = model.to(torch.float32).eval()
+    total, count = 0.0, 0
+    for start in range(0, len(contexts), 32):
+        tokens = torch.from_numpy(contexts.tokens[start : start + 32]).to(device)
+        length = torch.from_numpy(contexts.length[start : start + 32]).to(device)
+        logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
+        losses = nn.functional.cross_entropy(
+            logits.transpose(1, 2), tokens[:, 1:], reduction="none"
+        )
+        real = torch.arange(1, config.n_ctx, device=device) < length[:, None]
+        total += losses[real].double().sum().item()
+        count += int(real.sum())
+    model.to(torch.float16)
+    return total / count, count
+
+
+def tokens_seen(step: int, config: TrainingConfig) -> int:
+    return step * config.batch * (config.n_ctx - 1)
+
+
+def claim_folder(work: Path, config: TrainingConfig) -> None:
+    """A folder belongs to one set of settings: resuming with others would mix two runs."""
+    stored = work / "settings.json"
+    if not stored.exists():
+        write_json(stored, asdict(config))
+    found = json.loads(stored.read_text())
+    other = [name for name, value in asdict(config).items() if found.get(name) != value]
+    if other:
+        raise UserError(
+            f"{work.name} holds a training run with another {other[0]} ({found.get(other[0])}, "
+            f"asked for {getattr(config, other[0])}): choose another --work folder or delete it"
+        )
