@@ -1,0 +1,84 @@
+"""The paper's claims, what was found, and the verdict that follows by rule."""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+PAPER = Path(__file__).parents[1] / "data" / "paper.yaml"
+ALPHA = 0.05  # a test below this level counts as seen
+POWER = 0.8  # an absence counts only if the design would have seen the effect this often
+
+Verdict = Literal[
+    "reproduced", "weaker", "not reproduced", "artefact of the method", "not testable here"
+]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the paper."""
+
+    id: str
+    statement: str
+    kind: Literal["present", "size", "absent"]
+    published: str
+    page: str
+    range: tuple[float, float] | None = None  # of the published values
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a page found for one claim under one protocol."""
+
+    claim: str
+    protocol: str
+    value: float | None  # in the claim's unit; None where nothing could be measured
+    interval: tuple[float, float] | None  # 95 %, over documents
+    null: str  # what the p-value was tested against
+    p: float | None
+    null_world_p: float | None  # the same test where the effect cannot be: the untrained model
+    power: float | None = None  # chance of seeing the claimed effect, for claims of absence
+
+
+@cache
+def paper_claims() -> dict[str, Claim]:
+    """The claims of the paper, by id."""
+    read = yaml.safe_load(PAPER.read_text())
+    return {
+        name: Claim(id=name, **{k: tuple(v) if k == "range" else v for k, v in fields.items()})
+        for name, fields in read.items()
+    }
+
+
+def verdict(evidence: Evidence) -> Verdict:
+    """The verdict on a claim, from its p-values, interval and power alone.
+
+    present, size: *not reproduced* unless p < 0.05; *artefact of the method* if an untrained model
+    passes the same test; a size whose interval misses the published range is *weaker*.
+    absent: *not reproduced* if p < 0.05; *reproduced* only with a power of 0.8 or more, else *not
+    testable here*.
+    """
+    claim = paper_claims()[evidence.claim]
+    if evidence.p is None:
+        return "not testable here"
+    seen = evidence.p < ALPHA
+    if claim.kind == "absent":
+        if seen:
+            return "not reproduced"
+        enough = evidence.power is not None and evidence.power >= POWER
+        return "reproduced" if enough else "not testable here"
+    if not seen:
+        return "not reproduced"
+    if evidence.null_world_p is not None and evidence.null_world_p < ALPHA:
+        return "artefact of the method"
+    if claim.range and evidence.interval and not overlap(evidence.interval, claim.range):
+        return "weaker"
+    return "reproduced"
+
+
+def overlap(a: tuple[float, float], b: tuple[float, float]) -> bool:
+    """Do two closed intervals share a point?"""
+    return a[0] <= b[1] and b[0] <= a[1]

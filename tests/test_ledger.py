@@ -1,0 +1,56 @@
+"""The verdict follows from p-values, interval and power, by rule."""
+
+import pytest
+
+from raretok.ledger import Evidence, overlap, paper_claims, verdict
+
+
+def evidence(claim: str, **found) -> Evidence:
+    default = {"value": 1.0, "interval": (0.8, 1.2), "p": 0.001, "null_world_p": 0.5}
+    return Evidence(claim=claim, protocol="corrected", null="a null", **{**default, **found})
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ({}, "reproduced"),
+        ({"p": 0.05}, "not reproduced"),
+        ({"null_world_p": 0.01}, "artefact of the method"),
+        ({"p": None}, "not testable here"),
+        ({"p": 0.5, "null_world_p": 0.01}, "not reproduced"),
+    ],
+)
+def test_a_claimed_effect(found, expected):
+    assert verdict(evidence("R1", **found)) == expected
+
+
+@pytest.mark.parametrize(
+    ("interval", "expected"),
+    [((0.8, 1.2), "reproduced"), ((2.0, 3.0), "weaker"), ((0.1, 0.3), "weaker")],
+)
+def test_a_claimed_size(interval, expected):
+    assert verdict(evidence("R2", interval=interval)) == expected
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ({"p": 0.3, "power": 0.9}, "reproduced"),
+        ({"p": 0.3, "power": 0.5}, "not testable here"),
+        ({"p": 0.3, "power": None}, "not testable here"),
+        ({"p": 0.01, "power": 0.9}, "not reproduced"),
+    ],
+)
+def test_a_claimed_absence(found, expected):
+    assert verdict(evidence("R3", **found)) == expected
+
+
+def test_the_papers_claims_are_read_with_their_ranges():
+    claims = paper_claims()
+    assert claims["R2"].range == (0.4, 1.5)
+    assert {claim.page for claim in claims.values()} == {"01_regimes"}
+
+
+def test_overlap():
+    assert overlap((0.0, 1.0), (1.0, 2.0))
+    assert not overlap((0.0, 1.0), (1.1, 2.0))
