@@ -1,10 +1,11 @@
 """The paper's claims, what was found, and the verdict that follows by rule."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import pandas as pd
 import yaml
 
 PAPER = Path(__file__).parents[1] / "data" / "paper.yaml"
@@ -82,3 +83,41 @@ def verdict(evidence: Evidence) -> Verdict:
 def overlap(a: tuple[float, float], b: tuple[float, float]) -> bool:
     """Do two closed intervals share a point?"""
     return a[0] <= b[1] and b[0] <= a[1]
+
+
+def verdict_table(found: list[Evidence]) -> pd.DataFrame:
+    """Ours beside the paper's, claim by claim and protocol by protocol."""
+    rows = []
+    for one in found:
+        claim = paper_claims()[one.claim]
+        rows.append(
+            {
+                "claim": one.claim,
+                "protocol": one.protocol,
+                "published": claim.published,
+                "ours": number_text(one, claim),
+                "p": p_text(one.p),
+                "untrained p": p_text(one.null_world_p),
+                "power": "" if one.power is None else f"{one.power:.2f}",
+                "verdict": verdict(one),
+            }
+        )
+    return pd.DataFrame(rows).sort_values("claim", kind="stable").set_index(["claim", "protocol"])
+
+
+def number_text(found: Evidence, claim: Claim) -> str:
+    """Value and interval, with the unit of the claim."""
+    if found.value is None or found.interval is None:
+        return "none"
+    low, high = found.interval
+    return f"{found.value:.2g} ({low:.2g} to {high:.2g}) {claim.unit}".rstrip()
+
+
+def p_text(p: float | None) -> str:
+    """A p-value as it is shown."""
+    return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def as_records(found: list[Evidence]) -> list[dict[str, Any]]:
+    """The evidence with its verdicts, as plain values for the ledger page and for machines."""
+    return [{**asdict(one), "verdict": verdict(one)} for one in found]

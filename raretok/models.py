@@ -316,7 +316,8 @@ def _assemble(
     if architecture.padded_rows < 0:
         raise UserError(
             f"tokenizer and model do not fit: the tokenizer of {label} has "
-            f"{architecture.d_vocab - architecture.padded_rows} ids, the model {architecture.d_vocab}"
+            f"{architecture.d_vocab - architecture.padded_rows} ids, the model has "
+            f"{architecture.d_vocab} rows"
         )
     model = LanguageModel(label, bridge, tokenizer, architecture, _bos(tokenizer), sha256)
     if model.dtype != dtype:  # TransformerLens reports the dtype asked for, not the one it has

@@ -18,7 +18,6 @@ class Protocol:
     draw: Literal["whole contexts", "stratified"]  # which positions are scored
     signed: bool  # influence: the mean of delta_loss, or of |delta_loss|
     boost_only: bool  # keep the neurons whose mean delta_loss is positive
-    mean_with_first: bool  # does the ablation mean include the first token's activations?
     note: str
 
 
@@ -30,7 +29,6 @@ PROTOCOLS = {
         draw="whole contexts",
         signed=False,
         boost_only=True,
-        mean_with_first=True,
         note="as released: every position of 10 contexts; a position is rare when its input "
         "token is, and every type outside the most frequent 15 % and above the elbow is rare",
     ),
@@ -41,7 +39,6 @@ PROTOCOLS = {
         draw="stratified",
         signed=False,
         boost_only=False,
-        mean_with_first=True,
         note="as written: a position is rare when its target is among the rarest 15 % of types, "
         "the few below the elbow left out; all more frequent types are common",
     ),
@@ -52,7 +49,6 @@ PROTOCOLS = {
         draw="stratified",
         signed=True,
         boost_only=False,
-        mean_with_first=False,
         note="target in the rarest 15 % of types against the most frequent 15 %; signed means; "
         "ranked on one half of the documents, measured on the other",
     ),

@@ -13,6 +13,7 @@ from raretok.protocol import Rule
 FIRST_POS = 3
 ELBOW_WINDOW = 2_000  # ranks, for the vocabularies of GPT-2 and Pythia
 STRATA = ("middle", "rare", "common")
+MIDDLE, RARE, COMMON = range(3)
 
 
 def unigram(counts: Int[np.ndarray, " entry"], d_vocab: int) -> Float[np.ndarray, " d_vocab"]:
@@ -72,6 +73,10 @@ class TypeClasses:
     common: Bool[np.ndarray, " d_vocab"]
     rare_range: tuple[float, float]  # lowest and highest probability of a rare type
     common_from: float  # a common type is at least as probable
+
+    def stratum(self, types: Int[np.ndarray, " position"]) -> Int[np.ndarray, " position"]:
+        """Index into STRATA of each type."""
+        return np.where(self.rare[types], RARE, np.where(self.common[types], COMMON, MIDDLE))
 
 
 def type_classes(
@@ -147,7 +152,7 @@ def all_positions(contexts: Contexts, classes: TypeClasses, by: str) -> Position
         input=inputs,
         target=targets,
         document=contexts.document[context],
-        stratum=np.where(classes.rare[key], 1, np.where(classes.common[key], 2, 0)),
+        stratum=classes.stratum(key),
         weight=np.ones(len(pos)),
     )
 
@@ -165,17 +170,17 @@ def draw_stratified(
     contexts = rng.permutation(np.unique(everything.context))
     turn = np.empty(everything.context.max() + 1, dtype=np.int64)
     turn[contexts] = np.arange(contexts.size)
-    rare_turns = np.sort(turn[everything.context[everything.stratum == 1]])
+    rare_turns = np.sort(turn[everything.context[everything.stratum == RARE]])
     if not rare_turns.size:
         raise UserError("no position with a rare token is left: raise the percentile")
     last = rare_turns[min(n_per_class, rare_turns.size) - 1]
     in_pool = turn[everything.context] <= last
     chosen = []
-    for stratum, wanted in ((1, n_per_class), (2, n_per_class), (0, n_middle)):
+    for stratum, wanted in ((RARE, n_per_class), (COMMON, n_per_class), (MIDDLE, n_middle)):
         pool = np.flatnonzero(in_pool & (everything.stratum == stratum))
         chosen.append(rng.permutation(pool)[:wanted])
     drawn = everything[np.sort(np.concatenate(chosen))]
-    if not (drawn.stratum == 2).any():
+    if not (drawn.stratum == COMMON).any():
         raise UserError("no position with a common token is left: raise the percentile")
     return _weighted(drawn, everything)
 
@@ -184,7 +189,7 @@ def draw_contexts(everything: Positions, *, n_contexts: int, rng: np.random.Gene
     """Every position of a few random contexts (released code: 10)."""
     contexts = rng.permutation(np.unique(everything.context))[:n_contexts]
     drawn = everything[np.isin(everything.context, contexts)]
-    for stratum in (1, 2):
+    for stratum in (RARE, COMMON):
         if not (drawn.stratum == stratum).any():
             raise UserError(
                 f"no {STRATA[stratum]} position in the {n_contexts} contexts drawn: "
@@ -194,8 +199,8 @@ def draw_contexts(everything: Positions, *, n_contexts: int, rng: np.random.Gene
 
 
 def _weighted(drawn: Positions, everything: Positions) -> Positions:
-    sizes = np.bincount(everything.stratum, minlength=3)
-    scored = np.bincount(drawn.stratum, minlength=3)
+    sizes = np.bincount(everything.stratum, minlength=len(STRATA))
+    scored = np.bincount(drawn.stratum, minlength=len(STRATA))
     weight = sizes[drawn.stratum] / scored[drawn.stratum]
     return Positions(
         **{f.name: getattr(drawn, f.name) for f in fields(drawn) if f.name != "weight"},

@@ -31,7 +31,7 @@ TINY = {
 
 @pytest.fixture(autouse=True)
 def corpus(monkeypatch):
-    texts = [f"def f{i}(x): return the sum of x and {i}, as the array says. " * 5 for i in range(12)]
+    texts = [f"f{i} returns the sum of x and {i}, as the array says. " * 5 for i in range(12)]
     small = Corpus("docs", tuple(Document(t, f"f{i}", "d") for i, t in enumerate(texts)), "0" * 64)
     monkeypatch.setattr(streams, "load_corpus", lambda *_, **__: small)
     monkeypatch.setattr(training, "load_corpus", lambda *_, **__: small)

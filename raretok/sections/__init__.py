@@ -1,0 +1,1 @@
+"""The science: one module a page of the book."""

@@ -1,0 +1,210 @@
+"""The page `regimes`: rare and common targets under one protocol, and the evidence on R1 to R3."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+
+from raretok.ledger import ALPHA, Evidence
+from raretok.protocol import Protocol
+from raretok.rarity import COMMON, RARE
+from raretok.sections.contrast import Classes, Contrast, contrast
+from raretok.sections.influence import (
+    CurveBand,
+    cross_fitted_band,
+    influence,
+    sorted_band,
+    top_share,
+)
+from raretok.sections.pieces import RegimeTest, bootstrap_pieces, regime_test
+from raretok.sections.plateau import (
+    HEAD,
+    HeadTest,
+    head_null,
+    head_size,
+    head_test,
+    judge_heads,
+    scan_heads,
+    table_size,
+)
+from raretok.sections.spacings import draw_curves, normalised_spacings
+from raretok.stats import (
+    Interval,
+    bootstrap_means,
+    document_sums,
+    interval,
+    resample_documents,
+)
+
+PLANTED_FACTOR = 3.0  # of the head that a claim of absence must have been able to see
+SHAPE_DRAWS = 200  # bootstrap samples that the shape of the curve is refitted on
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How many draws the intervals and nulls of a page use."""
+
+    n_bootstrap: int
+    n_null: int
+
+
+@dataclass(frozen=True)
+class ClassRegimes:
+    """The rank curve of one class of positions, and what the tests say of it."""
+
+    n_positions: int
+    n_documents: int
+    values: Float[np.ndarray, " neuron"]  # influence of the neurons that are ranked, nats
+    curve: CurveBand
+    head: HeadTest
+    size: Interval  # of the group that stands out most, % of all neurons
+    pieces: RegimeTest
+    kappa: Interval  # slope of the middle piece, over documents like `size`
+    breaks: tuple[Interval, Interval]  # ranks at which the first and the second piece end
+
+
+@dataclass(frozen=True)
+class Regimes:
+    """Both classes under one protocol."""
+
+    protocol: Protocol
+    d_mlp: int
+    rare: ClassRegimes
+    common: ClassRegimes
+    share: Contrast  # what the top 1 % hold of all positive influence, rare less common
+
+    def __iter__(self):
+        return iter((("rare", self.rare), ("common", self.common)))
+
+
+def find_regimes(
+    effects: xr.Dataset, protocol: Protocol, settings: Settings, *, rng: np.random.Generator
+) -> Regimes:
+    """Rank curves, head tests, fits and the rare-common contrast of one ablation run.
+
+    Raises `ValueError` ("not testable") where fewer than 200 neurons have positive influence.
+    """
+    classes = class_arrays(effects)
+    return Regimes(
+        protocol,
+        effects.sizes["neuron"],
+        class_regimes(classes, True, protocol, settings, rng=rng),
+        class_regimes(classes, False, protocol, settings, rng=rng),
+        contrast(
+            classes,
+            top_share,
+            signed=protocol.signed,
+            n_perm=settings.n_null,
+            n_boot=settings.n_bootstrap,
+            rng=rng,
+        ),
+    )
+
+
+def class_arrays(effects: xr.Dataset) -> Classes:
+    """The rare and common positions of a run."""
+    chosen = effects.isel(position=np.isin(effects.stratum.values, (RARE, COMMON)))
+    return Classes(
+        chosen.delta_loss.values.astype(np.float64),
+        chosen.weight.values,
+        chosen.document.values,
+        chosen.stratum.values == RARE,
+    )
+
+
+def class_regimes(
+    classes: Classes,
+    rare: bool,
+    protocol: Protocol,
+    settings: Settings,
+    *,
+    rng: np.random.Generator,
+) -> ClassRegimes:
+    """The tests on one class."""
+    chosen = classes.rare == rare
+    delta, weight = classes.delta_loss[chosen], classes.weight[chosen]
+    present, document = np.unique(classes.document[chosen], return_inverse=True)
+    if protocol.boost_only:  # released code: only neurons whose ablation raises the mean loss
+        delta = delta[:, influence(delta, weight, signed=True) > 0]
+    values = influence(delta, weight, signed=protocol.signed)
+    sums = document_sums(delta if protocol.signed else np.abs(delta), document, weight)
+    counts = resample_documents(present.size, settings.n_bootstrap, rng=rng)
+    cross_fit = protocol.signed
+    draws = bootstrap_means(sums, counts[:SHAPE_DRAWS])
+    kappa, first, second = bootstrap_pieces(draws)
+    return ClassRegimes(
+        n_positions=int(chosen.sum()),
+        n_documents=present.size,
+        values=values,
+        curve=cross_fitted_band(sums, counts, rng=rng) if cross_fit else sorted_band(sums, counts),
+        head=head_test(values),
+        size=size_interval(draws, classes.delta_loss.shape[1]),
+        pieces=regime_test(values, rng=rng),
+        kappa=kappa,
+        breaks=(first, second),
+    )
+
+
+def size_interval(draws: Float[np.ndarray, "boot neuron"], d_mlp: int) -> Interval:
+    """Interval of the group size over resampled documents, in % of all neurons."""
+    sizes = [head_size(values) for values in draws if np.isfinite(values).all()]
+    return interval(100 * np.array(sizes) / d_mlp)
+
+
+def head_power(found: ClassRegimes, n_draws: int, *, rng: np.random.Generator) -> float:
+    """Chance that the head test sees the top 1 % tripled on this class's own smooth curve."""
+    n = found.head.n_positive
+    slopes = normalised_spacings(found.pieces.smooth[None])[0]
+    curves = draw_curves(slopes, n_draws, rng=rng)
+    curves[:, : max(2, round(HEAD * n))] += np.log(PLANTED_FACTOR)
+    judged = judge_heads(scan_heads(curves, n), head_null(table_size(n)))
+    return float((judged.p <= ALPHA).mean())
+
+
+def three_regimes_p(found: ClassRegimes) -> float:
+    """p-value of "plateau, power law, rapid decay": every part must show, so the largest counts.
+
+    A head set apart from the smooth tail, three pieces better than any smooth curve, and slopes
+    that grow from piece to piece (p is 1 where they do not).
+    """
+    return max(found.head.p, found.pieces.p_curve) if found.pieces.as_claimed else 1.0
+
+
+def evidence(
+    found: Regimes, untrained: Regimes, *, n_draws: int, rng: np.random.Generator
+) -> list[Evidence]:
+    """What the page found on R1, R2 and R3, for the ledger."""
+    rare, common, name = found.rare, found.common, found.protocol.name
+    kappa, size = rare.kappa, rare.size
+    smooth = "one smooth curve through all ranks (parametric bootstrap)"
+    return [
+        Evidence(
+            claim="R1",
+            protocol=name,
+            value=rare.pieces.kappa,
+            interval=(kappa.low, kappa.high),
+            null=smooth,
+            p=three_regimes_p(rare),
+            null_world_p=three_regimes_p(untrained.rare),
+        ),
+        Evidence(
+            claim="R2",
+            protocol=name,
+            value=100 * rare.head.size / found.d_mlp,
+            interval=(size.low, size.high),
+            null=smooth,
+            p=rare.head.p,
+            null_world_p=untrained.rare.head.p,
+        ),
+        Evidence(
+            claim="R3",
+            protocol=name,
+            value=100 * common.head.size / found.d_mlp,
+            interval=(common.size.low, common.size.high),
+            null=smooth,
+            p=common.head.p,
+            null_world_p=untrained.common.head.p,
+            power=head_power(common, n_draws, rng=rng),
+        ),
+    ]

@@ -1,0 +1,143 @@
+"""Uncertainty shared by every page: bootstrap over documents, halves, permutations, FDR.
+
+Positions of one document share its topic and its words, so the document is the unit that is
+resampled or split; labels are permuted inside a document.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.stats import false_discovery_control
+
+
+@dataclass(frozen=True)
+class Interval:
+    low: float
+    high: float
+    level: float = 0.95
+
+
+@dataclass(frozen=True)
+class DocumentSums:
+    """All that a bootstrap of weighted means needs; rows are documents, some may be empty."""
+
+    value: Float[np.ndarray, "document neuron"]  # sum of weight * value
+    weight: Float[np.ndarray, " document"]  # sum of weight
+
+
+def ratio_mean(
+    values: Float[np.ndarray, "position neuron"], weight: Float[np.ndarray, " position"]
+) -> Float[np.ndarray, " neuron"]:
+    """Weighted mean over positions (the Hajek estimator for inverse inclusion probabilities).
+
+    Raises `ValueError` when no weight is positive or one is negative.
+    """
+    if weight.size == 0 or weight.min() < 0 or weight.sum() <= 0:
+        raise ValueError(f"a mean needs non-negative weights with a positive sum, got {weight}")
+    return (weight @ values) / weight.sum()
+
+
+def document_sums(
+    values: Float[np.ndarray, "position neuron"],
+    document: Int[np.ndarray, " position"],
+    weight: Float[np.ndarray, " position"],
+    n_documents: int | None = None,
+) -> DocumentSums:
+    """Sum positions into documents 0 .. n_documents-1, once, before any resampling.
+
+    Give two classes the same `n_documents` to resample them together.
+    """
+    n_documents = int(document.max()) + 1 if n_documents is None else n_documents
+    order = np.argsort(document, kind="stable")
+    present, start = np.unique(document[order], return_index=True)
+    sums = np.zeros((n_documents, values.shape[1]))
+    sums[present] = np.add.reduceat(weight[order, None] * values[order], start, axis=0)
+    return DocumentSums(sums, np.bincount(document, weight, minlength=n_documents))
+
+
+def resample_documents(
+    n_documents: int, n_boot: int, *, rng: np.random.Generator
+) -> Float[np.ndarray, "boot document"]:
+    """How often each document is drawn in each bootstrap sample (multinomial counts).
+
+    One table of counts used for two classes keeps their difference paired.
+    Raises `ValueError` for fewer than two documents: they would show no variation.
+    """
+    if n_documents < 2:
+        raise ValueError(f"a bootstrap over documents needs at least 2, got {n_documents}")
+    return rng.multinomial(n_documents, np.full(n_documents, 1 / n_documents), n_boot).astype(float)
+
+
+def bootstrap_means(
+    sums: DocumentSums, counts: Float[np.ndarray, "boot document"]
+) -> Float[np.ndarray, "boot neuron"]:
+    """Weighted mean of each neuron in each bootstrap sample (a ratio: its total weight varies).
+
+    A sample that draws no document of a small class has no mean; its row is NaN, and
+    `percentile_interval` leaves it out.
+    """
+    total = counts @ sums.weight
+    return (counts @ sums.value) / np.where(total > 0, total, np.nan)[:, None]
+
+
+def percentile_interval(
+    draws: Float[np.ndarray, "draw *shape"], level: float = 0.95
+) -> tuple[Float[np.ndarray, "*shape"], Float[np.ndarray, "*shape"]]:
+    """Lower and upper percentile of the draws that are finite in all entries."""
+    finite = draws[np.isfinite(draws).reshape(draws.shape[0], -1).all(axis=1)]
+    if finite.shape[0] == 0:
+        raise ValueError("none of the bootstrap samples has a finite value")
+    low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return np.asarray(low), np.asarray(high)
+
+
+def interval(draws: Float[np.ndarray, " draw"], level: float = 0.95) -> Interval:
+    """Percentile interval of one number."""
+    low, high = percentile_interval(draws, level)
+    return Interval(float(low), float(high), level)
+
+
+def document_halves(
+    document: Int[np.ndarray, " position"], *, rng: np.random.Generator
+) -> Bool[np.ndarray, " position"]:
+    """True where a position's document falls in the first of two halves.
+
+    Documents are paired by their number of positions and a coin parts each pair, so the halves
+    differ by at most one document and hardly in size. Raises `ValueError` for one document.
+    """
+    present, index, size = np.unique(document, return_inverse=True, return_counts=True)
+    if present.size < 2:
+        raise ValueError(f"halves need at least 2 documents, got {present.size}")
+    # The shuffle decides between documents of one size; the sort is stable.
+    shuffled = rng.permutation(present.size)
+    by_size = shuffled[np.argsort(-size[shuffled], kind="stable")]
+    coin = rng.random((present.size + 1) // 2) < 0.5
+    first = np.empty(present.size, dtype=bool)
+    first[by_size] = np.column_stack([coin, ~coin]).reshape(-1)[: present.size]
+    return first[index]
+
+
+def permute_within(
+    document: Int[np.ndarray, " position"], *, rng: np.random.Generator
+) -> Int[np.ndarray, " position"]:
+    """A random order of the positions in which each stays in its document."""
+    order = np.argsort(document, kind="stable")
+    shuffled = np.lexsort((rng.random(document.size), document))
+    permutation = np.empty_like(order)
+    permutation[order] = shuffled
+    return permutation
+
+
+def monte_carlo_p(
+    observed: float | Float[np.ndarray, " test"], null: Float[np.ndarray, " draw"]
+) -> float | Float[np.ndarray, " test"]:
+    """Share of null draws at least as large as observed; the floor is 1 / (draws + 1)."""
+    hits = null.size - np.searchsorted(np.sort(null), observed, side="left")
+    p = (1 + hits) / (1 + null.size)
+    return p if isinstance(observed, np.ndarray) else float(p)
+
+
+def benjamini_hochberg(p: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:
+    """Adjusted p-values that control the false discovery rate (Benjamini and Hochberg, 1995)."""
+    return false_discovery_control(p, method="bh")
