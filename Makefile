@@ -1,0 +1,40 @@
+# make book: run every page on the shipped model and build the site.
+# make test: check the code, the pages and the site.
+# Each sets up .venv first when that is missing or older than the pins.
+.PHONY: book test clean
+
+# A foreign environment must not leak in; under MPLBACKEND the pages would draw no figures.
+unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH MPLBACKEND
+# Both commands use what ships, so neither asks the Hub.
+export HF_HUB_OFFLINE := 1
+
+CHROMIUM := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+WITH_BROWSER := $(if $(CHROMIUM)$(RARETOK_REQUIRE_BROWSER),yes)
+
+book: .venv/installed
+	@echo "Running the pages and building the site."
+	@.venv/bin/raretok book
+
+test: .venv/installed
+	@echo "Checking the code style."
+	@.venv/bin/ruff check --quiet .
+	@echo "Running the tests, and every page again against its stored numbers and figures."
+	@$(if $(WITH_BROWSER),,echo "No Chromium found: the browser test is left out.")
+	@.venv/bin/python -m pytest $(if $(WITH_BROWSER),,-m "not browser") --nbval --nbval-current-env tests book
+
+clean:
+	@echo "Deleting the built site and the caches (.venv and runs/ stay)."
+	@rm -rf _build build .pytest_cache .ruff_cache raretok.egg-info
+	@find raretok tests notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/installed: requirements.lock pyproject.toml
+	@python=$$(for p in python3.11 python3 python; do $$p -c 'import ensurepip, sys, venv; \
+	    sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo $$p && break; done); \
+	test -n "$$python" || { echo "raretok needs Python 3.11 with its venv module:" \
+	    "none of python3.11, python3, python is that. Install it, then run make again." >&2; exit 1; }; \
+	echo "Making .venv with $$python."; $$python -m venv .venv
+	@echo "Installing the pinned packages (a few minutes)."
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@echo "Installing raretok itself."
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@

@@ -1,0 +1,128 @@
+"""The command line: `raretok run | train | book | inspect`."""
+
+import hashlib
+import json
+import sys
+import warnings
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from raretok.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+
+app = typer.Typer(
+    help="Rare-token neurons, tested: rerun any page of the book on your model and corpus.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line on stderr and exit status 2."""
+    warnings.showwarning = lambda message, *_, **__: print(f"raretok: {message}", file=sys.stderr)
+    try:
+        app()
+    except UserError as error:
+        print(f"raretok: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+@app.command()
+def run(
+    page: Annotated[
+        list[str] | None, typer.Argument(help="pages (01_regimes or regimes), or all")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="shipped name, directory or Hub id")] = None,
+    revision: Annotated[str | None, typer.Option(help="revision of a Hub model")] = None,
+    corpus: Annotated[
+        str | None, typer.Option(help="docs, or a .txt, .jsonl, .parquet file")
+    ] = None,
+    protocol: Annotated[str | None, typer.Option(help="code, text or corrected")] = None,
+    parameter: Annotated[
+        list[str] | None, typer.Option("--parameter", "-p", help="name=value, any page parameter")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="folder of the executed pages")] = None,
+) -> None:
+    """Run pages with your parameters, in a folder of their own."""
+    from raretok import pages, study
+
+    given = dict(split_assignment(text) for text in parameter or [])
+    flags = {"model": model, "revision": revision, "corpus": corpus, "protocol": protocol}
+    given |= {name: value for name, value in flags.items() if value is not None}
+    for name in ("corpus", "unigram", "model"):  # pages run in another folder
+        if name in given and Path(given[name]).exists():
+            given[name] = str(Path(given[name]).resolve())
+    values = study.validated(given).model_dump(include=set(given))
+    sources = [pages.page_named(ROOT, name) for name in page or ["all"] if name != "all"]
+    if not page or "all" in page:
+        sources = pages.pages(ROOT)
+    folder = out or ROOT / "runs" / f"pages-{key_of(values)}"
+    for source in sources:
+        done = pages.run_page(source, folder / f"{source.stem}.ipynb", values)
+        print(done)
+
+
+def split_assignment(text: str) -> tuple[str, str]:
+    """`name=value` in two. Raises `UserError` without an equals sign."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"-p {text}: write name=value, such as -p rare_percentile=10")
+    return name, value
+
+
+def key_of(values: dict) -> str:
+    """Short name for a set of parameters."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+
+
+@app.command()
+def book() -> None:
+    """Run every page on the shipped model and build the site."""
+    from raretok import pages
+
+    folder = ROOT / "book"
+    for source in pages.pages(ROOT):
+        pages.run_page(source, folder / f"{source.stem}.ipynb", {})
+    (folder / "_generated" / "front.png").write_bytes(
+        pages.front_figure(folder / "01_regimes.ipynb")
+    )
+    print(f"The front page is {pages.build_site(ROOT).relative_to(ROOT)}")
+
+
+@app.command()
+def train(
+    name: Annotated[str, typer.Argument(help="folder under data/models")] = "docs-gpt2",
+    tokens: Annotated[int, typer.Option(help="tokens predicted in training")] = 24_000_000,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    work: Annotated[Path | None, typer.Option(help="checkpoints; default runs/train-NAME")] = None,
+    seed: Annotated[int, typer.Option(help="seed of weights and batches")] = 0,
+) -> None:
+    """Train a shipped model on the corpus docs; run again to resume."""
+    from raretok.training import TrainingConfig, train
+
+    record = train(
+        TrainingConfig(n_tokens=tokens, seed=seed),
+        ROOT / "data" / "models" / name,
+        work=work or ROOT / "runs" / f"train-{name}",
+        device=device,
+    )
+    print(f"held-out loss {record['held_out_loss']} nats a token, {record['seconds']} s")
+
+
+@app.command()
+def inspect(
+    model: Annotated[str, typer.Argument(help="shipped name, directory or Hub id")],
+    revision: Annotated[str | None, typer.Option(help="revision of a Hub model")] = None,
+) -> None:
+    """What a model is built of, and whether the closed form holds for it."""
+    from raretok.models import load_model
+
+    architecture = load_model(model, revision=revision).architecture
+    for field in fields(architecture):
+        print(f"{field.name:14} {asdict(architecture)[field.name]}")
+    print(f"{'closed form':14} {architecture.closed_form_refusal or 'holds'}")

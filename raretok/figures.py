@@ -1,0 +1,121 @@
+"""Drawing: each function takes an Axes and arrays, and computes nothing."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# One colour a meaning, on every page; the pairs differ for the colour-blind and in grey.
+_PALETTE = sns.color_palette("colorblind")
+COLOURS = {
+    "rare": _PALETTE[3],
+    "common": _PALETTE[0],
+    "untrained": _PALETTE[7],
+    "null": "0.75",
+    "fit": "black",
+}
+
+
+def panels(
+    columns: int = 1, *, width: float = 3.9, height: float = 3.4, share: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """A figure of axes side by side, at the same size on every machine."""
+    sns.set_theme(style="ticks", font_scale=0.9)
+    figure, axes = plt.subplots(
+        1,
+        columns,
+        figsize=(max(6.4, width * columns), height),
+        dpi=120,
+        layout="constrained",
+        sharex=share,
+        sharey=share,
+        squeeze=False,
+    )
+    for ax in axes[0]:
+        sns.despine(ax=ax)
+    return figure, list(axes[0])
+
+
+def rank_curve(
+    ax: Axes,
+    rank: Float[np.ndarray, " point"],
+    value: Float[np.ndarray, " point"],
+    *,
+    label: str,
+    kind: str,
+    marker: str = "o",
+) -> None:
+    """Influence by rank, log-log."""
+    ax.loglog(rank, value, marker, ms=3, color=COLOURS[kind], label=label, alpha=0.8, mew=0)
+    ax.set(xlabel="neuron, by rank of influence", ylabel="influence (nats per token)")
+
+
+def band(
+    ax: Axes,
+    rank: Float[np.ndarray, " point"],
+    low: Float[np.ndarray, " point"],
+    high: Float[np.ndarray, " point"],
+    *,
+    kind: str,
+) -> None:
+    """95 % interval around a rank curve; a lower end at or below zero leaves the axes."""
+    floor = np.nanmin(high[high > 0]) * 1e-3
+    ax.fill_between(rank, np.maximum(low, floor), high, color=COLOURS[kind], alpha=0.2, lw=0)
+
+
+def fitted_line(
+    ax: Axes,
+    rank: Float[np.ndarray, " point"],
+    value: Float[np.ndarray, " point"],
+    *,
+    label: str,
+    style: str = "-",
+) -> None:
+    """A fitted curve over a rank curve."""
+    ax.loglog(rank, value, style, color=COLOURS["fit"], lw=1.3, label=label)
+
+
+def null_histogram(
+    ax: Axes,
+    null: Float[np.ndarray, " draw"],
+    observed: dict[str, float],
+    *,
+    xlabel: str,
+    null_label: str,
+    level: float | None = None,
+) -> None:
+    """A null distribution with what was observed marked in it, and the 5 % level if given."""
+    ax.hist(null, bins=40, density=True, color=COLOURS["null"], label=null_label)
+    for (label, value), style in zip(observed.items(), ["-", "--", "-."], strict=False):
+        kind = next((k for k in ("untrained", "rare", "common") if k in label), "fit")
+        ax.axvline(value, color=COLOURS[kind], ls=style, lw=2, label=label)
+    if level is not None:
+        ax.axvline(level, color="black", ls=":", lw=1, label="5 % level")
+    ax.set(xlabel=xlabel, ylabel="density")
+
+
+def legend_below(figure: Figure, ax: Axes, columns: int) -> None:
+    """One legend under all panels, so that it hides no data."""
+    handles, labels = ax.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+
+
+def fitted_regimes(
+    ax: Axes,
+    rank: Float[np.ndarray, " rank"],
+    value: Float[np.ndarray, " rank"],
+    *,
+    pieces: Float[np.ndarray, " rank"],
+    smooth: Float[np.ndarray, " rank"],
+    breaks: Float[np.ndarray, " break"],
+    kind: str,
+) -> None:
+    """Sorted influence with the three-piece and the smooth fit, and the breaks."""
+    rank_curve(ax, rank, value, label="influence", kind=kind)
+    fitted_line(ax, rank, pieces, label="three straight pieces")
+    fitted_line(ax, rank, smooth, label="one smooth curve", style=":")
+    for at in breaks:
+        ax.axvline(at, color="0.6", lw=0.8, zorder=0)
+    ax.set_title(f"{kind} targets")

@@ -1,0 +1,203 @@
+"""Runs the pages (jupytext -> papermill -> byte-stable .ipynb) and builds the site."""
+
+import base64
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+import papermill
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpecManager
+from nbclient.exceptions import DeadKernelError
+from nbformat import NotebookNode
+from papermill.exceptions import PapermillExecutionError
+from traitlets import default
+
+from raretok.errors import UserError
+
+METADATA = {
+    "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+    "language_info": {"name": "python"},
+}
+PARAMETER_TYPES = (str, int, float, bool, list, type(None))
+
+
+class PageKernel(AsyncKernelManager):
+    """A kernel of the running interpreter, whatever kernels the machine has installed."""
+
+    transport_encryption = "auto"  # else ipykernel writes a warning to the terminal
+
+    @default("kernel_spec_manager")
+    def _kernel_spec_manager_default(self) -> KernelSpecManager:
+        return KernelSpecManager(kernel_dirs=[])
+
+
+def pages(root: Path) -> list[Path]:
+    """The page sources of the book at `root`, in reading order."""
+    return sorted((root / "notebooks").glob("[0-9][0-9]_*.py"))
+
+
+def page_named(root: Path, name: str) -> Path:
+    """The page called `name`: "01_regimes", "regimes" or "1"."""
+    for page in pages(root):
+        number, title = page.stem.split("_", 1)
+        if name in (page.stem, title, number, number.lstrip("0")):
+            return page
+    known = ", ".join(page.stem for page in pages(root)) or "none"
+    raise UserError(f"there is no page {name!r}; the pages are: {known}")
+
+
+def run_page(source: Path, out: Path, parameters: dict[str, Any]) -> Path:
+    """Run the page `source` with `parameters` and write the executed notebook to `out`.
+
+    The page runs in the folder `book/` beside its own, where nbval runs it too. `out` is replaced
+    only when every cell has run, and two equal runs write equal bytes.
+    Raises `UserError` for parameters the page does not have and for a cell that fails; under a
+    folder `runs/` the failed notebook is then kept beside `out` as NAME.failed.ipynb.
+    """
+    notebook = jupytext.read(source)
+    notebook.metadata.update(METADATA)
+    check_parameters(source.stem, notebook, parameters)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    failed = out.with_suffix(".failed.ipynb")
+    with tempfile.TemporaryDirectory() as scratch:
+        draft = Path(scratch) / "draft.ipynb"
+        try:
+            execute(notebook, draft, parameters, cwd=source.parents[1] / "book", name=source.stem)
+        except UserError:
+            if draft.exists() and "runs" in out.resolve().parts:
+                write_whole(failed, draft.read_text())
+            raise
+        executed = nbformat.read(draft, as_version=4)
+    write_whole(out, nbformat.writes(stable(executed)))
+    failed.unlink(missing_ok=True)
+    return out
+
+
+def check_parameters(name: str, notebook: NotebookNode, parameters: dict[str, Any]) -> None:
+    """Refuse unknown names, which papermill lets pass, and types it would write as strings."""
+    if not parameters:
+        return
+    known = papermill.inspect_notebook(notebook)
+    for key, value in parameters.items():
+        if key not in known:
+            names = ", ".join(known) or "none"
+            raise UserError(f"page {name} has no parameter {key!r}; its parameters are: {names}")
+        if not isinstance(value, PARAMETER_TYPES):
+            kind = type(value).__name__
+            raise UserError(f"parameter {key} must be text, a number or a list, got a {kind}")
+
+
+def execute(
+    notebook: NotebookNode, draft: Path, parameters: dict[str, Any], *, cwd: Path, name: str
+) -> None:
+    """Run all cells and write the notebook to `draft`, also when a cell fails (`UserError`)."""
+    cwd.mkdir(exist_ok=True)
+    backend = os.environ.pop("MPLBACKEND", None)  # with one set, a kernel draws no inline figures
+    try:
+        papermill.execute_notebook(
+            notebook,
+            draft,
+            parameters,
+            cwd=cwd,
+            kernel_manager_class=PageKernel,
+            progress_bar={"desc": name, "file": sys.stderr},
+        )
+    except PapermillExecutionError as error:
+        cell = error.exec_count
+        raise UserError(f"page {name} stopped in cell {cell}: {reason(error)}") from None
+    except DeadKernelError:
+        raise UserError(f"page {name} stopped: its kernel died (out of memory?)") from None
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+
+
+def reason(error: PapermillExecutionError) -> str:
+    """The last line of a cell's error; a `UserError` speaks for itself, others with their type."""
+    last = (str(error.evalue).strip().splitlines() or [""])[-1]
+    return last if error.ename == UserError.__name__ else f"{error.ename}: {last}".rstrip(": ")
+
+
+def stable(notebook: NotebookNode) -> NotebookNode:
+    """The executed notebook without clocks, machine paths, random ids and versions.
+
+    Execution counts stay: without one, nbval would not compare the cell.
+    """
+    notebook.metadata = METADATA
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{number:02d}"
+        for key in ("papermill", "execution", "lines_to_next_cell"):
+            cell.metadata.pop(key, None)
+        tags = cell.metadata.pop("tags", [])
+        if "injected-parameters" in tags:
+            tags = [*tags, "remove-cell"]
+        if tags:
+            cell.metadata.tags = tags
+    return nbformat.from_dict(notebook)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write `text` to `path` whole or not at all."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_text(text if text.endswith("\n") else text + "\n", encoding="utf-8")
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def build_site(root: Path, out: Path | None = None) -> Path:
+    """Build the site of the book at `root` into `out`/_build/html and return its front page.
+
+    `out` is `root` unless given. Any warning of the build is an error (`UserError` with them all).
+    """
+    out = out or root
+    if (root / "book").is_dir():
+        write_parameter_table(root / "book" / "_generated" / "parameters.md")
+    # --all: an incremental build does not repeat the warnings of pages it has cached.
+    options = ["-W", "-n", "--keep-going", "--all", "--path-output", str(out)]
+    jupyter_book = "from jupyter_book.cli.main import main; main()"  # it has no `python -m`
+    command = [sys.executable, "-c", jupyter_book, "build", *options, str(root)]
+    done = subprocess.run(command, capture_output=True, text=True, env=plain_environment())
+    html = out / "_build" / "html"
+    if done.returncode != 0:
+        shown = "\n".join(complaints(done.stdout + done.stderr, root))
+        raise UserError(f"the site did not build without warnings:\n{shown}")
+    (html / ".nojekyll").touch()  # GitHub Pages would else drop the folders named _static, _images
+    return html / "index.html"
+
+
+def write_parameter_table(path: Path) -> None:
+    """Write the table of page parameters that book/rerun.md includes."""
+    from raretok import study  # late: it loads torch, which running a page does not need
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, study.parameter_table())
+
+
+def front_figure(page: Path) -> bytes:
+    """The picture (PNG) that an executed page glued as `front`, for the front page."""
+    for cell in nbformat.read(page, as_version=4).cells:
+        for output in cell.get("outputs", []):
+            if output.get("metadata", {}).get("scrapbook", {}).get("name") == "front":
+                return base64.b64decode(output.data["application/papermill.record/image/png"])
+    raise UserError(f"page {page.stem} has no figure glued as 'front'")
+
+
+def plain_environment() -> dict[str, str]:
+    """The environment of the build: no colour codes in its messages."""
+    return {**os.environ, "NO_COLOR": "1", "PYTHONUTF8": "1"}
+
+
+def complaints(log: str, root: Path) -> list[str]:
+    """The warnings and errors of a build log, with paths relative to `root`."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", log).replace(f"{root.resolve()}{os.sep}", "")
+    lines = [line for line in plain.splitlines() if re.search(r"WARNING|ERROR|error:", line)]
+    return lines or plain.splitlines()[-10:]

@@ -1,0 +1,250 @@
+"""A page's parameters, and what follows from them: model, corpus, positions, ablation effects."""
+
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+from jaxtyping import Float, Int
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from raretok import models
+from raretok.ablation.run import ablate
+from raretok.corpus import Contexts, Corpus, count_tokens, cut_contexts, load_corpus, token_ids
+from raretok.errors import UserError
+from raretok.ledger import Evidence
+from raretok.protocol import PROTOCOLS, Protocol, protocol_named
+from raretok.rarity import (
+    COMMON,
+    RARE,
+    Positions,
+    TypeClasses,
+    all_positions,
+    draw_contexts,
+    draw_stratified,
+    type_classes,
+    unigram,
+)
+from raretok.sections.regimes import Regimes, Settings, evidence, find_regimes
+
+COUNTS_FILE = "unigram_counts.npy"
+RELEASED_CONTEXTS = 10  # the released code scores this many sequences
+
+
+class PageParameters(BaseModel):
+    """What a page can be rerun with: the one source of its cell, its flags and its table."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    model: str = Field("docs-gpt2", description="shipped name, local directory or Hub id")
+    revision: str = Field("", description="revision of a Hub model, such as step1000")
+    corpus: str = Field("docs", description="docs, or a .txt, .jsonl or .parquet file")
+    unigram: str = Field(
+        "", description=".npy file of token counts; empty: the model's own, else the corpus's"
+    )
+    protocol: Literal["code", "text", "corrected"] = Field(
+        "corrected", description="the reading shown first; every page compares all three"
+    )
+    rare_percentile: float = Field(
+        15.0, gt=0, lt=50, description="percentage of types called rare (and common)"
+    )
+    n_ctx: int = Field(256, ge=32, description="tokens a context")
+    n_positions: int = Field(1600, ge=50, description="scored positions in each class")
+    n_bootstrap: int = Field(1000, ge=100, description="resamples of documents for an interval")
+    n_null: int = Field(1000, ge=100, description="draws of each null distribution")
+    seed: int = Field(0, ge=0, description="seed of every random choice")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="where the model runs")
+
+
+def validated(values: dict[str, Any]) -> PageParameters:
+    """Parameters from names and values (strings from a command line are converted).
+
+    Raises `UserError` naming the first parameter that is unknown or has a wrong value.
+    """
+    try:
+        return PageParameters(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(PageParameters.model_fields)
+            raise UserError(f"unknown parameter {name!r}: a page takes {known}") from None
+        raise UserError(
+            f"parameter {name}: {first['msg'].lower()}, got {first['input']!r}"
+        ) from None
+
+
+def parameter_cell() -> str:
+    """Source of a page's parameters cell."""
+    lines = [
+        f"{name} = {field.default!r}".replace("'", '"') + f"  # {field.description}"
+        for name, field in PageParameters.model_fields.items()
+    ]
+    return "\n".join(lines)
+
+
+def parameter_table() -> str:
+    """The parameters as a Markdown table."""
+    rows = [
+        f"| `{name}` | `{field.default!r}` | {field.description} |"
+        for name, field in PageParameters.model_fields.items()
+    ]
+    return "\n".join(["| parameter | default | meaning |", "|---|---|---|", *rows])
+
+
+class Study:
+    """Everything a page computes from its parameters, each part once and only when asked for."""
+
+    def __init__(self, parameters: PageParameters):
+        self.parameters = parameters
+
+    @classmethod
+    def of(cls, namespace: dict[str, Any]) -> "Study":
+        """The study of a page, from the variables of its parameters cell."""
+        return cls(validated({name: namespace[name] for name in PageParameters.model_fields}))
+
+    def rng(self, purpose: str) -> np.random.Generator:
+        """Random numbers for one purpose: independent of what was drawn before."""
+        return np.random.default_rng([self.parameters.seed, *purpose.encode()])
+
+    @cached_property
+    def protocol(self) -> Protocol:
+        return protocol_named(self.parameters.protocol)
+
+    @cached_property
+    def model(self) -> models.LanguageModel:
+        return self._load(self.parameters.model)
+
+    @cached_property
+    def twin(self) -> models.LanguageModel:
+        """Same configuration, fresh random weights: what training did not do."""
+        return self._load(self.parameters.model + "@untrained")
+
+    def _load(self, name: str) -> models.LanguageModel:
+        device, revision = self.parameters.device, self.parameters.revision or None
+        if device == "cuda" and not torch.cuda.is_available():
+            raise UserError("device cuda: no GPU is visible to PyTorch here, use device cpu")
+        return models.load_model(name, revision=revision, device=device)
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        return load_corpus(self.parameters.corpus)
+
+    @cached_property
+    def contexts(self) -> Contexts:
+        n_ctx = min(self.parameters.n_ctx, self.model.architecture.n_ctx)
+        return cut_contexts(self.corpus, self.model.tokenizer, n_ctx=n_ctx, first=self.model.bos)
+
+    @cached_property
+    def unigram(self) -> Float[np.ndarray, " d_vocab"]:
+        return unigram(self._counts(), self.model.architecture.d_vocab)
+
+    def _counts(self) -> Int[np.ndarray, " entry"]:
+        given = self.parameters.unigram
+        shipped = models.resolve_model(self.parameters.model) / COUNTS_FILE
+        if given or shipped.is_file():
+            return read_counts(Path(given) if given else shipped)
+        ids = token_ids([document.text for document in self.corpus.documents], self.model.tokenizer)
+        return count_tokens(ids, self.model.architecture.d_vocab)
+
+    @cache  # noqa: B019  (a page holds one study, for as long as it runs)
+    def classes(self, protocol: str) -> TypeClasses:
+        """Rare and common token types under a protocol."""
+        n_tokens = self.model.architecture.d_vocab - self.model.architecture.padded_rows
+        return type_classes(
+            self.unigram,
+            PROTOCOLS[protocol].rule,
+            percentile=self.parameters.rare_percentile,
+            n_tokens=n_tokens,
+        )
+
+    @cache  # noqa: B019
+    def positions(self, draw: str) -> Positions:
+        """Scored positions of one way to draw them, with their weights."""
+        rng = self.rng(f"positions {draw}")
+        if draw == "whole contexts":
+            everything = all_positions(self.contexts, self.classes("code"), "input")
+            return draw_contexts(everything, n_contexts=RELEASED_CONTEXTS, rng=rng)
+        n = self.parameters.n_positions
+        everything = all_positions(self.contexts, self.classes("corrected"), "target")
+        return draw_stratified(everything, n_per_class=n, n_middle=n // 4, rng=rng)
+
+    @cache  # noqa: B019
+    def run(self, draw: str, trained: bool = True) -> xr.Dataset:
+        """Loss change of ablating each final-MLP neuron at each position of a draw."""
+        return ablate(
+            self.model if trained else self.twin,
+            self.contexts,
+            self.positions(draw),
+            include_first=draw == "whole contexts",
+            progress=False,
+        )
+
+    def effects(self, protocol: str, trained: bool = True) -> xr.Dataset:
+        """The run a protocol needs, its positions classed as that protocol does.
+
+        `text` and `corrected` read one run: weights say what each position stands for, so classes
+        may be cut across the strata it was drawn from.
+        """
+        reading = PROTOCOLS[protocol]
+        run = self.run(reading.draw, trained)
+        stratum = self.classes(protocol).stratum(run[reading.by].values)
+        return run.assign_coords(stratum=("position", stratum))
+
+    @cache  # noqa: B019
+    def regimes(self, protocol: str, trained: bool = True) -> Regimes:
+        """Rank curves and their tests under a protocol."""
+        settings = Settings(self.parameters.n_bootstrap, self.parameters.n_null)
+        return find_regimes(
+            self.effects(protocol, trained),
+            PROTOCOLS[protocol],
+            settings,
+            rng=self.rng(f"regimes {protocol}"),
+        )
+
+    def run_table(self) -> pd.DataFrame:
+        """What was scored for each protocol, and the largest error the audit found."""
+        rows = []
+        for name, reading in PROTOCOLS.items():
+            effects = self.effects(name)
+            stratum, document = effects.stratum.values, effects.document.values
+            rows.append(
+                {
+                    "protocol": name,
+                    "rare when the": reading.by + " is",
+                    "rare types": int(self.classes(name).rare.sum()),
+                    "rare positions": int((stratum == RARE).sum()),
+                    "common positions": int((stratum == COMMON).sum()),
+                    "documents": np.unique(document).size,
+                    "neurons": effects.sizes["neuron"],
+                    "largest error, nats": f"{effects.audit_max_error:.0e}",
+                }
+            )
+        return pd.DataFrame(rows).set_index("protocol")
+
+    def verdicts(self, found: dict[str, Regimes], untrained: dict[str, Regimes]) -> list[Evidence]:
+        """Evidence on the page's claims under each protocol, for the ledger."""
+        rng = self.rng("power")
+        n = self.parameters.n_null
+        return [
+            one
+            for name in found
+            for one in evidence(found[name], untrained[name], n_draws=n, rng=rng)
+        ]
+
+
+def read_counts(path: Path) -> Int[np.ndarray, " entry"]:
+    """Token counts from a .npy file of non-negative whole numbers, one a token id."""
+    try:
+        counts = np.load(path, allow_pickle=False)
+    except (OSError, ValueError):
+        raise UserError(f"cannot read token counts from {path.name}: give a .npy array") from None
+    if counts.ndim != 1 or not np.issubdtype(counts.dtype, np.integer) or (counts < 0).any():
+        raise UserError(
+            f"{path.name} holds {counts.dtype} values of shape {counts.shape}: "
+            "token counts are one non-negative whole number a token id"
+        )
+    return counts.astype(np.int64)

@@ -1,0 +1,74 @@
+"""The built site: every page is there, says what it should, and loads nothing from elsewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from raretok import pages
+from raretok.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+LOADED = re.compile(
+    r"""<(?:script|img|iframe|source|embed)\b[^>]*?\ssrc=["'](?P<src>[^"']*)"""
+    r"""|<link\b(?![^>]*rel="(?:canonical|license)")[^>]*?\shref=["'](?P<href>[^"']*)"""
+    r"""|url\((?P<url>[^)]*)\)|@import\s+["'](?P<css>[^"']*)"""
+)
+ELSEWHERE = re.compile(r"""^["']?\s*(?:https?:)?//""")
+
+
+def table_of_contents() -> list[str]:
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    return [toc["root"], *(page["file"] for part in toc["parts"] for page in part["chapters"])]
+
+
+def words(html: str) -> str:
+    article = html[html.index("<article") : html.index("</article>")]
+    return " ".join(re.sub(r"<[^>]+>", "", article).split())
+
+
+def test_every_page_is_built_with_its_title(site):
+    for page in table_of_contents():
+        assert len(words((site / f"{page}.html").read_text())) > 200, page
+    assert (site / ".nojekyll").exists()
+    assert "book/intro.html" in (site / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("page", "said"),
+    [
+        ("intro", "2509.21163"),
+        ("01_regimes", "plateau"),
+        ("method", "ln_final|final norm"),
+        ("rerun", "raretok run"),
+    ],
+)
+def test_a_page_says_what_it_is_about(site, page, said):
+    assert re.search(said, words((site / "book" / f"{page}.html").read_text()), re.IGNORECASE)
+
+
+def test_nothing_is_loaded_from_another_host(site):
+    files = [file for file in site.rglob("*") if file.suffix in (".html", ".css")]
+    assert len(files) > 10
+    for file in files:
+        for match in LOADED.finditer(file.read_text()):
+            address = next(part for part in match.groups() if part is not None)
+            assert not ELSEWHERE.match(address), f"{file.relative_to(site)} loads {address}"
+
+
+def test_figures_have_words_for_those_who_do_not_see_them(site):
+    for page in site.glob("book/*.html"):
+        for image in re.findall(r"<img[^>]*_images/[^>]*>", page.read_text()):
+            alt = re.search(r'alt="([^"]*)"', image)
+            assert alt, f"{page.name}: {image}"
+            assert len(alt[1]) > 20, f"{page.name}: {image}"
+            assert "_images" not in alt[1], f"{page.name}: {image}"
+
+
+def test_a_broken_reference_stops_the_build_and_is_named(tmp_path):
+    (tmp_path / "_config.yml").write_text("title: toy\nonly_build_toc_files: true\n")
+    (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: index\n")
+    (tmp_path / "index.md").write_text("# Toy\n\n[a lost page](lost.md)\n")
+    with pytest.raises(UserError, match=r"index.md:3: WARNING: .*lost.md"):
+        pages.build_site(tmp_path)

@@ -1,0 +1,78 @@
+"""The figure digest: blind to style and float noise, sharp on one moved point."""
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from raretok.figcheck import differences, digest
+
+X = np.arange(1, 1001)
+Y = 0.3 / X
+
+
+def rank_curve(y: np.ndarray, *, label: str = "rare targets", **style) -> str:
+    ax = Figure().subplots()
+    ax.loglog(X, y, label=label, **style)
+    ax.fill_between(X, y / 2, y * 2, alpha=0.2)
+    ax.axvline(10)
+    ax.set(xlabel="neuron rank", ylabel="influence (nats)", ylim=(1e-5, 1))
+    ax.legend()
+    return digest(ax.figure)
+
+
+def test_style_and_float_noise_are_not_seen():
+    reference = rank_curve(Y)
+    assert differences(reference, rank_curve(Y, lw=3, color="k", marker="x")) == []
+    noise = np.random.default_rng(0).normal(size=Y.size)
+    assert differences(reference, rank_curve(Y * (1 + 1e-4 * noise))) == []
+
+
+def test_one_moved_point_of_a_thousand_is_seen_and_named():
+    y = Y.copy()
+    y[500] *= 1.02
+    found = differences(rank_curve(Y), rank_curve(y))
+    assert any("line 'rare targets': 1 of 2000 values moved, the first at 1001" in f for f in found)
+
+
+def test_words_counts_limits_and_scales_are_compared():
+    reference = rank_curve(Y)
+    assert "'rare targets' became 'common'" in str(
+        differences(reference, rank_curve(Y, label="common"))
+    )
+    linear = Figure().subplots()
+    linear.plot(X, Y)
+    assert "lines of axes" in differences(reference, digest(linear.figure))[0]
+    # The same picture on an axis of twice the length: only its limits tell.
+    one, two = Figure().subplots(), Figure().subplots()
+    one.plot(X, Y)
+    two.plot(X, 2 * Y)
+    assert "y limits" in differences(digest(one.figure), digest(two.figure))[0]
+
+
+@pytest.mark.parametrize("kind", ["scatter", "bar", "hist", "imshow", "pcolormesh", "errorbar"])
+def test_every_kind_of_plot_is_covered(kind):
+    def draw(moved: float) -> str:
+        ax = Figure().subplots()
+        values = np.random.default_rng(1).normal(size=(20, 20))
+        values[3, 4] += moved
+        if kind in ("imshow", "pcolormesh"):
+            getattr(ax, kind)(values, vmin=-5, vmax=5)
+        elif kind == "hist":
+            ax.hist(values.ravel(), bins=np.linspace(-5, 5, 30))
+        elif kind == "scatter":
+            ax.scatter(values[0], values[3], c=values[3])
+        else:
+            getattr(ax, kind)(X[:20], values[3])
+        return digest(ax.figure)
+
+    assert differences(draw(0), draw(0)) == []
+    assert differences(draw(0), draw(0.8)) != []
+
+
+def test_a_large_picture_keeps_few_values_and_missing_ones():
+    ax = Figure().subplots()
+    values = np.zeros((300, 200))
+    values[:100] = np.nan
+    ax.imshow(values)
+    assert len(digest(ax.figure)) < 1000
+    assert differences(digest(ax.figure), "no digest") == ["one of the two is not a figure digest"]

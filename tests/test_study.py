@@ -1,0 +1,86 @@
+"""Page parameters: one source for the cell, the flags, the table and the checks."""
+
+from pathlib import Path
+
+import jupytext
+import numpy as np
+import pytest
+
+from raretok.errors import UserError
+from raretok.study import (
+    PageParameters,
+    Study,
+    parameter_cell,
+    parameter_table,
+    read_counts,
+    validated,
+)
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "notebooks").glob("*.py")), ids=lambda p: p.stem)
+def test_the_cell_of_each_page_is_the_one_of_the_model(page):
+    cells = [c for c in jupytext.read(page).cells if "parameters" in c.metadata.get("tags", [])]
+    assert [cell.source for cell in cells] == [parameter_cell()]
+
+
+def test_the_cell_holds_the_defaults():
+    namespace = {}
+    exec(parameter_cell(), namespace)
+    assert Study.of(namespace).parameters == PageParameters()
+
+
+def test_the_table_in_the_book_is_current():
+    shown = (ROOT / "book" / "_generated" / "parameters.md").read_text().strip()
+    assert shown == parameter_table()
+
+
+def test_text_from_a_command_line_is_converted():
+    assert validated({"n_positions": "300", "rare_percentile": "10"}) == PageParameters(
+        n_positions=300, rare_percentile=10.0
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"n_position": 1}, "unknown parameter 'n_position': a page takes model, revision"),
+        ({"n_positions": "many"}, "parameter n_positions: .*valid integer.*got 'many'"),
+        ({"rare_percentile": 60}, "parameter rare_percentile: .*less than 50, got 60"),
+        ({"protocol": "both"}, "parameter protocol: .*'code', 'text' or 'corrected', got 'both'"),
+    ],
+)
+def test_wrong_parameters_are_refused_in_one_line(values, message):
+    with pytest.raises(UserError, match=message) as caught:
+        validated(values)
+    assert "\n" not in str(caught.value)
+
+
+def test_random_numbers_depend_on_seed_and_purpose_alone():
+    first, second = Study(PageParameters()), Study(PageParameters())
+    first.rng("something else").random()
+    assert first.rng("a").random() == second.rng("a").random()
+    assert first.rng("a").random() != first.rng("b").random()
+    assert first.rng("a").random() != Study(PageParameters(seed=1)).rng("a").random()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (np.array([1.5]), "float64 values of shape"),
+        (np.array([[1]]), r"shape \(1, 1\)"),
+        (np.array([-1]), "non-negative"),
+        (np.array([{}]), "cannot read token counts"),
+    ],
+)
+def test_bad_counts_are_refused(tmp_path, content, message):
+    np.save(tmp_path / "c.npy", content, allow_pickle=True)
+    with pytest.raises(UserError, match=message):
+        read_counts(tmp_path / "c.npy")
+
+
+def test_a_missing_gpu_is_named(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UserError, match="no GPU is visible"):
+        _ = Study(PageParameters(device="cuda")).model
