@@ -57,7 +57,9 @@ def run(
     for name in ("corpus", "unigram", "model"):  # pages run in another folder
         if name in given and Path(given[name]).exists():
             given[name] = str(Path(given[name]).resolve())
-    values = study.validated(given).model_dump(include=set(given))
+    parameters = study.validated(given)
+    study.check_sources(parameters)
+    values = parameters.model_dump(include=set(given))
     sources = [pages.page_named(ROOT, name) for name in page or ["all"] if name != "all"]
     if not page or "all" in page:
         sources = pages.pages(ROOT)

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -63,15 +64,21 @@ def load_corpus(source: str | Path = "docs", part: docstrings.Part = "held-out")
         rows, sha256 = docstrings.read_docs(part)
         return Corpus("docs", tuple(Document(*row) for row in rows), sha256)
     path = Path(source)
-    if not path.is_file():
-        raise UserError(f"no corpus file {source}: give 'docs' or a .txt, .jsonl or .parquet file")
-    readers = {".txt": _plain, ".md": _plain, ".jsonl": _jsonl, ".parquet": _parquet}
-    if path.suffix not in readers:
-        raise UserError(f"cannot read {path.name}: a corpus is one of {', '.join(readers)}")
-    rows = [(text, file, domain) for text, file, domain in readers[path.suffix](path) if text]
+    reader = reader_of(path)
+    rows = [(text, file, domain) for text, file, domain in reader(path) if text]
     if not rows:
         raise UserError(f"the corpus {path.name} is empty: it holds no text to score")
     return Corpus(path.stem, tuple(Document(*row) for row in rows), docstrings.digest(rows))
+
+
+def reader_of(path: Path) -> Callable[[Path], list[tuple[str, str, str]]]:
+    """The function that reads a corpus file. Raises `UserError` where there is none."""
+    if not path.is_file():
+        raise UserError(f"no corpus file {path}: give 'docs' or a .txt, .jsonl or .parquet file")
+    readers = {".txt": _plain, ".md": _plain, ".jsonl": _jsonl, ".parquet": _parquet}
+    if path.suffix not in readers:
+        raise UserError(f"cannot read {path.name}: a corpus is one of {', '.join(readers)}")
+    return readers[path.suffix]
 
 
 def _plain(path: Path) -> list[tuple[str, str, str]]:

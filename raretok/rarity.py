@@ -36,18 +36,19 @@ def elbow(u: Float[np.ndarray, " d_vocab"]) -> float:
 
     Slope of log u on log rank in a sliding window over the rarer half; the elbow is where it
     changes most, if that is more than 3 standard deviations above the mean change (released code).
-    A vocabulary under 50,000 types gets a proportionally narrower window.
+    A vocabulary under 50,000 types gets a proportionally narrower window. 0, which leaves out no
+    type, where there is no such place or there are fewer than 75 types.
     """
     n = u.size
     window = min(ELBOW_WINDOW, n // 25)
     if window < 3:
-        raise UserError(f"an elbow needs 75 types or more, got {n}")
+        return 0.0
     descending = np.sort(u)[::-1]
     slopes = _window_slopes(np.log(np.arange(1, n + 1)), np.log(descending), window)
     start = max(n // 2, 2 * window)
     change = np.abs(np.diff(slopes[start : n - window]))
     if change.max() <= change.mean() + 3 * change.std():
-        raise UserError("the rank-frequency curve has no elbow: use a percentile instead")
+        return 0.0
     return float(descending[start + int(change.argmax()) + 1])
 
 
@@ -80,9 +81,13 @@ class TypeClasses:
 
 
 def type_classes(
-    u: Float[np.ndarray, " d_vocab"], rule: Rule, *, percentile: float = 15.0, n_tokens: int
+    u: Float[np.ndarray, " d_vocab"],
+    rule: Rule,
+    *,
+    percentile: float = 15.0,
+    counted: Bool[np.ndarray, " d_vocab"],
 ) -> TypeClasses:
-    """Rare and common types under one rule; ids from `n_tokens` on are no tokens and in neither.
+    """Rare and common types under one rule, among those that are `counted`; others are in neither.
 
     - `percentile`: the rarest `percentile` % of types against the most frequent `percentile` %.
     - `percentile above elbow`: the same rare types without those at or below the elbow (the paper's
@@ -92,17 +97,16 @@ def type_classes(
     """
     if not 0 < percentile < 50:
         raise UserError(f"the percentile must lie between 0 and 50, got {percentile:g}")
-    descending = np.sort(u)[::-1]
-    top = float(descending[int(u.size * percentile / 100)])
-    bottom = float(descending[int(u.size * (1 - percentile / 100))])
-    token = np.arange(u.size) < n_tokens
+    descending = np.sort(u[counted])[::-1]
+    top = float(descending[int(descending.size * percentile / 100)])
+    bottom = float(descending[int(descending.size * (1 - percentile / 100))])
     if rule == "percentile":
         rare, common = u <= bottom, u >= top
     elif rule == "percentile above elbow":
-        rare, common = (u > elbow(u)) & (u <= bottom), u > bottom
+        rare, common = (u > elbow(descending)) & (u <= bottom), u > bottom
     else:
-        rare, common = (u >= elbow(u)) & (u <= top), u > top
-    rare, common = rare & token, common & token
+        rare, common = (u >= elbow(descending)) & (u <= top), u > top
+    rare, common = rare & counted, common & counted
     if not rare.any() or not common.any():
         raise UserError(
             f"no {'common' if rare.any() else 'rare'} token type is left at {percentile:g} % "

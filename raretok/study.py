@@ -8,12 +8,20 @@ import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Int
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from raretok import models
 from raretok.ablation.run import ablate
-from raretok.corpus import Contexts, Corpus, count_tokens, cut_contexts, load_corpus, token_ids
+from raretok.corpus import (
+    Contexts,
+    Corpus,
+    count_tokens,
+    cut_contexts,
+    load_corpus,
+    reader_of,
+    token_ids,
+)
 from raretok.errors import UserError
 from raretok.ledger import Evidence
 from raretok.protocol import PROTOCOLS, Protocol, protocol_named
@@ -75,6 +83,13 @@ def validated(values: dict[str, Any]) -> PageParameters:
         raise UserError(
             f"parameter {name}: {first['msg'].lower()}, got {first['input']!r}"
         ) from None
+
+
+def check_sources(parameters: PageParameters) -> None:
+    """Raise `UserError` for a model or corpus that cannot be there, before a page starts."""
+    models.resolve_model(parameters.model)
+    if parameters.corpus != "docs":
+        reader_of(Path(parameters.corpus))
 
 
 def parameter_cell() -> str:
@@ -139,26 +154,36 @@ class Study:
         return cut_contexts(self.corpus, self.model.tokenizer, n_ctx=n_ctx, first=self.model.bos)
 
     @cached_property
-    def unigram(self) -> Float[np.ndarray, " d_vocab"]:
-        return unigram(self._counts(), self.model.architecture.d_vocab)
-
-    def _counts(self) -> Int[np.ndarray, " entry"]:
+    def counts(self) -> Int[np.ndarray, " entry"]:
+        """How often each token occurs: as given, else as shipped with the model, else here."""
         given = self.parameters.unigram
         shipped = models.resolve_model(self.parameters.model) / COUNTS_FILE
         if given or shipped.is_file():
             return read_counts(Path(given) if given else shipped)
+        self.counted_here = True
         ids = token_ids([document.text for document in self.corpus.documents], self.model.tokenizer)
         return count_tokens(ids, self.model.architecture.d_vocab)
+
+    counted_here = False  # counts come from the scored corpus: a type it lacks has no frequency
+
+    @cached_property
+    def counted(self) -> Bool[np.ndarray, " d_vocab"]:
+        """Types that have a frequency: padding rows have none."""
+        architecture = self.model.architecture
+        counted = np.arange(architecture.d_vocab) < architecture.d_vocab - architecture.padded_rows
+        counts = self.counts
+        if self.counted_here:
+            counted[: counts.size] &= counts > 0
+        return counted
 
     @cache  # noqa: B019  (a page holds one study, for as long as it runs)
     def classes(self, protocol: str) -> TypeClasses:
         """Rare and common token types under a protocol."""
-        n_tokens = self.model.architecture.d_vocab - self.model.architecture.padded_rows
         return type_classes(
-            self.unigram,
+            unigram(self.counts, self.model.architecture.d_vocab),
             PROTOCOLS[protocol].rule,
             percentile=self.parameters.rare_percentile,
-            n_tokens=n_tokens,
+            counted=self.counted,
         )
 
     @cache  # noqa: B019
@@ -198,12 +223,15 @@ class Study:
     def regimes(self, protocol: str, trained: bool = True) -> Regimes:
         """Rank curves and their tests under a protocol."""
         settings = Settings(self.parameters.n_bootstrap, self.parameters.n_null)
-        return find_regimes(
-            self.effects(protocol, trained),
-            PROTOCOLS[protocol],
-            settings,
-            rng=self.rng(f"regimes {protocol}"),
-        )
+        rng = self.rng(f"regimes {protocol}")
+        effects = self.effects(protocol, trained)
+        try:
+            return find_regimes(effects, PROTOCOLS[protocol], settings, rng=rng)
+        except ValueError as error:
+            raise UserError(
+                f"{effects.model}, protocol {protocol}: {error} "
+                f"(its last MLP has {effects.sizes['neuron']} neurons)"
+            ) from None
 
     def run_table(self) -> pd.DataFrame:
         """What was scored for each protocol, and the largest error the audit found."""

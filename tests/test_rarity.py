@@ -32,7 +32,11 @@ def test_elbow_of_real_counts(name):
     u = unigram(np.load(UNIGRAMS / f"{name}.npy", allow_pickle=False), d_vocab)
     assert elbow(u) == pytest.approx(value, rel=1e-3)
     assert (u <= elbow(u)).sum() == below
-    assert type_classes(u, "released", n_tokens=d_vocab).rare.sum() == rare
+    assert type_classes(u, "released", counted=everywhere(d_vocab)).rare.sum() == rare
+
+
+def everywhere(d_vocab: int) -> np.ndarray:
+    return np.ones(d_vocab, dtype=bool)
 
 
 def zipf(d_vocab: int = 1_000) -> np.ndarray:
@@ -54,6 +58,14 @@ def test_elbow_equals_plain_least_squares():
     assert elbow(u) == np.sort(u)[::-1][start + change.argmax() + 1]
 
 
+def test_a_curve_without_an_elbow_leaves_nothing_out():
+    u = np.arange(1, 60) / 1_770
+    assert elbow(u) == 0
+    rules = ("percentile above elbow", "percentile")
+    above, plain = (type_classes(u, rule, counted=everywhere(59)).rare for rule in rules)
+    np.testing.assert_array_equal(above, plain)
+
+
 def test_unigram_smooths_pads_and_refuses_another_tokenizer():
     np.testing.assert_allclose(unigram(np.array([2, 0]), 3), [0.6, 0.2, 0.2])
     with pytest.raises(UserError, match="belong to another tokenizer"):
@@ -62,21 +74,22 @@ def test_unigram_smooths_pads_and_refuses_another_tokenizer():
 
 def test_the_rarest_and_the_most_frequent_are_as_many():
     u = unigram(np.arange(1, 101), 100)
-    classes = type_classes(u, "percentile", percentile=15.0, n_tokens=100)
+    classes = type_classes(u, "percentile", percentile=15.0, counted=everywhere(100))
     assert classes.rare.nonzero()[0].tolist() == list(range(15))
     assert classes.common.nonzero()[0].tolist() == list(range(84, 100))
 
 
 def test_padding_rows_are_no_tokens():
-    classes = type_classes(unigram(np.arange(1, 91), 100), "percentile", n_tokens=90)
+    counted = np.arange(100) < 90
+    classes = type_classes(unigram(np.arange(1, 91), 100), "percentile", counted=counted)
     assert not classes.rare[90:].any()
-    assert classes.rare.any()
+    assert classes.rare.sum() == classes.common.sum() == 14
 
 
 @pytest.mark.parametrize("percentile", [0.0, 50.0, -3.0])
 def test_impossible_percentile(percentile):
     with pytest.raises(UserError, match="between 0 and 50"):
-        type_classes(zipf(), "percentile", percentile=percentile, n_tokens=1_000)
+        type_classes(zipf(), "percentile", percentile=percentile, counted=everywhere(1_000))
 
 
 def test_frequency_bins_hold_equal_numbers_of_types():
@@ -95,7 +108,7 @@ def everything():
         length=rng.integers(16, 33, size=60),
         document=np.arange(60) // 3,
     )
-    classes = type_classes(u, "percentile", n_tokens=1_000)
+    classes = type_classes(u, "percentile", counted=everywhere(1_000))
     return all_positions(contexts, classes, "target"), contexts
 
 

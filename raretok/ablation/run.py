@@ -1,0 +1,151 @@
+"""One run: contexts and positions in, the effect of ablating every final-MLP neuron out."""
+
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm import tqdm
+
+from raretok import __version__
+from raretok.ablation.closed_form import clean_loss, delta_loss, final_head
+from raretok.ablation.modules import audit
+from raretok.corpus import Contexts
+from raretok.errors import UserError
+from raretok.models import LanguageModel, capture
+from raretok.rarity import Positions
+
+BATCH = 16  # contexts a forward pass
+BLOCK = 1024  # positions a step of the closed form; it cuts them further to fit the memory
+AUDIT_PAIRS = 64
+AUDIT_SEED = 0
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What the closed form needs at the scored positions, and the mean activations."""
+
+    resid: Float[Tensor, "position d_model"]
+    post: Float[Tensor, "position d_mlp"]
+    mean_post: Float[Tensor, " d_mlp"]
+
+
+def ablate(
+    model: LanguageModel,
+    contexts: Contexts,
+    positions: Positions,
+    *,
+    include_first: bool = False,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Mean-ablate each neuron of the last MLP at each scored position.
+
+    Returns `delta_loss[position, neuron]` and `loss[position]` in nats, `post[position, neuron]`
+    and `mean_post[neuron]`, labelled by position. The mean runs over all real positions of the
+    contexts that hold a scored one; `include_first` adds their first tokens, as the released code
+    does. A random sample is recomputed by brute force and its largest error kept in the attributes.
+    Raises `UserError` for contexts longer than the model reads, and where the closed form does not
+    hold.
+    """
+    if contexts.tokens.shape[1] > model.architecture.n_ctx:
+        raise UserError(
+            f"contexts of {contexts.tokens.shape[1]} tokens do not fit {model.name}, which reads "
+            f"{model.architecture.n_ctx}: choose a smaller n_ctx"
+        )
+    head = final_head(model)
+    gathered = gather(model, contexts, positions, include_first=include_first, progress=progress)
+    target = torch.from_numpy(positions.target).to(model.device)
+    resid, post = gathered.resid, gathered.post
+    delta, loss = torch.empty_like(post), torch.empty_like(post[:, 0])
+    for rows in blocks(len(positions), BLOCK, "neurons", progress):
+        loss[rows] = clean_loss(head, resid[rows], target[rows])
+        delta[rows] = delta_loss(head, resid[rows], post[rows], target[rows], gathered.mean_post)
+    error = audit(
+        model,
+        resid,
+        post,
+        target,
+        gathered.mean_post,
+        delta,
+        n_pairs=AUDIT_PAIRS,
+        rng=np.random.default_rng(AUDIT_SEED),
+    )
+    return labelled(model, positions, gathered, delta, loss, error)
+
+
+def gather(
+    model: LanguageModel,
+    contexts: Contexts,
+    positions: Positions,
+    *,
+    include_first: bool,
+    progress: bool,
+) -> Gathered:
+    """Run the contexts that hold scored positions and keep what is needed of them."""
+    resid = torch.empty(len(positions), model.architecture.d_model, device=model.device)
+    post = torch.empty(len(positions), model.architecture.d_mlp, device=model.device)
+    total, count = torch.zeros_like(post[0], dtype=torch.float64), 0
+    used = np.unique(positions.context)
+    # Contexts of like length together: little padding is run.
+    used = used[np.argsort(contexts.length[used], kind="stable")]
+    for rows in blocks(len(used), BATCH, "contexts", progress):
+        batch = used[rows]
+        length = contexts.length[batch]
+        captured = capture(model, torch.from_numpy(contexts.tokens[batch, : length.max()]))
+        real = real_tokens(length, include_first).to(model.device)
+        total += captured.post[real].sum(dim=0, dtype=torch.float64)
+        count += int(real.sum())
+        scored = np.flatnonzero(np.isin(positions.context, batch))
+        place = np.argsort(batch)[np.searchsorted(np.sort(batch), positions.context[scored])]
+        resid[scored] = captured.resid[place, positions.pos[scored]]
+        post[scored] = captured.post[place, positions.pos[scored]]
+    return Gathered(resid, post, (total / count).to(post.dtype))
+
+
+def real_tokens(length: Int[np.ndarray, " batch"], include_first: bool) -> Tensor:
+    """True where a token is text: not padding and, unless asked for, not the first one."""
+    pos = np.arange(length.max())
+    return torch.from_numpy((pos < length[:, None]) & (pos >= (0 if include_first else 1)))
+
+
+def blocks(n: int, size: int, unit: str, progress: bool) -> tqdm:
+    """Slices of at most `size`, with a progress bar on stderr if it is a terminal."""
+    slices = [slice(start, start + size) for start in range(0, n, size)]
+    hidden = None if progress else True  # None: shown on a terminal only
+    return tqdm(slices, desc=unit, unit="block", file=sys.stderr, disable=hidden)
+
+
+def labelled(
+    model: LanguageModel,
+    positions: Positions,
+    gathered: Gathered,
+    delta: Float[Tensor, "position d_mlp"],
+    loss: Float[Tensor, " position"],
+    error: float,
+) -> xr.Dataset:
+    """The result with names on its axes and what it was made with."""
+    effect = ("position", "neuron")
+    return xr.Dataset(
+        data_vars={
+            "delta_loss": (effect, delta.cpu().numpy(), {"units": "nats"}),
+            "post": (effect, gathered.post.cpu().numpy()),
+            "loss": ("position", loss.cpu().numpy(), {"units": "nats"}),
+            "mean_post": ("neuron", gathered.mean_post.cpu().numpy()),
+        },
+        coords={name: ("position", values) for name, values in vars(positions).items()},
+        attrs={
+            "model": model.name,
+            "files_sha256": model.files_sha256,
+            "family": model.architecture.family,
+            "layer": model.architecture.n_layers - 1,
+            "mode": "mean",
+            "basis": "raw",
+            "raretok": __version__,
+            "torch": torch.__version__,
+            "audit_pairs": AUDIT_PAIRS,
+            "audit_max_error": error,
+        },
+    )

@@ -1,0 +1,134 @@
+"""The command line: pages rerun on other models, and one clear line for every mistake."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+
+from raretok import cli
+from tests.tiny import fake_hub_cache, write_model
+
+ROOT = Path(__file__).parents[1]
+SMALL = ["-p", "n_positions=60", "-p", "n_null=100", "-p", "n_bootstrap=100", "-p", "n_ctx=32"]
+
+
+def raretok(*words: str, **environment: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", "from raretok.cli import main; main()", *map(str, words)]
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", **environment}
+    return subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT)
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory) -> Path:
+    """Documents of random words, so that some bytes are rare."""
+    rng = np.random.default_rng(0)
+    letters = np.array([chr(c) for c in range(33, 127)])
+    p = 1 / np.arange(1, letters.size + 1)
+    rows = [{"text": "".join(rng.choice(letters, 400, p=p / p.sum()))} for _ in range(24)]
+    path = tmp_path_factory.mktemp("corpus") / "texts.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory) -> Path:
+    return write_model(tmp_path_factory.mktemp("models") / "tiny-llama", "llama", d_mlp=640)
+
+
+def verdicts_in(page: Path) -> list[dict]:
+    for cell in nbformat.read(page, as_version=4).cells:
+        for output in cell.get("outputs", []):
+            if output.get("metadata", {}).get("scrapbook", {}).get("name") == "claims":
+                return ast.literal_eval(output.data["application/papermill.record/text/plain"])
+    raise AssertionError("the page recorded no claims")
+
+
+def test_a_page_runs_on_a_local_llama(tmp_path, llama, texts):
+    done = raretok("run", "regimes", "--model", llama, "--corpus", texts, *SMALL, "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    page = tmp_path / "01_regimes.ipynb"
+    assert done.stdout.strip() == str(page)
+    claims = verdicts_in(page)
+    assert {(one["claim"], one["protocol"]) for one in claims} == {
+        (claim, protocol)
+        for claim in ("R1", "R2", "R3")
+        for protocol in ("code", "text", "corrected")
+    }
+    assert all(np.isfinite(one["value"]) and 0 < one["p"] <= 1 for one in claims)
+
+
+def test_a_page_runs_on_a_hub_id_from_the_offline_cache(tmp_path, texts):
+    model = write_model(tmp_path / "gpt2", "gpt2", d_mlp=640)
+    cache = fake_hub_cache(tmp_path / "hub", model, "openai-community/gpt2")
+    words = ["run", "1", "--model", "openai-community/gpt2", "--corpus", texts, *SMALL]
+    done = raretok(*words, "--out", tmp_path / "out", HF_HUB_CACHE=str(cache))
+    assert done.returncode == 0, done.stderr
+    assert len(verdicts_in(tmp_path / "out" / "01_regimes.ipynb")) == 9
+
+
+def refused(words: list[str], message: str, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["raretok", *map(str, words)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert message in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "regims"], "there is no page 'regims'; the pages are: 01_regimes"),
+        (["run", "1", "-p", "rare_percent=10"], "unknown parameter 'rare_percent'"),
+        (["run", "1", "-p", "n_positions=many"], "parameter n_positions: "),
+        (["run", "1", "-p", "seed"], "write name=value"),
+        (["run", "1", "--protocol", "mine"], "parameter protocol: "),
+        (["inspect", "./nowhere"], "the model directory ./nowhere does not exist"),
+        (["train", "x", "--tokens", "0"], "n_tokens must be positive, got 0"),
+    ],
+)
+def test_mistakes_are_one_line(words, message, capsys, monkeypatch):
+    refused(words, message, capsys, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"--model": "no-such-dir/a/b"}, "the model directory no-such-dir/a/b does not exist"),
+        ({"--model": "nobody/nothing"}, "is not in the local cache and the Hub cannot be reached"),
+        ({"--corpus": "nowhere.txt"}, "no corpus file nowhere.txt"),
+    ],
+)
+def test_a_page_that_cannot_run_says_why_and_leaves_nothing(
+    tmp_path, llama, texts, change, message
+):
+    flags = {"--model": str(llama), "--corpus": str(texts), **change}
+    words = [word for pair in flags.items() for word in pair]
+    done = raretok("run", "1", *words, *SMALL, "--out", tmp_path / "out")
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert message in last
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "out").glob("*.ipynb"))
+
+
+def test_inspect_reports_the_architecture(llama, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["raretok", "inspect", str(llama)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    assert "RMSNorm" in shown
+    assert "closed form    holds" in shown
+
+
+def test_two_sets_of_parameters_get_two_folders():
+    assert cli.key_of({"seed": 1}) != cli.key_of({"seed": 2})
+    assert cli.key_of({"a": 1, "b": 2}) == cli.key_of({"b": 2, "a": 1})
