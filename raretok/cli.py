@@ -87,12 +87,8 @@ def book() -> None:
     """Run every page on the shipped model and build the site."""
     from raretok import pages
 
-    folder = ROOT / "book"
     for source in pages.pages(ROOT):
-        pages.run_page(source, folder / f"{source.stem}.ipynb", {})
-    (folder / "_generated" / "front.png").write_bytes(
-        pages.front_figure(folder / "01_regimes.ipynb")
-    )
+        pages.run_page(source, ROOT / "book" / f"{source.stem}.ipynb", {})
     print(f"The front page is {pages.build_site(ROOT).relative_to(ROOT)}")
 
 

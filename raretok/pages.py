@@ -160,7 +160,7 @@ def build_site(root: Path, out: Path | None = None) -> Path:
     """
     out = out or root
     if (root / "book").is_dir():
-        write_parameter_table(root / "book" / "_generated" / "parameters.md")
+        write_generated(root / "book")
     # --all: an incremental build does not repeat the warnings of pages it has cached.
     options = ["-W", "-n", "--keep-going", "--all", "--path-output", str(out)]
     jupyter_book = "from jupyter_book.cli.main import main; main()"  # it has no `python -m`
@@ -174,21 +174,25 @@ def build_site(root: Path, out: Path | None = None) -> Path:
     return html / "index.html"
 
 
-def write_parameter_table(path: Path) -> None:
-    """Write the table of page parameters that book/rerun.md includes."""
+def write_generated(book: Path) -> None:
+    """Write what hand-written pages include: the table of parameters and the front figure."""
     from raretok import study  # late: it loads torch, which running a page does not need
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, study.parameter_table())
+    folder = book / "_generated"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "parameters.md", study.parameter_table())
+    for page in sorted(book.glob("*.ipynb")):
+        for picture in glued_pictures(page, "front"):
+            (folder / "front.png").write_bytes(picture)
 
 
-def front_figure(page: Path) -> bytes:
-    """The picture (PNG) that an executed page glued as `front`, for the front page."""
-    for cell in nbformat.read(page, as_version=4).cells:
-        for output in cell.get("outputs", []):
-            if output.get("metadata", {}).get("scrapbook", {}).get("name") == "front":
-                return base64.b64decode(output.data["application/papermill.record/image/png"])
-    raise UserError(f"page {page.stem} has no figure glued as 'front'")
+def glued_pictures(page: Path, name: str) -> list[bytes]:
+    """The pictures (PNG) that an executed page kept under a name with `myst_nb.glue`."""
+    outputs = [
+        o for cell in nbformat.read(page, as_version=4).cells for o in cell.get("outputs", [])
+    ]
+    kept = [o for o in outputs if o.get("metadata", {}).get("scrapbook", {}).get("name") == name]
+    return [base64.b64decode(o.data["application/papermill.record/image/png"]) for o in kept]
 
 
 def plain_environment() -> dict[str, str]:

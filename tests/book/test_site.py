@@ -66,6 +66,11 @@ def test_figures_have_words_for_those_who_do_not_see_them(site):
             assert "_images" not in alt[1], f"{page.name}: {image}"
 
 
+def test_the_front_figure_is_the_one_of_its_page(site):
+    (picture,) = pages.glued_pictures(ROOT / "book" / "01_regimes.ipynb", "front")
+    assert picture in [file.read_bytes() for file in (site / "_images").glob("*.png")]
+
+
 def test_a_broken_reference_stops_the_build_and_is_named(tmp_path):
     (tmp_path / "_config.yml").write_text("title: toy\nonly_build_toc_files: true\n")
     (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: index\n")
