@@ -203,8 +203,9 @@ verdict_table(evidence)
 # One neuron is ablated at a time, so what redundant neurons do together does not show. The test asks
 # for a group that is *set apart*; a head that is merely steeper than the rest, as heavy-tailed laws
 # have, is not counted as a plateau ("top 1 % over the smooth curve" shows how much higher it lies).
-# Blurred heads are found less often, as the table of planted heads says. And the verdicts are about
-# this model and this text: {ref}`rerun` has the command for others.
+# Blurred heads are found less often, as the table of planted heads says. The interval of a group's
+# size comes from resampled documents, which carry the sampling noise twice: it is wider than it need
+# be. And the verdicts are about this model and this text: {ref}`rerun` has the command for others.
 
 # %% tags=["remove-cell"]
 glue("verdicts", verdict_table(evidence), display=False)

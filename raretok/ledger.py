@@ -94,12 +94,12 @@ def verdict_table(found: list[Evidence]) -> pd.DataFrame:
             {
                 "claim": one.claim,
                 "protocol": one.protocol,
-                "published": claim.published,
+                "verdict": verdict(one),
                 "ours": number_text(one, claim),
+                "published": claim.published,
                 "p": p_text(one.p),
                 "untrained p": p_text(one.null_world_p),
                 "power": "" if one.power is None else f"{one.power:.2f}",
-                "verdict": verdict(one),
             }
         )
     return pd.DataFrame(rows).sort_values("claim", kind="stable").set_index(["claim", "protocol"])

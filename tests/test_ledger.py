@@ -2,7 +2,14 @@
 
 import pytest
 
-from raretok.ledger import Evidence, overlap, paper_claims, verdict
+from raretok.ledger import (
+    Evidence,
+    as_records,
+    overlap,
+    paper_claims,
+    verdict,
+    verdict_table,
+)
 
 
 def evidence(claim: str, **found) -> Evidence:
@@ -54,3 +61,19 @@ def test_the_papers_claims_are_read_with_their_ranges():
 def test_overlap():
     assert overlap((0.0, 1.0), (1.0, 2.0))
     assert not overlap((0.0, 1.0), (1.1, 2.0))
+
+
+def test_the_table_sets_ours_beside_the_papers():
+    table = verdict_table([evidence("R3", p=0.3, power=0.9), evidence("R2")])
+    assert list(table.index) == [("R2", "corrected"), ("R3", "corrected")]
+    row = table.loc[("R2", "corrected")]
+    assert row["ours"] == "1 (0.8 to 1.2) % of neurons"
+    assert row["published"] == "about 1 %"
+    assert row["verdict"] == "reproduced"
+    assert row["p"] == "0.001"
+
+
+def test_records_carry_the_verdict():
+    (record,) = as_records([evidence("R1", p=0.2)])
+    assert record["verdict"] == "not reproduced"
+    assert record["interval"] == (0.8, 1.2)
