@@ -193,8 +193,9 @@ evidence = study.verdicts(found, untrained)
 verdict_table(evidence)
 
 # %% [markdown]
-# *ours* is the slope of the middle of three pieces (R1) and the size of the group that stands out
-# most at the head of the curve (R2, R3), with 95 % intervals; *p* tests it against one smooth curve.
+# *ours* is how high the top 1 % of the neurons lie over the curve continued from the rest (R1; 1 is
+# no plateau of either kind) and the size of the group that stands out most at the head (R2, R3), with
+# 95 % intervals over documents; *p* tests the head against one smooth curve.
 # For R1 all parts must show: a head set apart, three pieces better than any smooth curve, and slopes
 # that grow from piece to piece.
 #
@@ -203,9 +204,8 @@ verdict_table(evidence)
 # One neuron is ablated at a time, so what redundant neurons do together does not show. The test asks
 # for a group that is *set apart*; a head that is merely steeper than the rest, as heavy-tailed laws
 # have, is not counted as a plateau ("top 1 % over the smooth curve" shows how much higher it lies).
-# Blurred heads are found less often, as the table of planted heads says. The interval of a group's
-# size comes from resampled documents, which carry the sampling noise twice: it is wider than it need
-# be. And the verdicts are about this model and this text: {ref}`rerun` has the command for others.
+# Blurred heads are found less often, as the table of planted heads says. Intervals of a curve's shape
+# come from resampled documents, which carry the sampling noise twice: they blur what they measure. And the verdicts are about this model and this text: {ref}`rerun` has the command for others.
 
 # %% tags=["remove-cell"]
 glue("verdicts", verdict_table(evidence), display=False)

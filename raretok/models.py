@@ -190,7 +190,7 @@ def load_model(
     place = resolve_model(name)
     untrained = name.endswith(TWIN)
     label = (place.name if place.is_dir() else str(place)) + TWIN * untrained
-    with _quiet():
+    with _quiet(), torch.random.fork_rng(devices=[]):  # building a model draws random weights
         folder = place if place.is_dir() else _snapshot(str(place), revision, not untrained)
         config = _config(folder, label)
         _check_files(folder, label, weights=not untrained)
@@ -274,11 +274,12 @@ def _weights(
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
+            ignore_mismatched_sizes=True,  # so that they are reported, and refused below
             output_loading_info=True,
         )
     except Exception as error:  # safetensors, torch and transformers each raise their own
         raise UserError(f"cannot load the weights of {label}: {_first_line(error)}") from None
-    absent = sorted(report["missing_keys"]) or sorted(str(k) for k in report["mismatched_keys"])
+    absent = sorted(report["missing_keys"]) or sorted(k[0] for k in report["mismatched_keys"])
     if absent:
         raise UserError(
             f"the weights of {label} do not fit its config.json: {len(absent)} are missing or "

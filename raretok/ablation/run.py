@@ -22,6 +22,7 @@ BATCH = 16  # contexts a forward pass
 BLOCK = 1024  # positions a step of the closed form; it cuts them further to fit the memory
 AUDIT_PAIRS = 64
 AUDIT_SEED = 0
+AUDIT_LIMIT = 1e-4  # nats; rounding stays a hundred times below
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def ablate(
     contexts that hold a scored one; `include_first` adds their first tokens, as the released code
     does. A random sample is recomputed by brute force and its largest error kept in the attributes.
     Raises `UserError` for contexts longer than the model reads, and where the closed form does not
-    hold.
+    hold or fails that audit.
     """
     if contexts.tokens.shape[1] > model.architecture.n_ctx:
         raise UserError(
@@ -73,6 +74,12 @@ def ablate(
         n_pairs=AUDIT_PAIRS,
         rng=np.random.default_rng(AUDIT_SEED),
     )
+    if not error <= AUDIT_LIMIT:
+        raise UserError(
+            f"the closed form is wrong for {model.name}: up to {error:.1g} nats off the real "
+            f"modules in {AUDIT_PAIRS} random pairs; its {model.architecture.family} architecture "
+            "is not supported"
+        )
     return labelled(model, positions, gathered, delta, loss, error)
 
 

@@ -226,6 +226,14 @@ def _scan_values(
     return scan_heads(log_values[None], log_values.size), log_values
 
 
+def head_lift(values: Float[np.ndarray, " neuron"]) -> float:
+    """Height of the top 1 % above (+) or below (-) the extrapolated curve, in nats of log.
+
+    Raises `ValueError` as `head_test` does; needs no null table.
+    """
+    return float(_scan_values(values)[0].lift[0])
+
+
 def head_size(values: Float[np.ndarray, " neuron"]) -> int:
     """Neurons in the group that stands out most, significant or not (as in `head_test`)."""
     scan, log_values = _scan_values(values)

@@ -21,6 +21,7 @@ from raretok.sections.pieces import RegimeTest, bootstrap_pieces, regime_test
 from raretok.sections.plateau import (
     HEAD,
     HeadTest,
+    head_lift,
     head_null,
     head_size,
     head_test,
@@ -59,8 +60,8 @@ class ClassRegimes:
     curve: CurveBand
     head: HeadTest
     size: Interval  # of the group that stands out most, % of all neurons
+    lift: Interval  # of the top 1 % over the smooth curve, as a factor
     pieces: RegimeTest
-    kappa: Interval  # slope of the middle piece, over documents like `size`
     breaks: tuple[Interval, Interval]  # ranks at which the first and the second piece end
 
 
@@ -132,24 +133,20 @@ def class_regimes(
     counts = resample_documents(present.size, settings.n_bootstrap, rng=rng)
     cross_fit = protocol.signed
     draws = bootstrap_means(sums, counts[:SHAPE_DRAWS])
-    kappa, first, second = bootstrap_pieces(draws)
+    draws = draws[np.isfinite(draws).all(axis=1)]
+    sizes = np.array([head_size(values) for values in draws])
+    lifts = np.array([head_lift(values) for values in draws])
     return ClassRegimes(
         n_positions=int(chosen.sum()),
         n_documents=present.size,
         values=values,
         curve=cross_fitted_band(sums, counts, rng=rng) if cross_fit else sorted_band(sums, counts),
         head=head_test(values),
-        size=size_interval(draws, classes.delta_loss.shape[1]),
+        size=interval(100 * sizes / classes.delta_loss.shape[1]),
+        lift=interval(np.exp(lifts)),
         pieces=regime_test(values, rng=rng),
-        kappa=kappa,
-        breaks=(first, second),
+        breaks=bootstrap_pieces(draws)[1:],
     )
-
-
-def size_interval(draws: Float[np.ndarray, "boot neuron"], d_mlp: int) -> Interval:
-    """Interval of the group size over resampled documents, in % of all neurons."""
-    sizes = [head_size(values) for values in draws if np.isfinite(values).all()]
-    return interval(100 * np.array(sizes) / d_mlp)
 
 
 def head_power(found: ClassRegimes, n_draws: int, *, rng: np.random.Generator) -> float:
@@ -176,14 +173,14 @@ def evidence(
 ) -> list[Evidence]:
     """What the page found on R1, R2 and R3, for the ledger."""
     rare, common, name = found.rare, found.common, found.protocol.name
-    kappa, size = rare.kappa, rare.size
+    lift, size = rare.lift, rare.size
     smooth = "one smooth curve through all ranks (parametric bootstrap)"
     return [
         Evidence(
             claim="R1",
             protocol=name,
-            value=rare.pieces.kappa,
-            interval=(kappa.low, kappa.high),
+            value=float(np.exp(rare.head.lift)),
+            interval=(lift.low, lift.high),
             null=smooth,
             p=three_regimes_p(rare),
             null_world_p=three_regimes_p(untrained.rare),

@@ -51,7 +51,6 @@ def pieces_table(found: Regimes) -> pd.DataFrame:
             "three over two: p": p_text(test.p_three),
             "three over a smooth curve: p": p_text(test.p_curve),
             "slopes of the three": ", ".join(f"{slope:.2f}" for slope in test.fits[2].slopes),
-            "middle slope, 95 %": interval_text(one.kappa, 2),
             "first piece ends at rank, 95 %": interval_text(one.breaks[0], 0),
             "second piece ends at rank, 95 %": interval_text(one.breaks[1], 0),
         }
@@ -93,7 +92,8 @@ def heads_table(found: Mapping[str, Regimes]) -> pd.DataFrame:
                     "p, excess": p_text(head.p_excess),
                     "group that stands out": f"{head.size} neurons",
                     "% of neurons, 95 %": interval_text(one.size, 1),
-                    "top 1 % over the smooth curve": f"x {np.exp(head.lift):.2f}",
+                    "top 1 % over the smooth curve": f"x {np.exp(head.lift):.2f}"
+                    f" ({interval_text(one.lift, 2)})",
                     "released detector: plateau to rank": released.plateau or "none",
                 }
             )
