@@ -1,0 +1,133 @@
+"""A run: the right positions, the right mean, labels, an audit that bites."""
+
+import numpy as np
+import pytest
+import torch
+
+from raretok.ablation import run
+from raretok.ablation.closed_form import clean_loss, delta_loss, final_head
+from raretok.ablation.run import ablate
+from raretok.corpus import Contexts
+from raretok.errors import UserError
+from raretok.models import capture
+from raretok.rarity import Positions
+
+
+@pytest.fixture
+def contexts() -> Contexts:
+    """Five contexts of unequal length: token 0, random bytes, padding."""
+    length = np.array([12, 32, 7, 20, 9])
+    tokens = np.random.default_rng(0).integers(1, 257, size=(5, 32))
+    tokens[:, 0] = 0
+    tokens[np.arange(32) >= length[:, None]] = 0
+    return Contexts(tokens, length, document=np.array([0, 0, 1, 2, 3]))
+
+
+@pytest.fixture
+def positions(contexts) -> Positions:
+    """Some positions of three of the contexts; contexts 0 and 4 hold none."""
+    context = np.array([1, 1, 1, 2, 3, 3])
+    pos = np.array([3, 17, 30, 4, 3, 18])
+    return Positions(
+        context=context,
+        pos=pos,
+        input=contexts.tokens[context, pos],
+        target=contexts.tokens[context, pos + 1],
+        document=contexts.document[context],
+        stratum=np.array([0, 1, 2, 1, 2, 0]),
+        weight=np.linspace(1, 2, 6),
+    )
+
+
+def alone(model, contexts, context):
+    """Activations of one context run by itself, without padding."""
+    tokens = torch.from_numpy(contexts.tokens[context, : contexts.length[context]])
+    captured = capture(model, tokens[None])
+    return captured.resid[0], captured.post[0]
+
+
+@pytest.mark.parametrize("include_first", [False, True])
+def test_the_mean_runs_over_real_tokens_of_the_contexts_run(
+    model, contexts, positions, include_first
+):
+    found = ablate(model, contexts, positions, include_first=include_first)
+    posts = [alone(model, contexts, c)[1][0 if include_first else 1 :] for c in (1, 2, 3)]
+    np.testing.assert_allclose(found.mean_post, torch.cat(posts).mean(dim=0), atol=1e-6)
+
+
+def test_each_position_is_scored_as_if_alone(model, contexts, positions):
+    found = ablate(model, contexts, positions)
+    head, mean = final_head(model), torch.from_numpy(found.mean_post.values)
+    for row, (context, pos) in enumerate(zip(positions.context, positions.pos, strict=True)):
+        resid, post = alone(model, contexts, context)
+        one = (resid[pos][None], post[pos][None])
+        target = torch.tensor([contexts.tokens[context, pos + 1]])
+        np.testing.assert_allclose(found.post[row], post[pos], atol=2e-5)
+        np.testing.assert_allclose(found.loss[row], clean_loss(head, one[0], target)[0], atol=2e-5)
+        np.testing.assert_allclose(
+            found.delta_loss[row], delta_loss(head, *one, target, mean)[0], atol=2e-5
+        )
+    assert float(abs(found.delta_loss).max()) > 0.1
+
+
+def test_the_result_is_labelled(model, contexts, positions):
+    found = ablate(model, contexts, positions)
+    assert found.delta_loss.dims == ("position", "neuron")
+    assert found.delta_loss.dtype == found.post.dtype == np.float32
+    assert dict(found.sizes) == {"position": 6, "neuron": 48}
+    for name, values in vars(positions).items():
+        np.testing.assert_array_equal(found[name], values)
+    assert found.attrs["model"] == model.name
+    assert found.attrs["files_sha256"] == model.files_sha256
+    assert found.attrs["layer"] == 1
+    assert found.attrs["basis"] == "raw"
+
+
+def test_a_run_repeats_to_the_bit(model, contexts, positions, capsys):
+    first, second = (ablate(model, contexts, positions) for _ in range(2))
+    assert first.identical(second)
+    assert capsys.readouterr() == ("", "")  # no terminal, no progress bar
+
+
+def test_only_contexts_with_scored_positions_run(model, contexts, positions, monkeypatch):
+    seen = []
+
+    def counting(model, tokens):
+        seen.append(tuple(tokens.shape))
+        return capture(model, tokens)
+
+    monkeypatch.setattr(run, "capture", counting)
+    monkeypatch.setattr(run, "BATCH", 2)
+    ablate(model, contexts, positions)
+    assert seen == [(2, 20), (1, 32)]  # the shorter two together
+
+
+def test_batches_and_blocks_do_not_change_the_numbers(model, contexts, positions, monkeypatch):
+    at_once = ablate(model, contexts, positions)
+    monkeypatch.setattr(run, "BATCH", 1)
+    monkeypatch.setattr(run, "BLOCK", 4)
+    pieces = ablate(model, contexts, positions)
+    np.testing.assert_allclose(pieces.delta_loss, at_once.delta_loss, atol=2e-5)
+
+
+def test_the_audit_finds_rounding_only(model, contexts, positions):
+    found = ablate(model, contexts, positions)
+    assert found.attrs["audit_pairs"] == 64
+    assert 0 < found.attrs["audit_max_error"] < 2e-6
+
+
+def test_the_audit_stops_a_wrong_closed_form(model, contexts, positions, monkeypatch):
+    monkeypatch.setattr(run, "delta_loss", lambda *args: delta_loss(*args) * 1.05)
+    with pytest.raises(UserError, match=r"closed form is wrong for .*: up to 0\.\d+ nats off"):
+        ablate(model, contexts, positions)
+
+
+def test_contexts_longer_than_the_model_reads_are_refused(model, contexts, positions):
+    wide = Contexts(np.pad(contexts.tokens, ((0, 0), (0, 1))), contexts.length, contexts.document)
+    with pytest.raises(UserError, match=r"contexts of 33 tokens do not fit .* reads 32"):
+        ablate(model, wide, positions)
+
+
+def test_a_model_without_closed_form_is_refused_before_it_runs(gemma, contexts, positions):
+    with pytest.raises(UserError, match="sandwich norm"):
+        ablate(gemma, contexts, positions)
