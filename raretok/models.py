@@ -1,8 +1,5 @@
 """Language models: the one adapter over TransformerLens, reading Hugging Face directories."""
 
-import hashlib
-import json
-import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import errors as hub_errors
-from huggingface_hub import snapshot_download
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import (
@@ -26,13 +21,16 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from raretok.errors import UserError
+from raretok.model_files import (
+    TWIN,
+    check_files,
+    files_digest,
+    first_line,
+    hub_snapshot,
+    resolve_model,
+    twin_seed,
+)
 
-SHIPPED = Path(__file__).parents[1] / "data" / "models"
-TWIN = "@untrained"
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
-# Only these are fetched from the Hub: no pickle, no code, no weights in other formats.
-READ = ("*.safetensors", "*.json", "merges.txt", "vocab.txt", "tokenizer.model")
-TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 # Multipliers after the final MLP that the closed form leaves out, by their names in a config.
 SCALINGS = ("logit_scale", "logits_scaling", "residual_multiplier", "lm_head_multiplier")
 
@@ -157,23 +155,6 @@ def capture(model: LanguageModel, tokens: Int[Tensor, "batch pos"]) -> Capture:
     return Capture(*(seen[name] for name in names))
 
 
-def resolve_model(name: str) -> Path:
-    """Directory of a shipped or local model, else the Hub id (as a path that does not exist).
-
-    `@untrained` at the end is ignored here. Raises `UserError` for what can be neither.
-    """
-    bare = name.removesuffix(TWIN)
-    if re.fullmatch(r"[\w.-]+", bare) and (SHIPPED / bare / "config.json").is_file():
-        return SHIPPED / bare
-    if bare and Path(bare).is_dir():
-        return Path(bare)
-    if bare.startswith((".", "/", "~")) or bare.count("/") > 1:
-        raise UserError(f"the model directory {bare} does not exist: check the path")
-    if not HUB_ID.fullmatch(bare):
-        raise UserError(f"{name!r} is no model: give a shipped name, a directory or owner/name")
-    return Path(bare)
-
-
 def load_model(
     name: str,
     *,
@@ -191,14 +172,14 @@ def load_model(
     untrained = name.endswith(TWIN)
     label = (place.name if place.is_dir() else str(place)) + TWIN * untrained
     with _quiet(), torch.random.fork_rng(devices=[]):  # building a model draws random weights
-        folder = place if place.is_dir() else _snapshot(str(place), revision, not untrained)
+        folder = place if place.is_dir() else hub_snapshot(str(place), revision, not untrained)
         config = _config(folder, label)
-        _check_files(folder, label, weights=not untrained)
+        check_files(folder, label, weights=not untrained)
         if untrained:
-            seed = _twin_seed(folder)
-            hf_model, sha256 = untrained_twin(config, seed), _digest(folder, seed)
+            seed = twin_seed(folder)
+            hf_model, sha256 = untrained_twin(config, seed), files_digest(folder, seed)
         else:
-            hf_model, sha256 = _weights(folder, config, dtype, label), _digest(folder, None)
+            hf_model, sha256 = _weights(folder, config, dtype, label), files_digest(folder, None)
         tokenizer = _tokenizer(folder, label)
         return _assemble(hf_model.to(device, dtype), tokenizer, label, str(folder), sha256)
 
@@ -212,34 +193,6 @@ def untrained_twin(config: PretrainedConfig, seed: int) -> PreTrainedModel:
         )
 
 
-def _twin_seed(folder: Path) -> int:
-    record = folder / "training.json"
-    return int(json.loads(record.read_text()).get("seed", 0)) if record.is_file() else 0
-
-
-def _snapshot(hub_id: str, revision: str | None, weights: bool) -> Path:
-    """Folder of the Hub's cache that holds this model; fetched first if need be."""
-    patterns = READ if weights else READ[1:]
-    asked = f"{hub_id} (revision {revision})" if revision else hub_id
-    try:
-        return Path(
-            snapshot_download(
-                hub_id, revision=revision, allow_patterns=list(patterns), ignore_patterns=["*/*"]
-            )
-        )
-    except (hub_errors.GatedRepoError, hub_errors.DisabledRepoError):
-        raise UserError(f"{asked} needs access rights: log in with `hf auth login`") from None
-    except (hub_errors.RepositoryNotFoundError, hub_errors.RevisionNotFoundError):
-        raise UserError(f"the Hub has no model {asked}: check name and revision") from None
-    except hub_errors.HFValidationError as error:
-        raise UserError(f"{hub_id!r} is no Hub id: {_first_line(error)}") from None
-    except (OSError, hub_errors.HfHubHTTPError):
-        raise UserError(
-            f"{asked} is not in the local cache and the Hub cannot be reached: "
-            "download it first or give a directory"
-        ) from None
-
-
 def _config(folder: Path, label: str) -> PretrainedConfig:
     file = folder / "config.json"
     if not file.is_file():
@@ -247,20 +200,7 @@ def _config(folder: Path, label: str) -> PretrainedConfig:
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # each model type checks its own fields in its own way
-        raise UserError(f"cannot read config.json of {label}: {_first_line(error)}") from None
-
-
-def _check_files(folder: Path, label: str, *, weights: bool) -> None:
-    if weights and not list(folder.glob("*.safetensors")):
-        pickles = sorted(p.name for p in folder.glob("*.bin"))
-        if pickles:
-            raise UserError(
-                f"{label} holds pickle weights only ({pickles[0]}); raretok reads safetensors, "
-                "convert it with save_pretrained(..., safe_serialization=True)"
-            )
-        raise UserError(f"{label} has no weights: no .safetensors file beside its config.json")
-    if not any((folder / name).is_file() for name in TOKENIZER):
-        raise UserError(f"{label} has no tokenizer: put its tokenizer.json beside config.json")
+        raise UserError(f"cannot read config.json of {label}: {first_line(error)}") from None
 
 
 def _weights(
@@ -278,7 +218,7 @@ def _weights(
             output_loading_info=True,
         )
     except Exception as error:  # safetensors, torch and transformers each raise their own
-        raise UserError(f"cannot load the weights of {label}: {_first_line(error)}") from None
+        raise UserError(f"cannot load the weights of {label}: {first_line(error)}") from None
     absent = sorted(report["missing_keys"]) or sorted(k[0] for k in report["mismatched_keys"])
     if absent:
         raise UserError(
@@ -292,7 +232,7 @@ def _tokenizer(folder: Path, label: str) -> Any:
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # as above
-        raise UserError(f"cannot read the tokenizer of {label}: {_first_line(error)}") from None
+        raise UserError(f"cannot read the tokenizer of {label}: {first_line(error)}") from None
 
 
 def _assemble(
@@ -312,7 +252,7 @@ def _assemble(
     except (ValueError, AttributeError, NotImplementedError) as error:
         raise UserError(
             f"{label} ({hf_model.config.model_type}) is not a decoder with a dense last MLP that "
-            f"TransformerLens can wrap: {_first_line(error)}"
+            f"TransformerLens can wrap: {first_line(error)}"
         ) from None
     if architecture.padded_rows < 0:
         raise UserError(
@@ -357,28 +297,6 @@ def _architecture(
         scaled=any((getattr(config, name, None) or 1) != 1 for name in SCALINGS),
         n_parameters=n_parameters,
     )
-
-
-def _digest(folder: Path, seed: int | None) -> str:
-    """One sha256 over names and contents of what decides the numbers."""
-    total = hashlib.sha256()
-    for file in sorted(f for pattern in READ for f in folder.glob(pattern)):
-        is_weights = file.suffix == ".safetensors" or file.name.endswith(".safetensors.index.json")
-        is_record = file.name in ("training.json", "generation_config.json")
-        if is_record or (is_weights and seed is not None):
-            continue
-        with file.open("rb") as opened:
-            content = hashlib.file_digest(opened, "sha256").hexdigest()
-        total.update(f"{file.name} {content}\n".encode())
-    if seed is not None:
-        total.update(f"untrained, seed {seed}\n".encode())
-    return total.hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-    """An error in one line, without the name of a folder on this machine."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return re.sub(r"(?<![\w/])/\S*/", "", lines[0])[:160] if lines else type(error).__name__
 
 
 @contextmanager

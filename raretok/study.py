@@ -11,7 +11,7 @@ import xarray as xr
 from jaxtyping import Bool, Int
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from raretok import models
+from raretok import model_files, models
 from raretok.ablation.run import ablate
 from raretok.corpus import (
     Contexts,
@@ -87,7 +87,7 @@ def validated(values: dict[str, Any]) -> PageParameters:
 
 def check_sources(parameters: PageParameters) -> None:
     """Raise `UserError` for a model or corpus that cannot be there, before a page starts."""
-    models.resolve_model(parameters.model)
+    model_files.resolve_model(parameters.model)
     if parameters.corpus != "docs":
         reader_of(Path(parameters.corpus))
 
@@ -157,7 +157,7 @@ class Study:
     def counts(self) -> Int[np.ndarray, " entry"]:
         """How often each token occurs: as given, else as shipped with the model, else here."""
         given = self.parameters.unigram
-        shipped = models.resolve_model(self.parameters.model) / COUNTS_FILE
+        shipped = model_files.resolve_model(self.parameters.model) / COUNTS_FILE
         if given or shipped.is_file():
             return read_counts(Path(given) if given else shipped)
         self.counted_here = True
@@ -242,7 +242,7 @@ class Study:
             rows.append(
                 {
                     "protocol": name,
-                    "rare when the": reading.by + " is",
+                    "rare by its": reading.by,
                     "rare types": int(self.classes(name).rare.sum()),
                     "rare positions": int((stratum == RARE).sum()),
                     "common positions": int((stratum == COMMON).sum()),

@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from raretok import models
+from raretok import model_files
 from raretok.errors import UserError
-from raretok.models import capture, load_model, resolve_model, untrained_twin
+from raretok.model_files import resolve_model
+from raretok.models import capture, load_model, untrained_twin
 from tests.tiny import FAMILIES, fake_hub_cache, write_model, write_tokenizer
 
 ROOT = Path(__file__).parents[1]
@@ -143,7 +144,7 @@ def test_a_twin_leaves_the_random_state_alone_and_needs_no_weights(gpt2):
 
 
 def test_shipped_models_go_by_name(gpt2, monkeypatch):
-    monkeypatch.setattr(models, "SHIPPED", gpt2.parent)
+    monkeypatch.setattr(model_files, "SHIPPED", gpt2.parent)
     assert resolve_model("tiny-gpt2") == resolve_model("tiny-gpt2@untrained") == gpt2
     assert load_model("tiny-gpt2").name == "tiny-gpt2"
 

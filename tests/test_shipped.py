@@ -9,7 +9,8 @@ import torch
 from raretok import docstrings
 from raretok.ablation.closed_form import delta_loss, final_head
 from raretok.ablation.modules import delta_loss_modules, real_modules
-from raretok.models import SHIPPED, capture
+from raretok.model_files import SHIPPED
+from raretok.models import capture
 from raretok.study import PageParameters, Study
 
 MODEL = SHIPPED / "docs-gpt2"

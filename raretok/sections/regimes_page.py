@@ -126,17 +126,17 @@ def released_rate(law: str, rng: np.random.Generator, n_samples: int = 20) -> fl
     return float(np.mean([released_detector(row).plateau is not None for row in samples]))
 
 
-def told(found: dict[str, Regimes], untrained: dict[str, Regimes], n_null: int) -> dict[str, str]:
+def told(both: Regimes, untrained: Regimes, n_null: int) -> dict[str, str]:
     """Numbers and findings of the page's sentences, as they are shown."""
-    both = found["corrected"]
     numbers = {
+        "lead": both.protocol.name,
         "n_null": str(n_null),
         "n_rare": str(both.rare.n_positions),
         "n_common": str(both.common.n_positions),
         "more": f"{both.rare.values.clip(0).sum() / both.common.values.clip(0).sum():.1f}",
         "rare_head": head_sentence("rare", both.rare),
         "common_head": head_sentence("common", both.common),
-        "untrained_head": head_sentence("rare", untrained["corrected"].rare),
+        "untrained_head": head_sentence("rare", untrained.rare),
         "overlap": f"{100 * top_overlap(both.rare.values, both.common.values, top(both)):.0f}",
         "chance": f"{100 * top(both) / both.d_mlp:.0f}",
         "share_rare": f"{100 * both.share.rare:.0f}",

@@ -107,4 +107,4 @@ def test_tables_and_sentences_say_what_was_found(planted, smooth):
     assert list(pieces_table(planted).columns) == ["rare targets", "common targets"]
     assert "is set apart (excess head" in head_sentence("rare", planted.rare)
     assert head_sentence("common", smooth.common).startswith("no group at the head")
-    assert told({"corrected": planted}, {"corrected": smooth}, 60)["n_rare"] == str(PER_CLASS)
+    assert told(planted, smooth, 60)["n_rare"] == str(PER_CLASS)
