@@ -30,7 +30,7 @@ rare_percentile = 15.0  # percentage of types called rare (and common)
 n_ctx = 256  # tokens a context
 n_positions = 1600  # scored positions in each class
 n_bootstrap = 1000  # resamples of documents for an interval
-n_null = 1000  # draws of each null distribution
+n_null = 1000  # label permutations, and draws for the power
 seed = 0  # seed of every random choice
 device = "cpu"  # where the model runs
 
@@ -52,7 +52,7 @@ lead = study.protocol.name  # the protocol of the first figures
 #
 # One row a protocol: how many positions were scored, from how many documents, and the audit. The
 # audit recomputes random pairs of position and neuron in double precision through the model's real
-# modules; its largest error bounds what rounding can do to the curves below.
+# modules; its largest error shows the size of what rounding does to the curves below.
 
 # %% tags=["hide-input"]
 found = {name: study.regimes(name) for name in ("code", "text", "corrected")}
@@ -68,8 +68,8 @@ for name, text in page.told(found[lead], untrained[lead], study.parameters.n_nul
 #
 # {numref}`fig-curves` shows influence by rank for {glue:text}`n_rare` rare and {glue:text}`n_common`
 # common targets. In the corrected protocol each neuron is ranked on one half of the documents and
-# measured on the other, so that the head is not lifted by the noise it was selected for. All helping
-# neurons together are worth
+# measured on the other, so that the head is not lifted by the noise it was selected for. The positive
+# single-neuron effects add up to
 # {glue:text}`more` times as many nats on rare targets as on common ones. The first neuron alone is
 # worth {glue:text}`first_rare` nats of rare loss, the second {glue:text}`second_rare`; on common
 # targets {glue:text}`first_common` and {glue:text}`second_common`. The two classes share
@@ -117,8 +117,8 @@ page.pieces_table(found[lead])
 #
 # "Plateau" can mean two things, and both are tested: a *flat* head, whose values level off below the
 # curve that is continued from the rest, and an *excess* head, parted from the rest by a gap. The
-# statistic scans groups of 0.3 to 3 % of the neurons for either, on normalised spacings of the
-# sorted values {cite}`renyi1953`; its null is a smooth curve fitted to the neurons below.
+# statistic scans groups of 0.3 to 3 % of the neurons with a positive effect for either, on normalised spacings of the
+# sorted values {cite}`renyi1953`; its null is a smooth curve fitted to the rest of this one.
 # {numref}`fig-heads` shows that null and where the observed curves fall: {glue:text}`rare_head`;
 # {glue:text}`common_head`; in the untrained network, {glue:text}`untrained_head`. A group smaller
 # than 0.3 % is below the scan: single neurons that stand out are named above, and are no plateau.
@@ -137,7 +137,9 @@ page.heads_table({**found, f"{lead}, untrained": untrained[lead]})
 # %% [markdown]
 # Does the head test keep its promise? On samples of smooth laws (1,024 values each) it should fire
 # in 5 % of cases, and find heads planted in the top 1 %: set to a common value, tripled, or blurred.
-# The second column gives the detector of the released code on the same laws.
+# The second column gives the detector of the released code on the same laws. Below the first six rows
+# stand laws outside the family the test assumes: a bounded law *is* flat at its head, and mixtures of
+# two scales are found more often than 5 %, so a head that is found may also be a mixture.
 
 # %% tags=["hide-input"]
 page.calibration(study.rng("calibration"))
@@ -166,8 +168,7 @@ print(digest(fig))
 #
 # {numref}`fig-protocols` puts the three readings side by side. Means of $|\Delta\ell|$, which the
 # released code and the text rank by, are bounded below by noise: a neuron that only jitters still
-# has a large one. Rare and common curves are therefore alike in shape there, whatever they are in the
-# signed means.
+# has a large one.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Influence by rank under the three protocols: mean of $|\\Delta\\ell|$ (`code`: helping neurons only; `text`: all), and signed, cross-fitted means (`corrected`). Bands: 95 % intervals over documents.", "name": "fig-protocols"}, "image": {"alt": "Rank curves of rare and common targets in three panels, one a protocol", "classes": "wide"}}
 fig, axes = figures.panels(3, width=3.2, height=3.2, share=True)
@@ -185,10 +186,11 @@ print(digest(fig))
 # %% [markdown]
 # ## Verdicts
 #
-# A verdict follows by rule: a claimed effect must beat its null, must be absent from the untrained
+# A verdict follows by rule. A claimed effect must beat its null, must be absent from the untrained
 # network (else it is an artefact of the method) and must have the published size (else it is
-# weaker); a claimed absence counts only if the design would have seen the effect, here a head
-# three times its smooth size, in 80 % of cases.
+# weaker). An effect that is not seen counts as absent only if the design would have seen a clean one,
+# the top 1 % tripled or set to their mean, in 80 % of cases (the column *power*); else the claim is
+# not testable here.
 
 # %% tags=["hide-input"]
 # NBVAL_CHECK_OUTPUT
@@ -198,9 +200,9 @@ verdict_table(evidence)
 # %% [markdown]
 # *ours* is how high the top 1 % of the neurons lie over the curve continued from the rest (R1; 1 is
 # no plateau of either kind) and the size of the group that stands out most at the head (R2, R3), with
-# 95 % intervals over documents; *p* tests the head against one smooth curve.
-# For R1 all parts must show: a head set apart, three pieces better than any smooth curve, and slopes
-# that grow from piece to piece.
+# 95 % intervals over documents; *p* tests the head against one smooth curve. For R1 all parts must
+# show: a head set apart, three pieces better than any smooth curve, and a last piece steeper than the
+# middle one.
 #
 # ## Limits
 #

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import sys
 import warnings
 from dataclasses import asdict, fields
@@ -54,16 +55,15 @@ def run(
     given = dict(split_assignment(text) for text in parameter or [])
     flags = {"model": model, "revision": revision, "corpus": corpus, "protocol": protocol}
     given |= {name: value for name, value in flags.items() if value is not None}
-    for name in ("corpus", "unigram", "model"):  # pages run in another folder
-        if name in given and Path(given[name]).exists():
-            given[name] = str(Path(given[name]).resolve())
-    parameters = study.validated(given)
+    parameters = study.validated(study.resolved(given))
     study.check_sources(parameters)
     values = parameters.model_dump(include=set(given))
     sources = [pages.page_named(ROOT, name) for name in page or ["all"] if name != "all"]
     if not page or "all" in page:
         sources = pages.pages(ROOT)
     folder = out or ROOT / "runs" / f"pages-{key_of(values)}"
+    if folder.resolve() == ROOT / "book":
+        raise UserError("--out book would replace the pages of the book: choose another folder")
     for source in sources:
         done = pages.run_page(source, folder / f"{source.stem}.ipynb", values)
         print(done)
@@ -101,8 +101,13 @@ def train(
     seed: Annotated[int, typer.Option(help="seed of weights and batches")] = 0,
 ) -> None:
     """Train a shipped model on the corpus docs; run again to resume."""
-    from raretok.training import TrainingConfig, train
+    from raretok.training import TrainingConfig, check_device, train
 
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise UserError(f"{name!r} is no name for a folder: use letters, digits, . _ and -")
+    if seed < 0:
+        raise UserError(f"seed must be 0 or more, got {seed}")
+    check_device(device)
     record = train(
         TrainingConfig(n_tokens=tokens, seed=seed),
         ROOT / "data" / "models" / name,

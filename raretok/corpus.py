@@ -107,7 +107,7 @@ def _decoded(path: Path) -> str:
 
 def _jsonl(path: Path) -> list[tuple[str, str, str]]:
     rows = []
-    for number, line in enumerate(_decoded(path).splitlines(), start=1):
+    for number, line in enumerate(_decoded(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -141,8 +141,8 @@ def _row(record: dict[str, Any], path: Path, number: int) -> tuple[str, str, str
         )
     return (
         text,
-        str(record.get("file", f"{path.name}#{number}")),
-        str(record.get("domain", path.stem)),
+        str(record.get("file") or f"{path.name}#{number}"),
+        str(record.get("domain") or path.stem),
     )
 
 

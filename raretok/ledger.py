@@ -41,7 +41,7 @@ class Evidence:
     null: str  # what the p-value was tested against
     p: float | None
     null_world_p: float | None  # the same test where the effect cannot be: the untrained model
-    power: float | None = None  # chance of seeing the claimed effect, for claims of absence
+    power: float | None = None  # chance of seeing a clean effect of the claimed kind
 
 
 @cache
@@ -57,32 +57,26 @@ def paper_claims() -> dict[str, Claim]:
 def verdict(evidence: Evidence) -> Verdict:
     """The verdict on a claim, from its p-values, interval and power alone.
 
-    present, size: *not reproduced* unless p < 0.05; *artefact of the method* if an untrained model
-    passes the same test; a size whose interval misses the published range is *weaker*.
-    absent: *not reproduced* if p < 0.05; *reproduced* only with a power of 0.8 or more, else *not
-    testable here*.
+    An effect that is not seen (p >= 0.05) counts as absent only where it would have been seen: with
+    a power below 0.8 a claim is *not testable here*, whichever way it points.
+    present, size: *not reproduced* where it is absent; *artefact of the method* if an untrained
+    model passes the same test; *weaker* if its size lies outside the published range.
+    absent: *reproduced* where it is absent, else *not reproduced*.
     """
     claim = paper_claims()[evidence.claim]
     if evidence.p is None:
         return "not testable here"
-    seen = evidence.p < ALPHA
+    if evidence.p >= ALPHA:
+        if evidence.power is None or evidence.power < POWER:
+            return "not testable here"
+        return "reproduced" if claim.kind == "absent" else "not reproduced"
     if claim.kind == "absent":
-        if seen:
-            return "not reproduced"
-        enough = evidence.power is not None and evidence.power >= POWER
-        return "reproduced" if enough else "not testable here"
-    if not seen:
         return "not reproduced"
     if evidence.null_world_p is not None and evidence.null_world_p < ALPHA:
         return "artefact of the method"
-    if claim.range and evidence.interval and not overlap(evidence.interval, claim.range):
+    if claim.range and not claim.range[0] <= evidence.value <= claim.range[1]:
         return "weaker"
     return "reproduced"
-
-
-def overlap(a: tuple[float, float], b: tuple[float, float]) -> bool:
-    """Do two closed intervals share a point?"""
-    return a[0] <= b[1] and b[0] <= a[1]
 
 
 def verdict_table(found: list[Evidence]) -> pd.DataFrame:
@@ -99,7 +93,7 @@ def verdict_table(found: list[Evidence]) -> pd.DataFrame:
                 "published": claim.published,
                 "p": p_text(one.p),
                 "untrained p": p_text(one.null_world_p),
-                "power": "" if one.power is None else f"{one.power:.2f}",
+                "power, clean head": "" if one.power is None else f"{one.power:.2f}",
             }
         )
     return pd.DataFrame(rows).sort_values("claim", kind="stable").set_index(["claim", "protocol"])

@@ -72,8 +72,16 @@ def check_files(folder: Path, label: str, *, weights: bool) -> None:
 
 
 def twin_seed(folder: Path) -> int:
+    """Seed the weights of a trained model began from; 0 where no record says."""
     record = folder / "training.json"
-    return int(json.loads(record.read_text()).get("seed", 0)) if record.is_file() else 0
+    if not record.is_file():
+        return 0
+    try:
+        return int(json.loads(record.read_text()).get("seed", 0))
+    except (ValueError, TypeError, AttributeError):
+        raise UserError(
+            f"{folder.name}/training.json is no training record: mend or delete it"
+        ) from None
 
 
 def files_digest(folder: Path, seed: int | None) -> str:

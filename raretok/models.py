@@ -177,7 +177,7 @@ def load_model(
         check_files(folder, label, weights=not untrained)
         if untrained:
             seed = twin_seed(folder)
-            hf_model, sha256 = untrained_twin(config, seed), files_digest(folder, seed)
+            hf_model, sha256 = _fresh(config, seed, label), files_digest(folder, seed)
         else:
             hf_model, sha256 = _weights(folder, config, dtype, label), files_digest(folder, None)
         tokenizer = _tokenizer(folder, label)
@@ -201,6 +201,13 @@ def _config(folder: Path, label: str) -> PretrainedConfig:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # each model type checks its own fields in its own way
         raise UserError(f"cannot read config.json of {label}: {first_line(error)}") from None
+
+
+def _fresh(config: PretrainedConfig, seed: int, label: str) -> PreTrainedModel:
+    try:
+        return untrained_twin(config, seed)
+    except ValueError as error:
+        raise UserError(f"{label} is no causal language model: {first_line(error)}") from None
 
 
 def _weights(
@@ -240,7 +247,8 @@ def _assemble(
 ) -> LanguageModel:
     from transformer_lens.model_bridge import TransformerBridge
 
-    tied = hf_model.get_input_embeddings().weight is hf_model.get_output_embeddings().weight
+    head = hf_model.get_output_embeddings()
+    tied = head is not None and hf_model.get_input_embeddings().weight is head.weight
     n_parameters = sum(p.numel() for p in hf_model.parameters())
     hf_model = hf_model.eval().requires_grad_(False)
     device, dtype = str(hf_model.device), hf_model.dtype

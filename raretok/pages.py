@@ -64,7 +64,6 @@ def run_page(source: Path, out: Path, parameters: dict[str, Any]) -> Path:
     notebook = jupytext.read(source)
     notebook.metadata.update(METADATA)
     check_parameters(source.stem, notebook, parameters)
-    out.parent.mkdir(parents=True, exist_ok=True)
     failed = out.with_suffix(".failed.ipynb")
     with tempfile.TemporaryDirectory() as scratch:
         draft = Path(scratch) / "draft.ipynb"
@@ -72,10 +71,15 @@ def run_page(source: Path, out: Path, parameters: dict[str, Any]) -> Path:
             execute(notebook, draft, parameters, cwd=source.parents[1] / "book", name=source.stem)
         except UserError:
             if draft.exists() and "runs" in out.resolve().parts:
+                failed.parent.mkdir(parents=True, exist_ok=True)
                 write_whole(failed, draft.read_text())
             raise
         executed = nbformat.read(draft, as_version=4)
-    write_whole(out, nbformat.writes(stable(executed)))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(out, nbformat.writes(stable(executed)))
+    except OSError as error:
+        raise UserError(f"cannot write to {out.parent}: {error.strerror}") from None
     failed.unlink(missing_ok=True)
     return out
 
@@ -107,7 +111,7 @@ def execute(
             parameters,
             cwd=cwd,
             kernel_manager_class=PageKernel,
-            progress_bar={"desc": name, "file": sys.stderr},
+            progress_bar={"desc": name, "file": sys.stderr, "disable": None},
         )
     except PapermillExecutionError as error:
         cell = error.exec_count

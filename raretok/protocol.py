@@ -50,7 +50,7 @@ PROTOCOLS = {
         signed=True,
         boost_only=False,
         note="target in the rarest 15 % of types against the most frequent 15 %; signed means; "
-        "ranked on one half of the documents, measured on the other",
+        "curves ranked on one half of the documents, measured on the other",
     ),
 }
 

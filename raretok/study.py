@@ -62,7 +62,7 @@ class PageParameters(BaseModel):
     n_ctx: int = Field(256, ge=32, description="tokens a context")
     n_positions: int = Field(1600, ge=50, description="scored positions in each class")
     n_bootstrap: int = Field(1000, ge=100, description="resamples of documents for an interval")
-    n_null: int = Field(1000, ge=100, description="draws of each null distribution")
+    n_null: int = Field(1000, ge=100, description="label permutations, and draws for the power")
     seed: int = Field(0, ge=0, description="seed of every random choice")
     device: Literal["cpu", "cuda"] = Field("cpu", description="where the model runs")
 
@@ -83,6 +83,19 @@ def validated(values: dict[str, Any]) -> PageParameters:
         raise UserError(
             f"parameter {name}: {first['msg'].lower()}, got {first['input']!r}"
         ) from None
+
+
+def resolved(values: dict[str, Any]) -> dict[str, Any]:
+    """Local paths made absolute: pages run in another folder."""
+    done = dict(values)
+    for name in ("model", "corpus", "unigram"):
+        bare = str(values.get(name, "")).removesuffix(model_files.TWIN)
+        if bare in ("", "docs") or (model_files.SHIPPED / bare / "config.json").is_file():
+            continue
+        if Path(bare).exists():
+            suffix = str(values[name])[len(bare) :]
+            done[name] = f"{Path(bare).resolve()}{suffix}"
+    return done
 
 
 def check_sources(parameters: PageParameters) -> None:
@@ -136,7 +149,7 @@ class Study:
     @cached_property
     def twin(self) -> models.LanguageModel:
         """Same configuration, fresh random weights: what training did not do."""
-        return self._load(self.parameters.model + "@untrained")
+        return self._load(self.parameters.model.removesuffix(model_files.TWIN) + model_files.TWIN)
 
     def _load(self, name: str) -> models.LanguageModel:
         device, revision = self.parameters.device, self.parameters.revision or None
@@ -228,6 +241,8 @@ class Study:
         try:
             return find_regimes(effects, PROTOCOLS[protocol], settings, rng=rng)
         except ValueError as error:
+            if not str(error).startswith("not testable"):
+                raise
             raise UserError(
                 f"{effects.model}, protocol {protocol}: {error} "
                 f"(its last MLP has {effects.sizes['neuron']} neurons)"

@@ -31,7 +31,7 @@ from raretok.streams import batch_tokens, prepare, write_json
 class TrainingConfig:
     """What decides the weights; where files go is not part of it."""
 
-    n_tokens: int = 18_000_000  # tokens predicted in training
+    n_tokens: int = 24_000_000  # tokens predicted in training
     n_layers: int = 4
     d_model: int = 256
     n_heads: int = 4
@@ -117,6 +117,14 @@ def train(
             bar.update()
     save_checkpoint(work / "checkpoint.safetensors", model, optimizer, state)
     return finish(model, state, config, work, out, corpus_sha256, device)
+
+
+def check_device(device: str) -> None:
+    """Raise `UserError` unless PyTorch can train on this device."""
+    if device not in ("cpu", "cuda"):
+        raise UserError(f"no device {device!r}: use cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device cuda: no GPU is visible to PyTorch here, use device cpu")
 
 
 def training_step(
@@ -227,7 +235,10 @@ def finish(
         shutil.copy(file, partial)
     shutil.copy(work / "unigram_counts.npy", partial)
     write_json(partial / "training.json", record)
-    shutil.rmtree(out, ignore_errors=True)
+    if out.exists():  # kept until the new one stands in its place
+        before = out.with_name(out.name + ".before")
+        shutil.rmtree(before, ignore_errors=True)
+        os.replace(out, before)
     os.replace(partial, out)
     return record
 

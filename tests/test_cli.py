@@ -92,6 +92,9 @@ def refused(words: list[str], message: str, capsys, monkeypatch) -> None:
         (["run", "1", "--protocol", "mine"], "parameter protocol: "),
         (["inspect", "./nowhere"], "the model directory ./nowhere does not exist"),
         (["train", "x", "--tokens", "0"], "n_tokens must be positive, got 0"),
+        (["train", "../x"], "is no name for a folder"),
+        (["train", "x", "--device", "tpu"], "no device 'tpu'"),
+        (["run", "1", "--out", "book"], "choose another folder"),
     ],
 )
 def test_mistakes_are_one_line(words, message, capsys, monkeypatch):

@@ -68,6 +68,13 @@ def test_jsonl_and_parquet_give_the_same_corpus(tmp_path):
     assert lines.sha256 != corpus_of("one").sha256
 
 
+def test_jsonl_lines_end_at_line_feeds_only(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "one\u2028two", "domain": null}\n')
+    (document,) = load_corpus(tmp_path / "a.jsonl").documents
+    assert document.text == "one\u2028two"
+    assert document.domain == "a"
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

@@ -13,6 +13,7 @@ from raretok.study import (
     parameter_cell,
     parameter_table,
     read_counts,
+    resolved,
     validated,
 )
 
@@ -56,6 +57,16 @@ def test_wrong_parameters_are_refused_in_one_line(values, message):
     with pytest.raises(UserError, match=message) as caught:
         validated(values)
     assert "\n" not in str(caught.value)
+
+
+def test_local_paths_become_absolute_and_names_stay(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "mine").mkdir()
+    given = {"model": "mine@untrained", "corpus": "docs", "unigram": ""}
+    done = resolved(given)
+    assert done == {**given, "model": f"{tmp_path / 'mine'}@untrained"}
+    assert resolved({"model": "docs-gpt2"}) == {"model": "docs-gpt2"}
 
 
 def test_random_numbers_depend_on_seed_and_purpose_alone():

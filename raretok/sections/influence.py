@@ -7,7 +7,7 @@ against common in contrast.py, what the paper's released code does in released.p
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from raretok.stats import (
     DocumentSums,
@@ -52,12 +52,17 @@ def sorted_band(sums: DocumentSums, counts: Float[np.ndarray, "boot document"]) 
 
 
 def cross_fitted_band(
-    sums: DocumentSums, counts: Float[np.ndarray, "boot document"], *, rng: np.random.Generator
+    sums: DocumentSums,
+    counts: Float[np.ndarray, "boot document"],
+    document: Int[np.ndarray, " position"],
+    *,
+    rng: np.random.Generator,
 ) -> CurveBand:
     """Cross-fitted curve in log-spaced bins of ranks, refitted in each bootstrap sample."""
-    documents = np.arange(sums.weight.size)
-    halves = np.stack([document_halves(documents, rng=rng) for _ in range(N_SPLITS)])
-    curve = cross_fitted_values(sums, halves, np.ones((1, documents.size)))
+    halves = np.zeros((N_SPLITS, sums.weight.size), dtype=bool)
+    for half in halves:
+        half[document] = document_halves(document, rng=rng)
+    curve = cross_fitted_values(sums, halves, np.ones((1, sums.weight.size)))
     rank, value = bin_means(curve)
     low, high = percentile_interval(bin_means(cross_fitted_values(sums, halves, counts))[1])
     return CurveBand(rank, value[0], low, high)
@@ -102,12 +107,12 @@ def top_share(values: Float[np.ndarray, " neuron"], fraction: float = 0.01) -> f
 
 
 def top_overlap(
-    first: Float[np.ndarray, " neuron"], second: Float[np.ndarray, " neuron"], k: int
+    first: Int[np.ndarray, " ranked"], second: Int[np.ndarray, " other"], k: int
 ) -> float:
-    """Share of the k largest of one vector that are among the k largest of the other.
+    """Share of the first k neurons of one ranking that are among the first k of the other.
 
-    Independent rankings would share k / n.
+    Independent rankings of n neurons would share k / n.
     """
-    if not 0 < k <= first.size:
-        raise ValueError(f"k must lie in 1..{first.size}, got {k}")
-    return np.intersect1d(np.argsort(-first)[:k], np.argsort(-second)[:k]).size / k
+    if not 0 < k <= min(first.size, second.size):
+        raise ValueError(f"k must lie in 1..{min(first.size, second.size)}, got {k}")
+    return np.intersect1d(first[:k], second[:k]).size / k

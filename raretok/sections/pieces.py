@@ -71,9 +71,12 @@ class RegimeTest:
     kappa: float  # slope of the middle of three pieces
 
     @property
-    def as_claimed(self) -> bool:
-        """Whether the slopes grow from piece to piece: plateau, power law, rapid decay."""
-        return bool((np.diff(self.fits[2].slopes) > 0).all())
+    def decays_faster(self) -> bool:
+        """Whether a steeper piece follows the middle one: power law, then rapid decay.
+
+        The first piece is not asked: a flat head makes it flat, a gap makes it steep.
+        """
+        return bool(self.fits[2].slopes[2] > self.fits[2].slopes[1])
 
 
 def candidate_breaks(n_ranks: int) -> Int[np.ndarray, " edge"]:

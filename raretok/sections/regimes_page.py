@@ -9,7 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from raretok.ledger import p_text
-from raretok.sections.calibration import PLANTS, SMOOTH, calibration_table
+from raretok.sections.calibration import OTHER, PLANTS, SMOOTH, calibration_table
 from raretok.sections.influence import top_overlap
 from raretok.sections.plateau import HEAD, HeadTest
 from raretok.sections.regimes import ClassRegimes, Regimes
@@ -113,16 +113,19 @@ def share_figure(found: Regimes) -> dict[str, Any]:
 def calibration(rng: np.random.Generator, n_samples: int = 200) -> pd.DataFrame:
     """How often the head test fires: on smooth laws, and with a head planted on them."""
     rows = pd.DataFrame([asdict(row) for row in calibration_table(n_samples, rng=rng)])
-    rows = rows[rows.law.isin(SMOOTH)].replace({"planted": ""}, {"planted": "nothing"})
-    share = rows.pivot(index="law", columns="planted", values="found")
-    share = share[["nothing", *(plant for plant in PLANTS)]]
-    share.insert(1, "nothing, released detector", [released_rate(law, rng) for law in share.index])
-    return (100 * share).round().astype(int).astype(str) + " %"
+    rows = rows.replace({"planted": ""}, {"planted": "nothing"})
+    table = rows.pivot(index="law", columns="planted", values="found")
+    table = table.loc[[*SMOOTH, *OTHER], ["nothing", *PLANTS]]
+    table.insert(1, "nothing, released detector", [released_rate(law, rng) for law in table.index])
+    tripled = rows[rows.planted == "x 3"].set_index("law").size_within
+    table.insert(len(table.columns), "x 3, size within x 1.5", tripled)
+    percent = (100 * table).round().astype("Int64").astype(str) + " %"
+    return percent.where(table.notna(), "")
 
 
 def released_rate(law: str, rng: np.random.Generator, n_samples: int = 20) -> float:
     """How often the released detector reports a plateau on a smooth law."""
-    samples = SMOOTH[law](rng, (n_samples, 1024))
+    samples = (SMOOTH | OTHER)[law](rng, (n_samples, 1024))
     return float(np.mean([released_detector(row).plateau is not None for row in samples]))
 
 
@@ -137,15 +140,15 @@ def told(both: Regimes, untrained: Regimes, n_null: int) -> dict[str, str]:
         "rare_head": head_sentence("rare", both.rare),
         "common_head": head_sentence("common", both.common),
         "untrained_head": head_sentence("rare", untrained.rare),
-        "overlap": f"{100 * top_overlap(both.rare.values, both.common.values, top(both)):.0f}",
+        "overlap": f"{100 * top_overlap(both.rare.ranked, both.common.ranked, top(both)):.0f}",
         "chance": f"{100 * top(both) / both.d_mlp:.0f}",
         "share_rare": f"{100 * both.share.rare:.0f}",
         "share_common": f"{100 * both.share.common:.0f}",
         "share_p": p_text(both.share.p),
     }
     for kind, one in both:
-        first, second = np.sort(one.values)[::-1][:2]
-        numbers |= {f"first_{kind}": f"{first:.3f}", f"second_{kind}": f"{second:.3f}"}
+        first, second = one.curve.value[:2]
+        numbers |= {f"first_{kind}": f"{first:.2g}", f"second_{kind}": f"{second:.2g}"}
     return numbers
 
 

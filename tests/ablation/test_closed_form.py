@@ -79,9 +79,9 @@ def test_the_bound_of_the_series_holds_and_is_used(model, scored, monkeypatch):
     chosen = []
     real = closed_form._sum_in_full
 
-    def counting(shift, p, pairs, *, out):
+    def counting(shift, p, at_target, pairs, *, out):
         chosen.append(int(pairs.sum()))
-        real(shift, p, pairs, out=out)
+        real(shift, p, at_target, pairs, out=out)
 
     monkeypatch.setattr(closed_form, "_sum_in_full", counting)
     for tolerance in (1e-9, 1e-6, 1e-3):

@@ -1,5 +1,7 @@
 """The page `regimes` as a whole, on worlds whose answer is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -79,6 +81,30 @@ def test_what_the_untrained_network_shows_too_is_an_artefact(planted):
 
 def test_a_plateau_of_common_targets_contradicts_the_paper(smooth):
     assert verdicts(found_in(3, common_head=3.0), smooth)["R3"] == "not reproduced"
+
+
+def regimes_world(head: str) -> np.ndarray:
+    """A whole R1: 1 % in the head, a power law, a rapid decay."""
+    rank = np.arange(1, 721)
+    log_v = -0.5 * np.log(rank) - 4 * np.log(np.maximum(rank / 300, 1))
+    noise = np.random.default_rng(3).exponential(size=720)
+    slopes = np.append(-np.diff(log_v) * rank[:-1], 4.5)
+    log_v = np.cumsum((slopes * noise / rank)[::-1])[::-1]
+    if head == "tripled":
+        log_v[:7] += np.log(3)
+    else:
+        log_v[:7] = log_v[:7].mean()
+    return np.exp(log_v)
+
+
+@pytest.mark.parametrize("head", ["tripled", "flat"])
+def test_three_planted_regimes_are_seen_with_either_kind_of_head(head, smooth):
+    values = regimes_world(head)
+    rng = np.random.default_rng(0)
+    planted = replace(
+        smooth.rare, head=regimes.head_test(values), pieces=regimes.regime_test(values, rng=rng)
+    )
+    assert regimes.three_regimes_p(planted) < 0.05
 
 
 def test_power_is_high_for_a_tripled_head_on_a_half_power_law(smooth):
