@@ -84,7 +84,7 @@ def audit(
     resid: Float[Tensor, "pos d_model"],
     post: Float[Tensor, "pos d_mlp"],
     target: Int[Tensor, " pos"],
-    replacement: Float[Tensor, " d_mlp"],
+    replacement: Float[Tensor, "*pos d_mlp"],
     found: Float[Tensor, "pos d_mlp"],
     *,
     n_pairs: int,
@@ -93,7 +93,6 @@ def audit(
     """Largest error, in nats, of a random sample of (position, neuron) pairs."""
     pos = torch.from_numpy(rng.integers(len(resid), size=n_pairs))
     neuron = torch.from_numpy(rng.integers(post.shape[1], size=n_pairs))
-    exact = delta_loss_modules(
-        real_modules(model), resid[pos], post[pos], target[pos], neuron, replacement[neuron]
-    )
+    new = replacement.expand_as(post)[pos, neuron]
+    exact = delta_loss_modules(real_modules(model), resid[pos], post[pos], target[pos], neuron, new)
     return float((found[pos, neuron].double() - exact).abs().max())
