@@ -24,8 +24,8 @@ def check_mode(
     alone = np.flatnonzero(np.bincount(stratum) == 1)
     if alone.size:
         raise UserError(
-            f"resample ablation draws from another position of the same class, but class {STRATA[alone[0]]} "
-            "has 1 position: score more positions"
+            "resample ablation draws from another position of the same class, but class "
+            f"{STRATA[alone[0]]} has 1 position: score more positions"
         )
 
 

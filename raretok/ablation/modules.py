@@ -1,6 +1,8 @@
 """The reference: ablation by brute force through the model's real modules, in double precision."""
 
 import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from raretok.ablation.head import check_effect
 from raretok.models import LanguageModel
 
 
@@ -56,7 +59,45 @@ def loss_of(
     return torch.nn.functional.cross_entropy(logits, target, reduction="none")
 
 
+@contextmanager
+def hooked_scale(modules: RealModules, hook: Callable[..., Tensor | None]) -> Iterator[None]:
+    """Let `hook` see, or replace, what the final norm divides by."""
+    handle = modules.ln_final.hook_scale.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 @torch.no_grad()
+def delta_loss_replaced(
+    modules: RealModules,
+    resid: Float[Tensor, "pair d_model"],
+    post: Float[Tensor, "pair d_mlp"],
+    ablated: Float[Tensor, "pair d_mlp"],
+    target: Int[Tensor, " pair"],
+    *,
+    effect: str = "total",
+) -> Float[Tensor, " pair"]:
+    """Loss change, in nats, of the last MLP's activations being `ablated` instead of `post`.
+
+    They are written into the input of `W_out` and everything after it is run again; under
+    `effect="direct"` the final norm divides by the scale seen in the unablated run. A sandwich norm
+    is part of the MLP and reacts in both. Raises `UserError` for an unknown effect.
+    """
+    check_effect(effect)
+    resid, post, ablated = resid.double(), post.double(), ablated.double()
+    mlp_out, ablated_out = modules.W_out(post), modules.W_out(ablated)
+    if modules.post_norm is not None:
+        mlp_out, ablated_out = modules.post_norm(mlp_out), modules.post_norm(ablated_out)
+    scale: list[Tensor] = []
+    with hooked_scale(modules, lambda module, args, seen: scale.append(seen)):
+        clean = loss_of(modules, resid, target)
+    frozen = scale[0] if effect == "direct" else None
+    with hooked_scale(modules, lambda module, args, seen: frozen):
+        return loss_of(modules, resid - mlp_out + ablated_out, target) - clean
+
+
 def delta_loss_modules(
     modules: RealModules,
     resid: Float[Tensor, "pair d_model"],
@@ -64,19 +105,13 @@ def delta_loss_modules(
     target: Int[Tensor, " pair"],
     neuron: Int[Tensor, " pair"],
     replacement: Float[Tensor, " pair"],
+    *,
+    effect: str = "total",
 ) -> Float[Tensor, " pair"]:
-    """Loss change of replacing one neuron's activation at each pair of position and neuron.
-
-    The activation is written into the MLP's input of `W_out` and everything after it is run again.
-    """
-    resid, post = resid.double(), post.double()
-    ablated = post.clone()
+    """Loss change of replacing one neuron's activation at each pair of position and neuron."""
+    ablated = post.double().clone()
     ablated[torch.arange(len(post)), neuron] = replacement.double()
-    mlp_out, ablated_out = modules.W_out(post), modules.W_out(ablated)
-    if modules.post_norm is not None:
-        mlp_out, ablated_out = modules.post_norm(mlp_out), modules.post_norm(ablated_out)
-    ablated_resid = resid - mlp_out + ablated_out
-    return loss_of(modules, ablated_resid, target) - loss_of(modules, resid, target)
+    return delta_loss_replaced(modules, resid, post, ablated, target, effect=effect)
 
 
 def audit(
@@ -87,6 +122,7 @@ def audit(
     replacement: Float[Tensor, "*pos d_mlp"],
     found: Float[Tensor, "pos d_mlp"],
     *,
+    effect: str,
     n_pairs: int,
     rng: np.random.Generator,
 ) -> float:
@@ -94,5 +130,6 @@ def audit(
     pos = torch.from_numpy(rng.integers(len(resid), size=n_pairs))
     neuron = torch.from_numpy(rng.integers(post.shape[1], size=n_pairs))
     new = replacement.expand_as(post)[pos, neuron]
-    exact = delta_loss_modules(real_modules(model), resid[pos], post[pos], target[pos], neuron, new)
+    pairs = (resid[pos], post[pos], target[pos], neuron, new)
+    exact = delta_loss_modules(real_modules(model), *pairs, effect=effect)
     return float((found[pos, neuron].double() - exact).abs().max())

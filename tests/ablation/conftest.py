@@ -1,9 +1,11 @@
 """Tiny models of every family, loaded once for the tests of the engine."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from raretok.models import LanguageModel, load_model
+from raretok.models import LanguageModel, capture, load_model
 from tests.tiny import FAMILIES, write_model
 
 
@@ -31,3 +33,15 @@ def small_work():
 @pytest.fixture
 def tokens() -> torch.Tensor:
     return torch.randint(1, 257, (2, 20), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def scored(model, tokens):
+    """Residuals, activations, targets and mean activations at all positions but the last."""
+    captured = capture(model, tokens)
+    return SimpleNamespace(
+        resid=captured.resid[:, :-1].flatten(0, 1),
+        post=captured.post[:, :-1].flatten(0, 1),
+        target=tokens[:, 1:].flatten(),
+        mean=captured.post.mean(dim=(0, 1)),
+    )

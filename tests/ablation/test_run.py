@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from raretok.ablation import run
-from raretok.ablation.closed_form import clean_loss, delta_loss, final_head
+from raretok.ablation.closed_form import delta_loss
+from raretok.ablation.head import clean_loss, final_head
 from raretok.ablation.run import ablate
 from raretok.corpus import Contexts
 from raretok.errors import UserError
@@ -136,6 +137,16 @@ def test_the_mode_decides_what_is_put_in_place(model, contexts, positions, mode)
     assert 0 < found.attrs["audit_max_error"] < 4e-6
 
 
+def test_the_direct_effect_is_audited_as_such(model, contexts, positions):
+    total = ablate(model, contexts, positions)
+    direct = ablate(model, contexts, positions, effect="direct")
+    assert (total.attrs["effect"], direct.attrs["effect"]) == ("total", "direct")
+    assert float(abs(direct.delta_loss - total.delta_loss).max()) > 1e-2
+    assert 0 < direct.attrs["audit_max_error"] < 2e-6
+    with pytest.raises(UserError, match="unknown effect 'both'"):
+        ablate(model, contexts, positions, effect="both")
+
+
 def test_a_mode_that_cannot_be_served_is_refused_before_the_model_runs(
     model, contexts, positions, monkeypatch
 ):
@@ -147,7 +158,9 @@ def test_a_mode_that_cannot_be_served_is_refused_before_the_model_runs(
 
 
 def test_the_audit_stops_a_wrong_closed_form(model, contexts, positions, monkeypatch):
-    monkeypatch.setattr(run, "delta_loss", lambda *args: delta_loss(*args) * 1.05)
+    monkeypatch.setattr(
+        run, "delta_loss", lambda *args, **options: delta_loss(*args, **options) * 1.05
+    )
     with pytest.raises(UserError, match=r"closed form is wrong for .*: up to 0\.\d+ nats off"):
         ablate(model, contexts, positions)
 
