@@ -25,6 +25,7 @@ from raretok.ablation.head import (
     check_effect,
     clean_pass,
     position_blocks,
+    rescale,
 )
 
 # Terms of the series: even, so that the last one is positive and bounds the rest. On the shipped
@@ -112,14 +113,10 @@ def _shrink_and_push(
     effect: str,
 ) -> tuple[Float[Tensor, "pos neuron"], Float[Tensor, "pos neuron"]]:
     """s/s_i - 1 and c_i/s_i: what happens to z, and how much of M is added."""
-    if effect == "direct":  # s_i = s
-        return torch.zeros_like(change), change * clean.var.rsqrt()
     overlap = clean.resid @ head.W_out[neurons].T
     growth = (2 * change * overlap + change.square() * head.W_out_sq[neurons]) / len(head.G)
-    inv_scale = (clean.var + growth).rsqrt()
-    ratio = clean.var.sqrt() * inv_scale
-    # ratio - 1 without the cancellation: (ratio^2 - 1) / (ratio + 1)
-    return -growth * inv_scale.square() / (1 + ratio), change * inv_scale
+    shrunk, inv_scale = rescale(clean.var, growth if effect == "total" else 0 * growth)
+    return shrunk, change * inv_scale
 
 
 @dataclass(frozen=True)

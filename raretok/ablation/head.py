@@ -93,6 +93,16 @@ def clean_loss(
     return torch.cat([clean_pass(head, resid[rows], target[rows]).loss for rows in blocks])
 
 
+def rescale(
+    var: Float[Tensor, "pos 1"], growth: Float[Tensor, "pos change"]
+) -> tuple[Float[Tensor, "pos change"], Float[Tensor, "pos change"]]:
+    """s/s_i - 1 and 1/s_i, when the squared scale of the norm grows from `var` by `growth`."""
+    inv_scale = (var + growth).rsqrt()
+    ratio = var.sqrt() * inv_scale
+    # ratio - 1 without the cancellation: (ratio^2 - 1) / (ratio + 1)
+    return -growth * inv_scale.square() / (1 + ratio), inv_scale
+
+
 def position_blocks(head: FinalHead, n: int) -> list[slice]:
     """Slices of `n` positions, each small enough to hold its logits; one empty slice for none."""
     size = max(1, POSITION_BUDGET // head.G.shape[1])
