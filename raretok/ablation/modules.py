@@ -12,7 +12,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from raretok.ablation.head import check_effect
+from raretok.errors import UserError
 from raretok.models import LanguageModel
+
+PAIR_BUDGET = 2**22  # elements of one [pair, d_vocab] array of doubles; about four are alive
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,35 @@ def delta_loss_modules(
     ablated = post.double().clone()
     ablated[torch.arange(len(post)), neuron] = replacement.double()
     return delta_loss_replaced(modules, resid, post, ablated, target, effect=effect)
+
+
+def delta_loss_neurons(
+    model: LanguageModel,
+    resid: Float[Tensor, "pos d_model"],
+    post: Float[Tensor, "pos d_mlp"],
+    target: Int[Tensor, " pos"],
+    replacement: Float[Tensor, "*pos d_mlp"],
+    neurons: Int[Tensor, " neuron"],
+    *,
+    effect: str = "total",
+) -> Float[Tensor, "pos neuron"]:
+    """Loss change, in nats, of ablating each of some neurons alone: slow, but for any model.
+
+    It serves those that the closed form refuses, such as Gemma 2 and 3, and takes what `delta_loss`
+    does. Raises `UserError` for a neuron that the layer does not have and for an unknown effect.
+    """
+    d_mlp = post.shape[1]
+    outside = neurons[(neurons < 0) | (neurons >= d_mlp)]
+    if len(outside):
+        raise UserError(f"neuron {outside[0]} is outside the layer: choose from 0 to {d_mlp - 1}")
+    modules, new = real_modules(model), replacement.expand_as(post)
+    delta = torch.empty(len(post), len(neurons), dtype=torch.float64, device=post.device)
+    size = max(1, PAIR_BUDGET // model.architecture.d_vocab)
+    for column, neuron in enumerate(neurons):
+        for pos in torch.arange(len(post), device=post.device).split(size):
+            pairs = (resid[pos], post[pos], target[pos], neuron.expand(len(pos)), new[pos, neuron])
+            delta[pos, column] = delta_loss_modules(modules, *pairs, effect=effect)
+    return delta
 
 
 def audit(

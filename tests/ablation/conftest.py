@@ -1,12 +1,11 @@
 """Tiny models of every family, loaded once for the tests of the engine."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
-from raretok.models import LanguageModel, capture, load_model
-from tests.tiny import FAMILIES, write_model
+from raretok.models import LanguageModel, load_model
+from tests.ablation.reference import at_scored_positions
+from tests.tiny import FAMILIES, SANDWICH, write_model
 
 
 @pytest.fixture(scope="package", params=FAMILIES)
@@ -15,9 +14,11 @@ def model(request, tmp_path_factory) -> LanguageModel:
     return load_model(str(write_model(tmp_path_factory.mktemp(family) / family, family)))
 
 
-@pytest.fixture(scope="package")
-def gemma(tmp_path_factory) -> LanguageModel:
-    return load_model(str(write_model(tmp_path_factory.mktemp("gemma2") / "gemma2", "gemma2")))
+@pytest.fixture(scope="package", params=SANDWICH)
+def gemma(request, tmp_path_factory) -> LanguageModel:
+    """One that the closed form does not hold for."""
+    family = request.param
+    return load_model(str(write_model(tmp_path_factory.mktemp(family) / family, family)))
 
 
 @pytest.fixture(autouse=True)
@@ -37,11 +38,4 @@ def tokens() -> torch.Tensor:
 
 @pytest.fixture
 def scored(model, tokens):
-    """Residuals, activations, targets and mean activations at all positions but the last."""
-    captured = capture(model, tokens)
-    return SimpleNamespace(
-        resid=captured.resid[:, :-1].flatten(0, 1),
-        post=captured.post[:, :-1].flatten(0, 1),
-        target=tokens[:, 1:].flatten(),
-        mean=captured.post.mean(dim=(0, 1)),
-    )
+    return at_scored_positions(model, tokens)

@@ -1,8 +1,22 @@
-"""The slow reference of the ablation tests."""
+"""What the tests of the engine compare: scored positions, and the slow reference at them."""
+
+from types import SimpleNamespace
 
 import torch
 
 from raretok.ablation.modules import delta_loss_modules, real_modules
+from raretok.models import capture
+
+
+def at_scored_positions(model, tokens):
+    """Residuals, activations, targets and mean activations at all positions but the last."""
+    captured = capture(model, tokens)
+    return SimpleNamespace(
+        resid=captured.resid[:, :-1].flatten(0, 1),
+        post=captured.post[:, :-1].flatten(0, 1),
+        target=tokens[:, 1:].flatten(),
+        mean=captured.post.mean(dim=(0, 1)),
+    )
 
 
 def brute_force(model, scored, effect="total"):

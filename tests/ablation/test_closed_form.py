@@ -8,9 +8,7 @@ import torch
 from raretok.ablation import closed_form
 from raretok.ablation.closed_form import delta_loss
 from raretok.ablation.head import FinalHead, clean_loss, final_head
-from raretok.ablation.modules import delta_loss_modules, real_modules
 from raretok.errors import UserError
-from raretok.models import capture
 from tests.ablation.reference import brute_force, largest
 
 
@@ -150,35 +148,7 @@ def test_no_position_gives_no_row(model, scored):
 
 
 def test_it_is_refused_for_a_sandwich_norm(gemma):
-    with pytest.raises(UserError, match=r"does not hold for gemma2: a norm stands between"):
+    with pytest.raises(
+        UserError, match=r"does not hold for gemma\d: a norm stands .* delta_loss_neurons"
+    ):
         final_head(gemma)
-
-
-def test_real_modules_serve_sandwich_norm_and_soft_cap(gemma, tokens):
-    """Against a run of the whole model, where the closed form cannot help."""
-    captured = capture(gemma, tokens)
-    layer, neuron = gemma.architecture.n_layers - 1, 5
-
-    def zero(post, hook):
-        post = post.clone()
-        post[..., neuron] = 0
-        return post
-
-    def loss(hooks):
-        logits = gemma.bridge.run_with_hooks(tokens, return_type="logits", fwd_hooks=hooks)
-        return torch.nn.functional.cross_entropy(
-            logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten(), reduction="none"
-        )
-
-    expected = loss([(f"blocks.{layer}.mlp.hook_post", zero)]) - loss([])
-    n = expected.numel()
-    found = delta_loss_modules(
-        real_modules(gemma),
-        captured.resid[:, :-1].flatten(0, 1),
-        captured.post[:, :-1].flatten(0, 1),
-        tokens[:, 1:].flatten(),
-        torch.full((n,), neuron),
-        torch.zeros(n),
-    )
-    assert largest(expected) > 1e-3
-    assert largest(found - expected) < 1e-5
