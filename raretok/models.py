@@ -105,15 +105,16 @@ class LanguageModel:
 
     @property
     def gain(self) -> Float[Tensor, " d_model"]:
-        """Gain of the final norm, as it acts (Gemma stores it minus one)."""
-        weight = self.bridge.ln_final.weight.detach()
+        """Gain of the final norm, as it acts (Gemma stores it minus one), in float64."""
+        # In the dtype of the weight the sum would be rounded, in bfloat16 to two or three digits.
+        weight = self.bridge.ln_final.weight.detach().double()
         return weight + 1 if self.bridge.ln_final.uses_weight_offset else weight
 
     @property
     def bias(self) -> Float[Tensor, " d_model"]:
         """Bias of the final norm: zeros for RMSNorm."""
         bias = getattr(self.bridge.ln_final, "bias", None)
-        return torch.zeros_like(self.gain) if bias is None else bias.detach()
+        return torch.zeros_like(self.W_U[:, 0]) if bias is None else bias.detach()
 
     @cached_property
     def eps(self) -> float:

@@ -16,7 +16,7 @@ from raretok import model_files
 from raretok.errors import UserError
 from raretok.model_files import resolve_model
 from raretok.models import capture, load_model, untrained_twin
-from tests.tiny import FAMILIES, fake_hub_cache, write_model, write_tokenizer
+from tests.tiny import FAMILIES, SANDWICH, fake_hub_cache, write_model, write_tokenizer
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("models")
-    return {family: write_model(root / family, family) for family in (*FAMILIES, "gemma2")}
+    return {family: write_model(root / family, family) for family in (*FAMILIES, *SANDWICH)}
 
 
 @pytest.fixture
@@ -38,14 +38,14 @@ def tokens() -> torch.Tensor:
     return torch.randint(1, 257, (2, 9), generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, "gemma2"])
+@pytest.mark.parametrize("family", [*FAMILIES, *SANDWICH])
 def test_what_the_adapter_hands_out_rebuilds_the_logits(folders, family, tokens):
     """Residual, norm and unembedding by hand against transformers; so do post and W_out."""
     model = load_model(str(folders[family]))
     resid = capture(model, tokens).resid
     centred = resid - resid.mean(-1, keepdim=True) if model.architecture.norm[0] == "L" else resid
     scale = (centred.square().mean(-1, keepdim=True) + model.eps).sqrt()
-    logits = (centred / scale * model.gain + model.bias) @ model.W_U + model.b_U
+    logits = (centred / scale * model.gain.float() + model.bias) @ model.W_U + model.b_U
     if model.architecture.softcap:
         logits = model.architecture.softcap * torch.tanh(logits / model.architecture.softcap)
     reference = AutoModelForCausalLM.from_pretrained(folders[family], attn_implementation="eager")
@@ -53,6 +53,13 @@ def test_what_the_adapter_hands_out_rebuilds_the_logits(folders, family, tokens)
         torch.testing.assert_close(logits, reference(tokens).logits, atol=2e-5, rtol=0)
     assert model.dtype == torch.float32
     assert model.W_out.shape == (48, 16)
+
+
+def test_the_gain_of_gemma_is_not_rounded(folders):
+    model = load_model(str(folders["gemma"]), dtype=torch.bfloat16)
+    stored = model.bridge.ln_final.weight
+    assert torch.equal(model.gain, 1 + stored.double())
+    assert not torch.equal(model.gain, (1 + stored).double())
 
 
 def test_capture_does_not_compute_the_logits(folders, tokens):
@@ -81,6 +88,10 @@ def test_padding_on_the_right_changes_nothing(folders, tokens):
         ("neox-parallel", {"family": "gpt_neox", "parallel": True, "tied": False}),
         ("neox-sequential", {"family": "gpt_neox", "parallel": False}),
         ("llama", {"family": "llama", "norm": "RMSNorm", "gated": True, "parallel": False}),
+        ("qwen2", {"family": "qwen2", "norm": "RMSNorm", "gated": True, "tied": False}),
+        ("qwen3", {"family": "qwen3", "norm": "RMSNorm", "gated": True, "tied": False}),
+        ("gemma", {"family": "gemma", "tied": True, "sandwich": False, "softcap": None}),
+        ("gemma3", {"family": "gemma3_text", "sandwich": True, "softcap": None}),
         ("gemma2", {"family": "gemma2", "sandwich": True, "softcap": 30.0}),
     ],
 )
@@ -92,7 +103,7 @@ def test_the_architecture_is_reported(folders, family, expected):
     assert (architecture.d_vocab, architecture.padded_rows) == (300, 43)
     reference = AutoModelForCausalLM.from_pretrained(folders[family])
     assert architecture.n_parameters == reference.num_parameters()
-    assert bool(architecture.closed_form_refusal) == (family == "gemma2")
+    assert bool(architecture.closed_form_refusal) == (family in SANDWICH)
 
 
 def test_a_logit_multiplier_is_seen(gpt2):

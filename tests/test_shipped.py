@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from raretok import docstrings
-from raretok.ablation.closed_form import delta_loss, final_head
+from raretok.ablation.closed_form import delta_loss
+from raretok.ablation.head import final_head
 from raretok.ablation.modules import delta_loss_modules, real_modules
 from raretok.model_files import SHIPPED
 from raretok.models import capture

@@ -8,18 +8,31 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     Gemma2Config,
+    Gemma3TextConfig,
+    GemmaConfig,
     GPT2Config,
     GPTNeoXConfig,
     LlamaConfig,
     PretrainedConfig,
     PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
 )
 
 from raretok.models import untrained_twin
 
 D_VOCAB = 300  # the tokenizer has 257 ids, so 43 columns of W_U are padding
 D_MODEL, D_MLP, N_CTX = 16, 48, 32
-FAMILIES = ("gpt2", "neox-parallel", "neox-sequential", "llama")
+# The closed form holds for the first; the others have a sandwich norm.
+FAMILIES = ("gpt2", "neox-parallel", "neox-sequential", "llama", "qwen2", "qwen3", "gemma")
+SANDWICH = ("gemma2", "gemma3")
+GROUPED = {"num_key_value_heads": 1}  # both query heads share their keys and values
+WITH_HEAD_DIM = {
+    "qwen3": Qwen3Config,
+    "gemma": GemmaConfig,
+    "gemma2": Gemma2Config,
+    "gemma3": Gemma3TextConfig,
+}
 
 
 def config(family: str, d_mlp: int = D_MLP) -> PretrainedConfig:
@@ -37,10 +50,11 @@ def config(family: str, d_mlp: int = D_MLP) -> PretrainedConfig:
         )
     if family.startswith("neox"):
         return GPTNeoXConfig(use_parallel_residual=family == "neox-parallel", **shape, **ids)
-    if family == "llama":
-        return LlamaConfig(num_key_value_heads=1, **shape, **ids)
-    if family == "gemma2":
-        return Gemma2Config(num_key_value_heads=1, head_dim=8, **shape, **ids)
+    if family in ("llama", "qwen2"):
+        make = LlamaConfig if family == "llama" else Qwen2Config
+        return make(**GROUPED, **shape, **ids)
+    if family in WITH_HEAD_DIM:
+        return WITH_HEAD_DIM[family](head_dim=8, **GROUPED, **shape, **ids)
     raise ValueError(f"no tiny model of family {family!r}")
 
 

@@ -19,8 +19,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from raretok.errors import UserError
-from raretok.models import LanguageModel
+from raretok.ablation.head import (
+    CleanPass,
+    FinalHead,
+    check_effect,
+    clean_pass,
+    position_blocks,
+    rescale,
+)
 
 # Terms of the series: even, so that the last one is positive and bounds the rest. On the shipped
 # size of model 4 leave 7 % of the pairs to be summed in full, 2 leave 86 %, 6 leave 1 % and cost
@@ -29,80 +35,7 @@ ORDER = 4
 TOLERANCE = 1e-9  # nats; rounding of float32 is about 1e-6 a position
 LARGE = 0.1  # nats; float32 is off by up to 1.2e-6 below it and 2e-6 above
 NEURONS = 256  # handled together
-POSITION_BUDGET = 2**24  # elements of one [pos, d_vocab] array; about ten are alive at a time
 TILE = {"cpu": 2**18, "cuda": 2**26}  # elements of u at a time: 1 MiB stays in the cache
-
-
-@dataclass(frozen=True)
-class FinalHead:
-    """What follows the last MLP, in the form the closed form needs."""
-
-    W_out: Float[Tensor, "d_mlp d_model"]  # rows centred where the norm centres
-    W_out_sq: Float[Tensor, " d_mlp"]  # squared length of each row
-    G: Float[Tensor, "d_model d_vocab"]  # gain times W_U
-    logit_bias: Float[Tensor, " d_vocab"]
-    eps: float
-    centred: bool  # LayerNorm; RMSNorm does not centre
-
-
-def final_head(model: LanguageModel, dtype: torch.dtype | None = None) -> FinalHead:
-    """Constants of a model. Raises `UserError` where the closed form does not hold."""
-    reason = model.architecture.closed_form_refusal
-    if reason:
-        raise UserError(
-            f"the closed form does not hold for {model.name}: {reason}; only the slow path does, "
-            "neuron by neuron: delta_loss_modules in raretok/ablation/modules.py"
-        )
-    dtype = dtype or model.dtype
-    W_out, W_U = model.W_out.to(dtype), model.W_U.to(dtype)
-    centred = model.architecture.norm == "LayerNorm"
-    if centred:
-        W_out = W_out - W_out.mean(dim=1, keepdim=True)
-    return FinalHead(
-        W_out=W_out,
-        W_out_sq=W_out.square().sum(dim=1),
-        # A shift common to all logits changes no loss, but costs digits: the mean token goes out.
-        G=model.gain.to(dtype)[:, None] * (W_U - W_U.mean(dim=1, keepdim=True)),
-        logit_bias=model.bias.to(dtype) @ W_U + model.b_U.to(dtype),
-        eps=model.eps,
-        centred=centred,
-    )
-
-
-@dataclass(frozen=True)
-class _Clean:
-    """The unablated final norm and logits at some positions."""
-
-    resid: Float[Tensor, "pos d_model"]  # centred where the norm centres
-    var: Float[Tensor, "pos 1"]  # squared scale of the norm
-    z: Float[Tensor, "pos d_vocab"]  # logits without biases, less their mean under p
-    p: Float[Tensor, "pos d_vocab"]
-    loss: Float[Tensor, " pos"]
-
-
-def _clean(
-    head: FinalHead, resid: Float[Tensor, "pos d_model"], target: Int[Tensor, " pos"]
-) -> _Clean:
-    # float64: one product of width d_model, and most of the rounding error is gone with it.
-    dtype, resid = resid.dtype, resid.double()
-    if head.centred:
-        resid = resid - resid.mean(dim=1, keepdim=True)
-    var = resid.square().mean(dim=1, keepdim=True) + head.eps
-    z = (resid * var.rsqrt()) @ head.G.double()
-    log_p = (z + head.logit_bias.double()).log_softmax(dim=1)
-    p = log_p.exp()
-    # The softmax does not see a shift of z, and around its mean the series converges faster.
-    z = z - (p * z).sum(dim=1, keepdim=True)
-    loss = -log_p.gather(1, target[:, None]).squeeze(1)
-    return _Clean(*(part.to(dtype) for part in (resid, var, z, p, loss)))
-
-
-def clean_loss(
-    head: FinalHead, resid: Float[Tensor, "pos d_model"], target: Int[Tensor, " pos"]
-) -> Float[Tensor, " pos"]:
-    """Loss of the unablated model, in nats."""
-    blocks = _position_blocks(head, len(resid))
-    return torch.cat([_clean(head, resid[rows], target[rows]).loss for rows in blocks])
 
 
 def delta_loss(
@@ -114,23 +47,27 @@ def delta_loss(
     *,
     neurons: Int[Tensor, " neuron"] | None = None,
     tolerance: float = TOLERANCE,
+    effect: str = "total",
 ) -> Float[Tensor, "pos neuron"]:
     """Loss change, in nats, of putting `replacement` in place of one neuron's activation.
 
     `resid` is the residual before the final norm, `replacement` one value a neuron or one a
     position and neuron. Exact but for rounding and at most `tolerance` nats; 0 sums every pair in
-    full. Computed in the dtype of the inputs.
+    full. Computed in the dtype of the inputs. `effect="direct"` keeps the scale of the final norm
+    at its unablated value. Raises `UserError` for an unknown effect.
     """
+    check_effect(effect)
     if neurons is None:
         neurons = torch.arange(post.shape[1], device=post.device)
     change = (replacement.double() - post.double())[:, neurons]
     delta = torch.empty_like(change, dtype=post.dtype)
-    for rows in _position_blocks(head, len(resid)):
+    for rows in position_blocks(head, len(resid)):
+        block = change[rows].to(post.dtype)
         delta[rows] = _delta_block(
-            head, resid[rows], change[rows].to(post.dtype), target[rows], neurons, tolerance
+            head, resid[rows], block, target[rows], neurons, tolerance, effect
         )
     if post.dtype != torch.float64:
-        _refine(head, resid, change, target, neurons, delta)
+        _refine(head, resid, change, target, neurons, delta, effect)
     return delta
 
 
@@ -141,6 +78,7 @@ def _refine(
     target: Int[Tensor, " pos"],
     neurons: Int[Tensor, " neuron"],
     delta: Float[Tensor, "pos neuron"],
+    effect: str,
 ) -> None:
     """Overwrite the few large entries of `delta` with their float64 values.
 
@@ -155,14 +93,15 @@ def _refine(
     for pos in large.any(dim=1).nonzero().flatten().tolist():
         chosen, row = large[pos].nonzero().flatten(), slice(pos, pos + 1)
         exact = _delta_block(
-            head, resid[row].double(), change[row, chosen], target[row], neurons[chosen], 0.0
+            head,
+            resid[row].double(),
+            change[row, chosen],
+            target[row],
+            neurons[chosen],
+            0.0,
+            effect,
         )
         delta[pos, chosen] = exact[0].to(delta.dtype)
-
-
-def _position_blocks(head: FinalHead, n: int) -> list[slice]:
-    size = max(1, POSITION_BUDGET // head.G.shape[1])
-    return [slice(start, start + size) for start in range(0, max(n, 1), size)]
 
 
 @dataclass(frozen=True)
@@ -185,10 +124,11 @@ def _delta_block(
     target: Int[Tensor, " pos"],
     neurons: Int[Tensor, " neuron"],
     tolerance: float,
+    effect: str,
 ) -> Float[Tensor, "pos neuron"]:
     """`delta_loss` of a block of positions, neurons block by block."""
-    clean, W_out = _clean(head, resid, target), head.W_out[neurons]
-    a, b = _shrink_and_push(head, clean, change, neurons)
+    clean, W_out = clean_pass(head, resid, target), head.W_out[neurons]
+    a, b = _shrink_and_push(head, clean, change, neurons, effect)
     moments = _moments(head, clean) if tolerance > 0 else None
     delta = torch.empty_like(change)
     for start in range(0, len(neurons), NEURONS):
@@ -205,17 +145,16 @@ def _delta_block(
 
 def _shrink_and_push(
     head: FinalHead,
-    clean: _Clean,
+    clean: CleanPass,
     change: Float[Tensor, "pos neuron"],
     neurons: Int[Tensor, " neuron"],
+    effect: str,
 ) -> tuple[Float[Tensor, "pos neuron"], Float[Tensor, "pos neuron"]]:
     """s/s_i - 1 and c_i/s_i: what happens to z, and how much of M is added."""
     overlap = clean.resid @ head.W_out[neurons].T
     growth = (2 * change * overlap + change.square() * head.W_out_sq[neurons]) / len(head.G)
-    inv_scale = (clean.var + growth).rsqrt()
-    ratio = clean.var.sqrt() * inv_scale
-    # ratio - 1 without the cancellation: (ratio^2 - 1) / (ratio + 1)
-    return -growth * inv_scale.square() / (1 + ratio), change * inv_scale
+    shrunk, inv_scale = rescale(clean.var, growth if effect == "total" else 0 * growth)
+    return shrunk, change * inv_scale
 
 
 @dataclass(frozen=True)
@@ -227,7 +166,7 @@ class _Moments:
     through_G: list[Float[Tensor, "pos d_model"]]
 
 
-def _moments(head: FinalHead, clean: _Clean) -> _Moments:
+def _moments(head: FinalHead, clean: CleanPass) -> _Moments:
     moments, power = _Moments([], [], []), clean.p
     for m in range(ORDER + 1):
         moments.total.append(power.sum(dim=1, keepdim=True))

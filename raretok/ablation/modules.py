@@ -1,6 +1,8 @@
 """The reference: ablation by brute force through the model's real modules, in double precision."""
 
 import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +11,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from raretok.ablation.head import check_effect
+from raretok.errors import UserError
 from raretok.models import LanguageModel
+
+PAIR_BUDGET = 2**22  # elements of one [pair, d_vocab] array of doubles; about four are alive
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,45 @@ def loss_of(
     return torch.nn.functional.cross_entropy(logits, target, reduction="none")
 
 
+@contextmanager
+def hooked_scale(modules: RealModules, hook: Callable[..., Tensor | None]) -> Iterator[None]:
+    """Let `hook` see, or replace, what the final norm divides by."""
+    handle = modules.ln_final.hook_scale.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 @torch.no_grad()
+def delta_loss_replaced(
+    modules: RealModules,
+    resid: Float[Tensor, "pair d_model"],
+    post: Float[Tensor, "pair d_mlp"],
+    ablated: Float[Tensor, "pair d_mlp"],
+    target: Int[Tensor, " pair"],
+    *,
+    effect: str = "total",
+) -> Float[Tensor, " pair"]:
+    """Loss change, in nats, of the last MLP's activations being `ablated` instead of `post`.
+
+    They are written into the input of `W_out` and everything after it is run again; under
+    `effect="direct"` the final norm divides by the scale seen in the unablated run. A sandwich norm
+    is part of the MLP and reacts in both. Raises `UserError` for an unknown effect.
+    """
+    check_effect(effect)
+    resid, post, ablated = resid.double(), post.double(), ablated.double()
+    mlp_out, ablated_out = modules.W_out(post), modules.W_out(ablated)
+    if modules.post_norm is not None:
+        mlp_out, ablated_out = modules.post_norm(mlp_out), modules.post_norm(ablated_out)
+    scale: list[Tensor] = []
+    with hooked_scale(modules, lambda module, args, seen: scale.append(seen)):
+        clean = loss_of(modules, resid, target)
+    frozen = scale[0] if effect == "direct" else None
+    with hooked_scale(modules, lambda module, args, seen: frozen):
+        return loss_of(modules, resid - mlp_out + ablated_out, target) - clean
+
+
 def delta_loss_modules(
     modules: RealModules,
     resid: Float[Tensor, "pair d_model"],
@@ -64,19 +108,42 @@ def delta_loss_modules(
     target: Int[Tensor, " pair"],
     neuron: Int[Tensor, " pair"],
     replacement: Float[Tensor, " pair"],
+    *,
+    effect: str = "total",
 ) -> Float[Tensor, " pair"]:
-    """Loss change of replacing one neuron's activation at each pair of position and neuron.
-
-    The activation is written into the MLP's input of `W_out` and everything after it is run again.
-    """
-    resid, post = resid.double(), post.double()
-    ablated = post.clone()
+    """Loss change of replacing one neuron's activation at each pair of position and neuron."""
+    ablated = post.double().clone()
     ablated[torch.arange(len(post)), neuron] = replacement.double()
-    mlp_out, ablated_out = modules.W_out(post), modules.W_out(ablated)
-    if modules.post_norm is not None:
-        mlp_out, ablated_out = modules.post_norm(mlp_out), modules.post_norm(ablated_out)
-    ablated_resid = resid - mlp_out + ablated_out
-    return loss_of(modules, ablated_resid, target) - loss_of(modules, resid, target)
+    return delta_loss_replaced(modules, resid, post, ablated, target, effect=effect)
+
+
+def delta_loss_neurons(
+    model: LanguageModel,
+    resid: Float[Tensor, "pos d_model"],
+    post: Float[Tensor, "pos d_mlp"],
+    target: Int[Tensor, " pos"],
+    replacement: Float[Tensor, "*pos d_mlp"],
+    neurons: Int[Tensor, " neuron"],
+    *,
+    effect: str = "total",
+) -> Float[Tensor, "pos neuron"]:
+    """Loss change, in nats, of ablating each of some neurons alone: slow, but for any model.
+
+    It serves those that the closed form refuses, such as Gemma 2 and 3, and takes what `delta_loss`
+    does. Raises `UserError` for a neuron that the layer does not have and for an unknown effect.
+    """
+    d_mlp = post.shape[1]
+    outside = neurons[(neurons < 0) | (neurons >= d_mlp)]
+    if len(outside):
+        raise UserError(f"neuron {outside[0]} is outside the layer: choose from 0 to {d_mlp - 1}")
+    modules, new = real_modules(model), replacement.expand_as(post)
+    delta = torch.empty(len(post), len(neurons), dtype=torch.float64, device=post.device)
+    size = max(1, PAIR_BUDGET // model.architecture.d_vocab)
+    for column, neuron in enumerate(neurons):
+        for pos in torch.arange(len(post), device=post.device).split(size):
+            pairs = (resid[pos], post[pos], target[pos], neuron.expand(len(pos)), new[pos, neuron])
+            delta[pos, column] = delta_loss_modules(modules, *pairs, effect=effect)
+    return delta
 
 
 def audit(
@@ -84,16 +151,17 @@ def audit(
     resid: Float[Tensor, "pos d_model"],
     post: Float[Tensor, "pos d_mlp"],
     target: Int[Tensor, " pos"],
-    replacement: Float[Tensor, " d_mlp"],
+    replacement: Float[Tensor, "*pos d_mlp"],
     found: Float[Tensor, "pos d_mlp"],
     *,
+    effect: str,
     n_pairs: int,
     rng: np.random.Generator,
 ) -> float:
     """Largest error, in nats, of a random sample of (position, neuron) pairs."""
     pos = torch.from_numpy(rng.integers(len(resid), size=n_pairs))
     neuron = torch.from_numpy(rng.integers(post.shape[1], size=n_pairs))
-    exact = delta_loss_modules(
-        real_modules(model), resid[pos], post[pos], target[pos], neuron, replacement[neuron]
-    )
+    new = replacement.expand_as(post)[pos, neuron]
+    pairs = (resid[pos], post[pos], target[pos], neuron, new)
+    exact = delta_loss_modules(real_modules(model), *pairs, effect=effect)
     return float((found[pos, neuron].double() - exact).abs().max())

@@ -11,7 +11,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from raretok import __version__
-from raretok.ablation.closed_form import clean_loss, delta_loss, final_head
+from raretok.ablation.closed_form import delta_loss
+from raretok.ablation.head import check_effect, clean_loss, final_head
+from raretok.ablation.interventions import check_mode, replacement
 from raretok.ablation.modules import audit
 from raretok.corpus import Contexts
 from raretok.errors import UserError
@@ -39,18 +41,27 @@ def ablate(
     contexts: Contexts,
     positions: Positions,
     *,
+    mode: str = "mean",
+    rng: np.random.Generator | None = None,
+    effect: str = "total",
     include_first: bool = False,
     progress: bool = True,
 ) -> xr.Dataset:
-    """Mean-ablate each neuron of the last MLP at each scored position.
+    """Ablate each neuron of the last MLP at each scored position.
+
+    An activation becomes its mean, zero, or under `resample`, which needs `rng`, that of another
+    scored position of the same stratum (raretok/ablation/interventions.py). `effect="direct"` keeps
+    the scale of the final norm at its unablated value.
 
     Returns `delta_loss[position, neuron]` and `loss[position]` in nats, `post[position, neuron]`
     and `mean_post[neuron]`, labelled by position. The mean runs over all real positions of the
     contexts that hold a scored one; `include_first` adds their first tokens, as the released code
     does. A random sample is recomputed by brute force and its largest error kept in the attributes.
-    Raises `UserError` for contexts longer than the model reads, and where the closed form does not
-    hold or fails that audit.
+    Raises `UserError` for contexts longer than the model reads, a mode or effect that is unknown
+    or cannot be served, and where the closed form does not hold or fails that audit.
     """
+    check_mode(mode, positions.stratum, rng)
+    check_effect(effect)
     if contexts.tokens.shape[1] > model.architecture.n_ctx:
         raise UserError(
             f"contexts of {contexts.tokens.shape[1]} tokens do not fit {model.name}, which reads "
@@ -60,17 +71,21 @@ def ablate(
     gathered = gather(model, contexts, positions, include_first=include_first, progress=progress)
     target = torch.from_numpy(positions.target).to(model.device)
     resid, post = gathered.resid, gathered.post
+    new = replacement(mode, post, gathered.mean_post, positions.stratum, rng).expand_as(post)
     delta, loss = torch.empty_like(post), torch.empty_like(post[:, 0])
     for rows in blocks(len(positions), BLOCK, "neurons", progress):
         loss[rows] = clean_loss(head, resid[rows], target[rows])
-        delta[rows] = delta_loss(head, resid[rows], post[rows], target[rows], gathered.mean_post)
+        delta[rows] = delta_loss(
+            head, resid[rows], post[rows], target[rows], new[rows], effect=effect
+        )
     error = audit(
         model,
         resid,
         post,
         target,
-        gathered.mean_post,
+        new,
         delta,
+        effect=effect,
         n_pairs=AUDIT_PAIRS,
         rng=np.random.default_rng(AUDIT_SEED),
     )
@@ -80,7 +95,8 @@ def ablate(
             f"modules in {AUDIT_PAIRS} random pairs; its {model.architecture.family} architecture "
             "is not supported"
         )
-    return labelled(model, positions, gathered, delta, loss, error)
+    made = {"mode": mode, "effect": effect, "audit_pairs": AUDIT_PAIRS, "audit_max_error": error}
+    return labelled(model, positions, gathered, delta, loss, made)
 
 
 def gather(
@@ -131,9 +147,9 @@ def labelled(
     gathered: Gathered,
     delta: Float[Tensor, "position d_mlp"],
     loss: Float[Tensor, " position"],
-    error: float,
+    made: dict[str, str | int | float],
 ) -> xr.Dataset:
-    """The result with names on its axes and what it was made with."""
+    """The result with names on its axes and how it was made, in the attributes."""
     effect = ("position", "neuron")
     return xr.Dataset(
         data_vars={
@@ -148,11 +164,9 @@ def labelled(
             "files_sha256": model.files_sha256,
             "family": model.architecture.family,
             "layer": model.architecture.n_layers - 1,
-            "mode": "mean",
             "basis": "raw",
             "raretok": __version__,
             "torch": torch.__version__,
-            "audit_pairs": AUDIT_PAIRS,
-            "audit_max_error": error,
+            **made,
         },
     )

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from raretok.models import LanguageModel, load_model
-from tests.tiny import FAMILIES, write_model
+from tests.ablation.reference import at_scored_positions
+from tests.tiny import FAMILIES, SANDWICH, write_model
 
 
 @pytest.fixture(scope="package", params=FAMILIES)
@@ -13,9 +14,11 @@ def model(request, tmp_path_factory) -> LanguageModel:
     return load_model(str(write_model(tmp_path_factory.mktemp(family) / family, family)))
 
 
-@pytest.fixture(scope="package")
-def gemma(tmp_path_factory) -> LanguageModel:
-    return load_model(str(write_model(tmp_path_factory.mktemp("gemma2") / "gemma2", "gemma2")))
+@pytest.fixture(scope="package", params=SANDWICH)
+def gemma(request, tmp_path_factory) -> LanguageModel:
+    """One that the closed form does not hold for."""
+    family = request.param
+    return load_model(str(write_model(tmp_path_factory.mktemp(family) / family, family)))
 
 
 @pytest.fixture(autouse=True)
@@ -31,3 +34,8 @@ def small_work():
 @pytest.fixture
 def tokens() -> torch.Tensor:
     return torch.randint(1, 257, (2, 20), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def scored(model, tokens):
+    return at_scored_positions(model, tokens)

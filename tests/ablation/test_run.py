@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from raretok.ablation import run
-from raretok.ablation.closed_form import clean_loss, delta_loss, final_head
+from raretok.ablation.closed_form import delta_loss
+from raretok.ablation.head import clean_loss, final_head
 from raretok.ablation.run import ablate
 from raretok.corpus import Contexts
 from raretok.errors import UserError
@@ -116,8 +117,50 @@ def test_the_audit_finds_rounding_only(model, contexts, positions):
     assert 0 < found.attrs["audit_max_error"] < 2e-6
 
 
+@pytest.mark.parametrize("mode", ["zero", "resample"])
+def test_the_mode_decides_what_is_put_in_place(model, contexts, positions, mode):
+    found = ablate(model, contexts, positions, mode=mode, rng=np.random.default_rng(5))
+    post = torch.from_numpy(found.post.values)
+    # The only other position of each stratum, under `resample`.
+    new = post[[5, 3, 4, 1, 2, 0]] if mode == "resample" else torch.zeros_like(post)
+    resid = torch.stack(
+        [
+            alone(model, contexts, c)[0][p]
+            for c, p in zip(positions.context, positions.pos, strict=True)
+        ]
+    )
+    target = torch.from_numpy(positions.target)
+    expected = delta_loss(final_head(model), resid, post, target, new)
+    np.testing.assert_allclose(found.delta_loss, expected, atol=2e-5)
+    assert float(abs(found.delta_loss - ablate(model, contexts, positions).delta_loss).max()) > 0.1
+    assert found.attrs["mode"] == mode
+    assert 0 < found.attrs["audit_max_error"] < 4e-6
+
+
+def test_the_direct_effect_is_audited_as_such(model, contexts, positions):
+    total = ablate(model, contexts, positions)
+    direct = ablate(model, contexts, positions, effect="direct")
+    assert (total.attrs["effect"], direct.attrs["effect"]) == ("total", "direct")
+    assert float(abs(direct.delta_loss - total.delta_loss).max()) > 1e-2
+    assert 0 < direct.attrs["audit_max_error"] < 2e-6
+    with pytest.raises(UserError, match="unknown effect 'both'"):
+        ablate(model, contexts, positions, effect="both")
+
+
+def test_a_mode_that_cannot_be_served_is_refused_before_the_model_runs(
+    model, contexts, positions, monkeypatch
+):
+    monkeypatch.setattr(run, "capture", None)
+    with pytest.raises(UserError, match="unknown ablation mode 'median'"):
+        ablate(model, contexts, positions, mode="median")
+    with pytest.raises(UserError, match="got no rng"):
+        ablate(model, contexts, positions, mode="resample")
+
+
 def test_the_audit_stops_a_wrong_closed_form(model, contexts, positions, monkeypatch):
-    monkeypatch.setattr(run, "delta_loss", lambda *args: delta_loss(*args) * 1.05)
+    monkeypatch.setattr(
+        run, "delta_loss", lambda *args, **options: delta_loss(*args, **options) * 1.05
+    )
     with pytest.raises(UserError, match=r"closed form is wrong for .*: up to 0\.\d+ nats off"):
         ablate(model, contexts, positions)
 

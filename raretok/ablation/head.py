@@ -1,0 +1,110 @@
+"""What follows the last MLP: constants of the model, and its unablated pass at some positions."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from raretok.errors import UserError
+from raretok.models import LanguageModel
+
+# Total: everything after the neuron reacts. Direct: the final norm divides by its unablated scale,
+# which leaves out what entropy neurons act through (Stolfo et al. 2024, arXiv 2406.16254).
+EFFECTS = ("total", "direct")
+POSITION_BUDGET = 2**24  # elements of one [pos, d_vocab] array; about ten are alive at a time
+
+
+def check_effect(effect: str) -> None:
+    """Raise `UserError` for an effect that is none of EFFECTS."""
+    if effect not in EFFECTS:
+        raise UserError(f"unknown effect {effect!r}: choose one of {', '.join(EFFECTS)}")
+
+
+@dataclass(frozen=True)
+class FinalHead:
+    """What follows the last MLP, in the form the closed form needs."""
+
+    W_out: Float[Tensor, "d_mlp d_model"]  # rows centred where the norm centres
+    W_out_sq: Float[Tensor, " d_mlp"]  # squared length of each row
+    G: Float[Tensor, "d_model d_vocab"]  # gain times W_U
+    logit_bias: Float[Tensor, " d_vocab"]
+    eps: float
+    centred: bool  # LayerNorm; RMSNorm does not centre
+
+
+def final_head(model: LanguageModel, dtype: torch.dtype | None = None) -> FinalHead:
+    """Constants of a model. Raises `UserError` where the closed form does not hold."""
+    reason = model.architecture.closed_form_refusal
+    if reason:
+        raise UserError(
+            f"the closed form does not hold for {model.name}: {reason}; only the slow path does, "
+            "neuron by neuron: delta_loss_neurons in raretok/ablation/modules.py"
+        )
+    dtype = dtype or model.dtype
+    W_out, W_U = model.W_out.to(dtype), model.W_U.to(dtype)
+    centred = model.architecture.norm == "LayerNorm"
+    if centred:
+        W_out = W_out - W_out.mean(dim=1, keepdim=True)
+    return FinalHead(
+        W_out=W_out,
+        W_out_sq=W_out.square().sum(dim=1),
+        # A shift common to all logits changes no loss, but costs digits: the mean token goes out.
+        G=model.gain.to(dtype)[:, None] * (W_U - W_U.mean(dim=1, keepdim=True)),
+        logit_bias=model.bias.to(dtype) @ W_U + model.b_U.to(dtype),
+        eps=model.eps,
+        centred=centred,
+    )
+
+
+@dataclass(frozen=True)
+class CleanPass:
+    """The unablated final norm and logits at some positions."""
+
+    resid: Float[Tensor, "pos d_model"]  # centred where the norm centres
+    var: Float[Tensor, "pos 1"]  # squared scale of the norm
+    z: Float[Tensor, "pos d_vocab"]  # logits without biases, less their mean under p
+    p: Float[Tensor, "pos d_vocab"]
+    loss: Float[Tensor, " pos"]
+
+
+def clean_pass(
+    head: FinalHead, resid: Float[Tensor, "pos d_model"], target: Int[Tensor, " pos"]
+) -> CleanPass:
+    """The unablated pass in the dtype of `resid`; `loss` in nats."""
+    # float64: one product of width d_model, and most of the rounding error is gone with it.
+    dtype, resid = resid.dtype, resid.double()
+    if head.centred:
+        resid = resid - resid.mean(dim=1, keepdim=True)
+    var = resid.square().mean(dim=1, keepdim=True) + head.eps
+    z = (resid * var.rsqrt()) @ head.G.double()
+    log_p = (z + head.logit_bias.double()).log_softmax(dim=1)
+    p = log_p.exp()
+    # The softmax does not see a shift of z, and around its mean the series converges faster.
+    z = z - (p * z).sum(dim=1, keepdim=True)
+    loss = -log_p.gather(1, target[:, None]).squeeze(1)
+    return CleanPass(*(part.to(dtype) for part in (resid, var, z, p, loss)))
+
+
+def clean_loss(
+    head: FinalHead, resid: Float[Tensor, "pos d_model"], target: Int[Tensor, " pos"]
+) -> Float[Tensor, " pos"]:
+    """Loss of the unablated model, in nats."""
+    blocks = position_blocks(head, len(resid))
+    return torch.cat([clean_pass(head, resid[rows], target[rows]).loss for rows in blocks])
+
+
+def rescale(
+    var: Float[Tensor, "pos 1"], growth: Float[Tensor, "pos change"]
+) -> tuple[Float[Tensor, "pos change"], Float[Tensor, "pos change"]]:
+    """s/s_i - 1 and 1/s_i, when the squared scale of the norm grows from `var` by `growth`."""
+    inv_scale = (var + growth).rsqrt()
+    ratio = var.sqrt() * inv_scale
+    # ratio - 1 without the cancellation: (ratio^2 - 1) / (ratio + 1)
+    return -growth * inv_scale.square() / (1 + ratio), inv_scale
+
+
+def position_blocks(head: FinalHead, n: int) -> list[slice]:
+    """Slices of `n` positions, each small enough to hold its logits; one empty slice for none."""
+    size = max(1, POSITION_BUDGET // head.G.shape[1])
+    return [slice(start, start + size) for start in range(0, max(n, 1), size)]
