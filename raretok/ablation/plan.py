@@ -69,7 +69,7 @@ def layout_of(model: LanguageModel, positions: Positions, block: int) -> dict[st
     }
 
 
-def memory_of(model: LanguageModel, n_ctx: int, block: int) -> float:
+def memory_of(model: LanguageModel, n_ctx: int, block: int) -> int:
     """Most memory of a block, in bytes above the model; an upper bound, measured on CPU."""
     sizes = model.architecture
     at_once = min(block, max(1, closed_form.POSITION_BUDGET // sizes.d_vocab))

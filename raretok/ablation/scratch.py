@@ -89,5 +89,5 @@ class Scratch:
 
 def _stretches(scored: Int[np.ndarray, " scored"]) -> list[tuple[int, int]]:
     """Where consecutive numbers begin and end: positions of one context lie together."""
-    edges = np.flatnonzero(np.diff(scored) != 1) + 1
+    edges = (np.flatnonzero(np.diff(scored) != 1) + 1).tolist()
     return list(zip([0, *edges], [*edges, len(scored)], strict=True))

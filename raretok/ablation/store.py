@@ -95,7 +95,7 @@ class Run:
     def finish(self, audit: dict[str, Any]) -> None:
         """Mark the run complete; its journal is sealed by its sha256."""
         journal = (self.folder / "blocks.jsonl").read_bytes()
-        self.record |= {"state": "complete", "audit": audit, "blockssha256_of": sha256_of(journal)}
+        self.record |= {"state": "complete", "audit": audit, "blocks_sha256": sha256_of(journal)}
         write_record(self.folder, self.record)
 
     def check(self) -> None:
@@ -159,7 +159,7 @@ def read_run(folder: Path) -> Run:
     run = Run(folder, record)
     journal = folder / "blocks.jsonl"
     content = journal.read_bytes() if journal.exists() else b""
-    if run.complete and sha256_of(content) != record.get("blockssha256_of"):
+    if run.complete and sha256_of(content) != record.get("blocks_sha256"):
         raise damaged(folder, "blocks.jsonl is not the one that was written")
     for number, line in enumerate(content.splitlines(keepends=True), start=1):
         if not line.endswith(b"\n"):

@@ -173,7 +173,7 @@ def audit_stored(
     rng, n_pairs = np.random.default_rng(in_memory.AUDIT_SEED), in_memory.AUDIT_PAIRS
     pos = rng.integers(len(positions), size=n_pairs)
     neuron = rng.integers(len(mean), size=n_pairs)
-    rows = [scratch.rows(slice(p, p + 1)) for p in pos]
+    rows = [scratch.rows(slice(p, p + 1)) for p in pos.tolist()]
     resid, post = (torch.cat(parts).to(model.device) for parts in zip(*rows, strict=True))
     target = torch.from_numpy(positions.target[pos]).to(model.device)
     chosen = torch.from_numpy(neuron).to(model.device)
