@@ -99,8 +99,8 @@ def test_other_blocks_change_rounding_only(work, tmp_path, monkeypatch):
     monkeypatch.setattr(in_memory, "BLOCK", 64)
     at_once = work(tmp_path / "64").load()
     np.testing.assert_array_equal(in_eights.post, at_once.post)
-    scale = abs(at_once.delta_loss).max()
-    assert abs(in_eights.delta_loss - at_once.delta_loss).max() < 1e-7 * max(scale, 1) * 10
+    assert float(abs(at_once.delta_loss).max()) > 0.1
+    np.testing.assert_allclose(in_eights.delta_loss, at_once.delta_loss, rtol=0, atol=1e-7)
     assert read_run(tmp_path / "8").record["key"] == read_run(tmp_path / "64").record["key"]
 
 
@@ -157,8 +157,9 @@ def resumed_equal(work, folder: Path, reference: Path, monkeypatch) -> int:
         done = {step for step in read_run(folder).steps if step.isdigit()}
     except UserError:
         done = set()  # killed before run.json was there
-    kept = {f: f.stat().st_mtime_ns for k in done for f in folder.glob(f"data.zarr/*/c/{k}")}
-    kept = {f: when for f, when in kept.items() if f.is_file() or f.parent.parent.name != "loss"}
+    written = [f for k in done for f in folder.glob(f"data.zarr/*/c/{k}")]
+    written += [f for k in done for f in folder.glob(f"data.zarr/*/c/{k}/0")]
+    kept = {f: f.stat().st_mtime_ns for f in written}
     computed = []
     effects = in_memory.effects
     monkeypatch.setattr(
@@ -175,15 +176,15 @@ def resumed_equal(work, folder: Path, reference: Path, monkeypatch) -> int:
 def test_killed_and_resumed_it_ends_with_the_same_bytes(
     trial, work, finished, tmp_path, monkeypatch
 ):
-    # An undisturbed run opens, renames and deletes some 240 files of its own.
-    moment = int(np.random.default_rng(trial).integers(1, 200))
+    # Of its own files a run opens, renames or deletes some 680: blocks begin with the 224th time.
+    moment = int(np.random.default_rng(trial).integers(1, 600))
     killed_at(moment, work, tmp_path / "killed")
     resumed_equal(work, tmp_path / "killed", finished, monkeypatch)
 
 
 def test_a_torn_line_and_a_torn_chunk_are_done_again(work, finished, tmp_path, monkeypatch):
     """What a kill in the middle of a write leaves."""
-    killed_at(150, work, tmp_path / "killed")
+    killed_at(300, work, tmp_path / "killed")
     with (tmp_path / "killed" / "blocks.jsonl").open("a") as journal:
         journal.write('{"run": "')
     chunk = tmp_path / "killed/data.zarr/delta_loss/c/7/0"
@@ -242,10 +243,9 @@ def test_run_json_of_another_run_is_named(work, finished, tmp_path):
         open_run(finished)
 
 
-def test_store_of_another_run_is_named(work, finished, tmp_path):
+def test_store_of_another_run_is_named(work, tmp_path):
     """Also where the run is not finished and its journal not yet sealed."""
-    killed_at(150, work, tmp_path / "killed")
-    shutil.copy(finished / "blocks.jsonl", tmp_path)
+    killed_at(300, work, tmp_path / "killed")
     text = (tmp_path / "killed" / "blocks.jsonl").read_text()
     (tmp_path / "killed" / "blocks.jsonl").write_text(text.replace('"run": "', '"run": "0'))
     with pytest.raises(UserError, match=r"run.json is of run \w{16}, the store is of 0"):
@@ -253,7 +253,7 @@ def test_store_of_another_run_is_named(work, finished, tmp_path):
 
 
 def test_an_unfinished_run_is_not_opened(work, tmp_path):
-    killed_at(150, work, tmp_path / "killed")
+    killed_at(300, work, tmp_path / "killed")
     with pytest.raises(UserError, match=r"is not finished: \d of 8 blocks"):
         open_run(tmp_path / "killed")
 
