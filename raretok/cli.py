@@ -1,4 +1,4 @@
-"""The command line: `raretok run | train | book | inspect`."""
+"""The command line: `raretok run | ablate | train | book | inspect`."""
 
 import hashlib
 import json
@@ -115,6 +115,34 @@ def train(
         device=device,
     )
     print(f"held-out loss {record['held_out_loss']} nats a token, {record['seconds']} s")
+
+
+@app.command()
+def ablate(
+    model: Annotated[str, typer.Option(help="shipped name, directory or Hub id")] = "docs-gpt2",
+    corpus: Annotated[str, typer.Option(help="docs, or a .txt, .jsonl, .parquet file")] = "docs",
+    positions: Annotated[int, typer.Option(help="scored positions")] = 4096,
+    seed: Annotated[int, typer.Option(help="seed of the draw of positions")] = 0,
+    out: Annotated[Path | None, typer.Option(help="folder of the run; default runs/KEY")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    max_memory: Annotated[float, typer.Option(help="GB above the model")] = 2.0,
+    resume: Annotated[bool, typer.Option("--resume/--fresh", help="go on, or start again")] = True,
+) -> None:
+    """Ablate every neuron of the last MLP at N positions, into a run on disk."""
+    from raretok import effects
+
+    print(
+        effects.measure(
+            model,
+            corpus,
+            positions,
+            seed=seed,
+            out=out,
+            device=device,
+            max_memory=max_memory,
+            resume=resume,
+        ).summary
+    )
 
 
 @app.command()

@@ -189,6 +189,37 @@ def draw_stratified(
     return _weighted(drawn, everything)
 
 
+def draw_total(everything: Positions, *, n: int, rng: np.random.Generator) -> Positions:
+    """`n` positions: four ninths rare, four ninths common, the rest middle, as far as they go.
+
+    What one stratum lacks the others give. Contexts are taken in random order until they hold
+    enough of every stratum. Weights count the positions of the corpus that each one stands for.
+    Raises `UserError` when there are fewer than `n`.
+    """
+    if not 1 <= n <= len(everything):
+        raise UserError(f"{n} positions were asked for; this corpus has 1 to {len(everything)}")
+    wanted = _quota(np.bincount(everything.stratum, minlength=len(STRATA)), n)
+    contexts = rng.permutation(np.unique(everything.context))
+    turn = np.empty(everything.context.max() + 1, dtype=np.int64)
+    turn[contexts] = np.arange(contexts.size)
+    turns = [np.sort(turn[everything.context[everything.stratum == s]]) for s in range(len(wanted))]
+    last = max(of[k - 1] for of, k in zip(turns, wanted, strict=True) if k)
+    in_pool = turn[everything.context] <= last
+    chosen = [
+        rng.permutation(np.flatnonzero(in_pool & (everything.stratum == stratum)))[:k]
+        for stratum, k in enumerate(wanted)
+    ]
+    return _weighted(everything[np.sort(np.concatenate(chosen))], everything)
+
+
+def _quota(available: Int[np.ndarray, " stratum"], n: int) -> list[int]:
+    """How many of each stratum make `n`."""
+    wanted = np.minimum(available, [n - 2 * (4 * n // 9), 4 * n // 9, 4 * n // 9])
+    for stratum in (COMMON, MIDDLE, RARE):
+        wanted[stratum] += min(n - wanted.sum(), available[stratum] - wanted[stratum])
+    return wanted.tolist()
+
+
 def draw_contexts(everything: Positions, *, n_contexts: int, rng: np.random.Generator) -> Positions:
     """Every position of a few random contexts (released code: 10)."""
     contexts = rng.permutation(np.unique(everything.context))[:n_contexts]

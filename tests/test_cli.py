@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from raretok import cli
+from raretok.ablation import stream
+from raretok.effects import measure
 from tests.tiny import fake_hub_cache, write_model
 
 ROOT = Path(__file__).parents[1]
@@ -135,3 +137,74 @@ def test_inspect_reports_the_architecture(llama, capsys, monkeypatch):
 def test_two_sets_of_parameters_get_two_folders():
     assert cli.key_of({"seed": 1}) != cli.key_of({"seed": 2})
     assert cli.key_of({"a": 1, "b": 2}) == cli.key_of({"b": 2, "a": 1})
+
+
+def ablate_words(llama, texts, out, **changed) -> list[str]:
+    flags = {"model": llama, "corpus": texts, "positions": 30, "out": out} | changed
+    return [
+        "ablate",
+        *(str(word) for name, value in flags.items() for word in (f"--{name}", value)),
+    ]
+
+
+def test_ablate_measures_then_opens_what_it_measured(llama, texts, tmp_path, capsys, monkeypatch):
+    words = ablate_words(llama, texts, tmp_path / "run")
+    shown = []
+    for extra in ([], ["--resume"], ["--fresh"]):
+        monkeypatch.setattr(sys, "argv", ["raretok", *words, *extra])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        assert stopped.value.code == 0
+        shown.append(dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()))
+    assert list(shown[0]) == ["run", "positions", "neurons", "seconds", "audit"]
+    assert shown[0]["run"] == str(tmp_path / "run")
+    assert (shown[0]["positions"], shown[0]["neurons"]) == ("30", "640")
+    assert len({one["audit"] for one in shown}) == 1
+
+
+def test_ablate_names_the_folder_of_a_run_by_what_decides_its_numbers(
+    llama, texts, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(stream, "RUNS", tmp_path)
+    first, again, other = (
+        measure(str(llama), str(texts), 30, seed=seed, progress=False) for seed in (0, 0, 1)
+    )
+    assert first.folder == again.folder != other.folder
+    assert first.folder.parent == other.folder.parent == tmp_path
+    assert first.data.load().identical(again.data.load())
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"positions": 10**6}, "1000000 positions were asked for; this corpus has 1 to "),
+        ({"positions": 0}, "0 positions were asked for; this corpus has 1 to "),
+        ({"device": "tpu"}, "parameter device: "),
+        ({"max-memory": 1e-4}, "0.0001 GB is too small for one block"),
+        ({"max-memory": "nan"}, "nan GB is too small for one block"),
+        ({"seed": -1}, "parameter seed: "),
+        ({"corpus": "nowhere.txt"}, "no corpus file nowhere.txt"),
+        ({"model": "./nowhere"}, "the model directory ./nowhere does not exist"),
+    ],
+)
+def test_mistakes_of_ablate_are_one_line(
+    llama, texts, tmp_path, changed, message, capsys, monkeypatch
+):
+    words = ablate_words(llama, texts, tmp_path / "run", **changed)
+    refused(words, message, capsys, monkeypatch)
+    assert not (tmp_path / "run").exists()
+
+
+def test_ablate_into_a_folder_of_something_else_is_refused(
+    llama, texts, tmp_path, capsys, monkeypatch
+):
+    (tmp_path / "letters.txt").write_text("dear")
+    refused(ablate_words(llama, texts, tmp_path), "is not a run: it holds", capsys, monkeypatch)
+    file = tmp_path / "letters.txt"
+    refused(ablate_words(llama, texts, file), "is a file: give a directory", capsys, monkeypatch)
+
+
+def test_ablate_with_other_settings_is_refused(llama, texts, tmp_path, capsys, monkeypatch):
+    measure(str(llama), str(texts), 30, out=tmp_path / "run", progress=False)
+    words = ablate_words(llama, texts, tmp_path / "run", seed=1)
+    refused(words, "is a run with other settings (positions_sha256, seed)", capsys, monkeypatch)

@@ -11,6 +11,7 @@ from raretok.rarity import (
     all_positions,
     draw_contexts,
     draw_stratified,
+    draw_total,
     elbow,
     frequency_bins,
     type_classes,
@@ -135,6 +136,25 @@ def test_stratified_draw_is_balanced_weighted_and_repeatable(everything):
     # Weights count the corpus: they sum to its positions, stratum by stratum.
     totals = np.bincount(drawn.stratum, weights=drawn.weight)
     np.testing.assert_allclose(totals, np.bincount(positions.stratum))
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 1.0])
+def test_a_total_is_drawn_exactly_whatever_the_strata_hold(everything, share):
+    positions, _ = everything
+    n = int(share * len(positions))
+    drawn = draw_total(positions, n=n, rng=np.random.default_rng(0))
+    assert len(drawn) == n
+    assert (np.diff(drawn.context * 1_000 + drawn.pos) > 0).all()
+    available = np.bincount(positions.stratum)
+    assert (np.bincount(drawn.stratum)[1:] >= np.minimum(available[1:], 4 * n // 9)).all()
+    totals = np.bincount(drawn.stratum, weights=drawn.weight)
+    np.testing.assert_allclose(totals, available)
+
+
+@pytest.mark.parametrize("n", [0, 10**6])
+def test_a_total_the_corpus_lacks_is_refused(everything, n):
+    with pytest.raises(UserError, match=rf"{n} positions were asked for; this corpus has 1 to"):
+        draw_total(everything[0], n=n, rng=np.random.default_rng(0))
 
 
 def test_context_draw_takes_every_position(everything):

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from raretok import __version__
 from raretok.ablation.closed_form import delta_loss
-from raretok.ablation.head import check_effect, clean_loss, final_head
+from raretok.ablation.head import FinalHead, check_effect, clean_loss, final_head
 from raretok.ablation.interventions import check_mode, replacement
 from raretok.ablation.modules import audit
 from raretok.corpus import Contexts
@@ -62,11 +62,7 @@ def ablate(
     """
     check_mode(mode, positions.stratum, rng)
     check_effect(effect)
-    if contexts.tokens.shape[1] > model.architecture.n_ctx:
-        raise UserError(
-            f"contexts of {contexts.tokens.shape[1]} tokens do not fit {model.name}, which reads "
-            f"{model.architecture.n_ctx}: choose a smaller n_ctx"
-        )
+    check_contexts(model, contexts)
     head = final_head(model)
     gathered = gather(model, contexts, positions, include_first=include_first, progress=progress)
     target = torch.from_numpy(positions.target).to(model.device)
@@ -74,9 +70,8 @@ def ablate(
     new = replacement(mode, post, gathered.mean_post, positions.stratum, rng).expand_as(post)
     delta, loss = torch.empty_like(post), torch.empty_like(post[:, 0])
     for rows in blocks(len(positions), BLOCK, "neurons", progress):
-        loss[rows] = clean_loss(head, resid[rows], target[rows])
-        delta[rows] = delta_loss(
-            head, resid[rows], post[rows], target[rows], new[rows], effect=effect
+        delta[rows], loss[rows] = effects(
+            head, resid[rows], post[rows], target[rows], new[rows], effect
         )
     error = audit(
         model,
@@ -89,12 +84,7 @@ def ablate(
         n_pairs=AUDIT_PAIRS,
         rng=np.random.default_rng(AUDIT_SEED),
     )
-    if not error <= AUDIT_LIMIT:
-        raise UserError(
-            f"the closed form is wrong for {model.name}: up to {error:.1g} nats off the real "
-            f"modules in {AUDIT_PAIRS} random pairs; its {model.architecture.family} architecture "
-            "is not supported"
-        )
+    check_audit(model, error)
     made = {"mode": mode, "effect": effect, "audit_pairs": AUDIT_PAIRS, "audit_max_error": error}
     return labelled(model, positions, gathered, delta, loss, made)
 
@@ -111,21 +101,86 @@ def gather(
     resid = torch.empty(len(positions), model.architecture.d_model, device=model.device)
     post = torch.empty(len(positions), model.architecture.d_mlp, device=model.device)
     total, count = torch.zeros_like(post[0], dtype=torch.float64), 0
+    batches = context_batches(contexts, positions)
+    for rows in blocks(len(batches), 1, "contexts", progress):
+        batch = run_batch(model, contexts, positions, batches[rows.start], include_first)
+        total += batch.total
+        count += batch.count
+        resid[batch.scored], post[batch.scored] = batch.resid, batch.post
+    return Gathered(resid, post, (total / count).to(post.dtype))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a few contexts give: rows of their scored positions, and their part of the mean."""
+
+    scored: Int[np.ndarray, " scored"]  # indices into the positions of the run
+    resid: Float[Tensor, "scored d_model"]
+    post: Float[Tensor, "scored d_mlp"]
+    total: Float[Tensor, " d_mlp"]  # float64 sum over the real tokens
+    count: int
+
+
+def context_batches(contexts: Contexts, positions: Positions) -> list[Int[np.ndarray, " context"]]:
+    """Contexts that hold a scored position, as they are run together."""
     used = np.unique(positions.context)
     # Contexts of like length together: little padding is run.
     used = used[np.argsort(contexts.length[used], kind="stable")]
-    for rows in blocks(len(used), BATCH, "contexts", progress):
-        batch = used[rows]
-        length = contexts.length[batch]
-        captured = capture(model, torch.from_numpy(contexts.tokens[batch, : length.max()]))
-        real = real_tokens(length, include_first).to(model.device)
-        total += captured.post[real].sum(dim=0, dtype=torch.float64)
-        count += int(real.sum())
-        scored = np.flatnonzero(np.isin(positions.context, batch))
-        place = np.argsort(batch)[np.searchsorted(np.sort(batch), positions.context[scored])]
-        resid[scored] = captured.resid[place, positions.pos[scored]]
-        post[scored] = captured.post[place, positions.pos[scored]]
-    return Gathered(resid, post, (total / count).to(post.dtype))
+    return [used[start : start + BATCH] for start in range(0, len(used), BATCH)]
+
+
+def run_batch(
+    model: LanguageModel,
+    contexts: Contexts,
+    positions: Positions,
+    batch: Int[np.ndarray, " context"],
+    include_first: bool,
+) -> Batch:
+    """One forward pass."""
+    length = contexts.length[batch]
+    captured = capture(model, torch.from_numpy(contexts.tokens[batch, : length.max()]))
+    real = real_tokens(length, include_first).to(model.device)
+    scored = np.flatnonzero(np.isin(positions.context, batch))
+    place = np.argsort(batch)[np.searchsorted(np.sort(batch), positions.context[scored])]
+    return Batch(
+        scored=scored,
+        resid=captured.resid[place, positions.pos[scored]],
+        post=captured.post[place, positions.pos[scored]],
+        total=captured.post[real].sum(dim=0, dtype=torch.float64),
+        count=int(real.sum()),
+    )
+
+
+def effects(
+    head: FinalHead,
+    resid: Float[Tensor, "pos d_model"],
+    post: Float[Tensor, "pos d_mlp"],
+    target: Int[Tensor, " pos"],
+    new: Float[Tensor, "*pos d_mlp"],
+    effect: str = "total",
+) -> tuple[Float[Tensor, "pos d_mlp"], Float[Tensor, " pos"]]:
+    """Loss change of each neuron whose activation becomes `new`, and loss, in nats."""
+    loss = clean_loss(head, resid, target)
+    return delta_loss(head, resid, post, target, new, effect=effect), loss
+
+
+def check_contexts(model: LanguageModel, contexts: Contexts) -> None:
+    """Raise `UserError` for contexts longer than the model reads."""
+    if contexts.tokens.shape[1] > model.architecture.n_ctx:
+        raise UserError(
+            f"contexts of {contexts.tokens.shape[1]} tokens do not fit {model.name}, which reads "
+            f"{model.architecture.n_ctx}: choose a smaller n_ctx"
+        )
+
+
+def check_audit(model: LanguageModel, error: float) -> None:
+    """Raise `UserError` for an error, in nats, that rounding does not explain."""
+    if not error <= AUDIT_LIMIT:
+        raise UserError(
+            f"the closed form is wrong for {model.name}: up to {error:.1g} nats off the real "
+            f"modules in {AUDIT_PAIRS} random pairs; its {model.architecture.family} architecture "
+            "is not supported"
+        )
 
 
 def real_tokens(length: Int[np.ndarray, " batch"], include_first: bool) -> Tensor:
@@ -160,13 +215,22 @@ def labelled(
         },
         coords={name: ("position", values) for name, values in vars(positions).items()},
         attrs={
-            "model": model.name,
-            "files_sha256": model.files_sha256,
-            "family": model.architecture.family,
-            "layer": model.architecture.n_layers - 1,
-            "basis": "raw",
-            "raretok": __version__,
-            "torch": torch.__version__,
+            **provenance(model),
             **made,
         },
     )
+
+
+def provenance(model: LanguageModel) -> dict[str, str | int]:
+    """What a result was made with."""
+    return {
+        "model": model.name,
+        "files_sha256": model.files_sha256,
+        "family": model.architecture.family,
+        "layer": model.architecture.n_layers - 1,
+        "mode": "mean",
+        "effect": "total",
+        "basis": "raw",
+        "raretok": __version__,
+        "torch": torch.__version__,
+    }

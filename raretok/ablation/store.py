@@ -1,0 +1,210 @@
+"""A run on disk: blocks of positions kept whole or not at all, and checked before they are read.
+
+    run.json      settings, versions, audit and state, with their own sha256
+    blocks.jsonl  one line for each finished step: its files, their sizes and sha256
+    data.zarr/    the numbers, one chunk for each block of positions (Zarr v3)
+    timings.json  seconds; the one file that may differ between two equal runs
+    scratch/      activations of a run that is under way
+
+A step counts once its line in blocks.jsonl is complete, and the line is written after the files. A
+process killed at any moment leaves lines that are true and files without a line, which are deleted
+when the run goes on.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from jaxtyping import Float, Shaped
+
+from raretok.ablation.records import FORMAT, damaged, key_of, read_record, sha256_of, write_record
+from raretok.errors import UserError
+from raretok.rarity import Positions
+
+UNITS = {"delta_loss": "nats", "loss": "nats"}
+
+
+@dataclass
+class Run:
+    """A run directory and what its two records say."""
+
+    folder: Path
+    record: dict[str, Any]
+    steps: dict[str, dict[str, list]] = field(default_factory=dict)  # step -> file -> size, sha256
+
+    @property
+    def complete(self) -> bool:
+        return self.record["state"] == "complete"
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data.zarr"
+
+    @property
+    def scratch(self) -> Path:
+        return self.folder / "scratch"
+
+    def add_labels(self, positions: Positions, attrs: dict[str, str | int]) -> None:
+        """Create the arrays, and label the positions."""
+        n, d_mlp, block = (self.record[name] for name in ("positions", "neurons", "block"))
+        shutil.rmtree(self.data, ignore_errors=True)
+        labels = vars(positions)
+        group = zarr.create_group(
+            self.data, zarr_format=3, attributes={**attrs, "coordinates": " ".join(labels)}
+        )
+        for name in ("delta_loss", "post"):
+            _create(group, name, (n, d_mlp), (block, d_mlp), ("position", "neuron"))
+        _create(group, "loss", (n,), (block,), ("position",))
+        _create(group, "mean_post", (d_mlp,), (d_mlp,), ("neuron",))
+        for name, values in labels.items():
+            _create(group, name, (n,), (n,), ("position",), values.dtype)[:] = values
+        with warnings.catch_warnings():
+            # Not yet in the Zarr v3 specification, but xarray looks for it first.
+            warnings.simplefilter("ignore")
+            zarr.consolidate_metadata(self.data)
+        self._finish_step("labels", sorted(f for f in self.data.rglob("*") if f.is_file()))
+
+    def add_mean(self, mean_post: Float[np.ndarray, " d_mlp"]) -> None:
+        """Write the mean activations."""
+        zarr.open_group(self.data)["mean_post"][:] = mean_post
+        self._finish_step("mean", [self.data / "mean_post" / "c" / "0"])
+
+    def add_block(self, index: int, values: dict[str, Shaped[np.ndarray, "pos *neuron"]]) -> None:
+        """Write one block of positions: `delta_loss`, `post` and `loss`."""
+        group, start = zarr.open_group(self.data), index * self.record["block"]
+        for name, rows in values.items():
+            group[name][start : start + len(rows)] = rows
+        files = [self.data / name / "c" / str(index) for name in values]
+        self._finish_step(str(index), [f / "0" if f.is_dir() else f for f in files])
+
+    def _finish_step(self, step: str, files: list[Path]) -> None:
+        found = {f.relative_to(self.data).as_posix(): _stamp(f) for f in files}
+        line = {"run": self.record["key"], "step": step, "files": found}
+        with (self.folder / "blocks.jsonl").open("a") as journal:
+            journal.write(json.dumps(line) + "\n")
+        self.steps[step] = found
+
+    def finish(self, audit: dict[str, Any]) -> None:
+        """Mark the run complete; its journal is sealed by its sha256."""
+        journal = (self.folder / "blocks.jsonl").read_bytes()
+        self.record |= {"state": "complete", "audit": audit, "blocks_sha256": sha256_of(journal)}
+        write_record(self.folder, self.record)
+
+    def check(self) -> None:
+        """Raise `UserError` naming the first file of a finished step that is not as written."""
+        for files in self.steps.values():
+            for name, (size, sha256) in files.items():
+                fault = _fault(self.data / name, size, sha256)
+                if fault:
+                    raise damaged(self.folder, f"{self.data.name}/{name} {fault}")
+
+    def discard_unfinished(self) -> None:
+        """Delete what belongs to no finished step: a torn line, files without a line."""
+        journal = self.folder / "blocks.jsonl"
+        if journal.exists():
+            whole = journal.read_bytes()
+            os.truncate(journal, whole.rfind(b"\n") + 1)
+        for file in self.strays():
+            file.unlink()
+
+    def strays(self) -> list[Path]:
+        """Files in the store that no finished step wrote."""
+        known = {name for files in self.steps.values() for name in files}
+        files = (f for f in sorted(self.data.rglob("*")) if f.is_file())
+        return [f for f in files if f.relative_to(self.data).as_posix() not in known]
+
+
+def _create(
+    group: zarr.Group,
+    name: str,
+    shape: tuple[int, ...],
+    chunks: tuple[int, ...],
+    dims: tuple[str, ...],
+    dtype: Any = np.float32,
+) -> zarr.Array:
+    is_float = np.issubdtype(dtype, np.floating)
+    return group.create_array(
+        name,
+        shape=shape,
+        chunks=chunks,
+        dtype=dtype,
+        dimension_names=dims,
+        fill_value=np.nan if is_float else 0,
+        compressors=None,  # activations and effects are noise to a compressor
+        attributes={"units": UNITS[name]} if name in UNITS else {},
+        config={"write_empty_chunks": True},  # every chunk is a file: a missing one is damage
+    )
+
+
+def create_run(folder: Path, settings: dict[str, Any], layout: dict[str, Any]) -> Run:
+    """A run that has just begun; `layout` says how it is cut and what made it."""
+    record = {"format": FORMAT, "key": key_of(settings), "settings": settings, **layout}
+    record["state"] = "running"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_record(folder, record)
+    return Run(folder, record)
+
+
+def read_run(folder: Path) -> Run:
+    """The run in a directory, its records checked but not yet its numbers. Raises `UserError`."""
+    record = read_record(folder)
+    run = Run(folder, record)
+    journal = folder / "blocks.jsonl"
+    content = journal.read_bytes() if journal.exists() else b""
+    if run.complete and sha256_of(content) != record.get("blocks_sha256"):
+        raise damaged(folder, "blocks.jsonl is not the one that was written")
+    for number, line in enumerate(content.splitlines(keepends=True), start=1):
+        if not line.endswith(b"\n"):
+            break  # torn by a kill: the step never finished
+        try:
+            entry = json.loads(line)
+            owner, step, files = entry["run"], entry["step"], entry["files"]
+        except (ValueError, KeyError, TypeError):
+            raise damaged(folder, f"line {number} of blocks.jsonl cannot be read") from None
+        if owner != record["key"]:
+            raise damaged(folder, f"run.json is of run {record['key']}, the store is of {owner}")
+        run.steps[step] = files
+    return run
+
+
+def open_run(folder: str | Path) -> xr.Dataset:
+    """A finished run as `ablate` returns it, read from disk as it is used.
+
+    Every file is checked against its sha256 first. Raises `UserError` naming what is damaged or
+    foreign, or how much of the run is still missing.
+    """
+    run = read_run(Path(folder))
+    run.check()
+    if not run.complete:
+        done, n = sum(step.isdigit() for step in run.steps), n_blocks(run.record)
+        raise UserError(f"the run {folder} is not finished: {done} of {n} blocks; resume it first")
+    stray = run.strays()
+    if stray:
+        raise damaged(run.folder, f"{stray[0].relative_to(run.folder)} is not of this run")
+    data = xr.open_dataset(run.data, engine="zarr", chunks=None, consolidated=False)
+    return data.assign_attrs(run.record["audit"])
+
+
+def n_blocks(record: dict[str, Any]) -> int:
+    return -(-record["positions"] // record["block"])
+
+
+def _fault(file: Path, size: int, sha256: str) -> str:
+    if not file.is_file():
+        return "is missing"
+    if file.stat().st_size != size:
+        return f"has {file.stat().st_size} bytes, {size} were written"
+    return "" if _stamp(file)[1] == sha256 else "has changed: its sha256 is not the one written"
+
+
+def _stamp(file: Path) -> list:
+    with file.open("rb") as opened:
+        return [file.stat().st_size, hashlib.file_digest(opened, "sha256").hexdigest()]

@@ -1,0 +1,322 @@
+"""A run on disk: equal to `ablate`, whole after a kill, and never read when damaged."""
+
+import errno
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from raretok.ablation import records, stream
+from raretok.ablation import run as in_memory
+from raretok.ablation.plan import block_size, memory_of
+from raretok.ablation.run import ablate
+from raretok.ablation.store import Run, open_run, read_run
+from raretok.ablation.stream import ablate_to_disk
+from raretok.corpus import Contexts
+from raretok.errors import UserError
+from raretok.models import LanguageModel, load_model
+from raretok.rarity import Positions
+from tests.tiny import write_model
+
+N, BLOCK = 60, 8
+N_BLOCKS = 8  # the last one is short
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> LanguageModel:
+    return load_model(str(write_model(tmp_path_factory.mktemp("store") / "gpt2", "gpt2")))
+
+
+@pytest.fixture(scope="module")
+def contexts() -> Contexts:
+    rng = np.random.default_rng(0)
+    length = rng.integers(16, 33, size=20)
+    tokens = rng.integers(1, 257, size=(20, 32))
+    tokens[:, 0] = 0
+    tokens[np.arange(32) >= length[:, None]] = 0
+    return Contexts(tokens, length, document=np.arange(20) // 2)
+
+
+@pytest.fixture(scope="module")
+def positions(contexts) -> Positions:
+    context = np.repeat(np.arange(20), 3)
+    pos = np.tile([3, 8, 14], 20)
+    return Positions(
+        context=context,
+        pos=pos,
+        input=contexts.tokens[context, pos],
+        target=contexts.tokens[context, pos + 1],
+        document=contexts.document[context],
+        stratum=np.arange(N) % 3,
+        weight=np.linspace(1, 2, N),
+    )
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(in_memory, "BLOCK", BLOCK)
+    monkeypatch.setattr(in_memory, "BATCH", 4)
+
+
+@pytest.fixture
+def work(tiny, contexts, positions):
+    """Run into a folder."""
+
+    def work(folder: Path, **options) -> xr.Dataset:
+        given = {"source": {"seed": 0}, "progress": False} | options
+        return ablate_to_disk(tiny, contexts, positions, folder, **given)[1]
+
+    return work
+
+
+@pytest.fixture
+def finished(work, tmp_path) -> Path:
+    work(tmp_path / "run")
+    return tmp_path / "run"
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    files = (f for f in folder.rglob("*") if f.is_file() and f.name != "timings.json")
+    return {f.relative_to(folder).as_posix(): f.read_bytes() for f in files}
+
+
+def test_it_equals_ablate_to_the_bit_with_its_blocks(work, tiny, contexts, positions, tmp_path):
+    expected = ablate(tiny, contexts, positions, progress=False)
+    found = work(tmp_path / "run")
+    assert found.load().identical(expected)
+    assert found.attrs == expected.attrs
+
+
+def test_other_blocks_change_rounding_only(work, tmp_path, monkeypatch):
+    in_eights = work(tmp_path / "8").load()
+    monkeypatch.setattr(in_memory, "BLOCK", 64)
+    at_once = work(tmp_path / "64").load()
+    np.testing.assert_array_equal(in_eights.post, at_once.post)
+    assert float(abs(at_once.delta_loss).max()) > 0.1
+    np.testing.assert_allclose(in_eights.delta_loss, at_once.delta_loss, rtol=0, atol=1e-7)
+    assert read_run(tmp_path / "8").record["key"] == read_run(tmp_path / "64").record["key"]
+
+
+def test_the_store_opens_with_xarray_alone(finished):
+    with xr.open_zarr(finished / "data.zarr", chunks=None) as plain:
+        assert plain.delta_loss.dims == ("position", "neuron")
+        assert set(plain.coords) >= {"context", "pos", "input", "target", "document"}
+        assert plain.delta_loss.encoding["chunks"] == (BLOCK, 48)
+        np.testing.assert_array_equal(plain.delta_loss, open_run(finished).delta_loss)
+
+
+def test_a_finished_run_is_opened_not_repeated(finished, work, monkeypatch):
+    before = files_of(finished)
+    monkeypatch.setattr(in_memory, "effects", None)
+    monkeypatch.setattr(in_memory, "run_batch", None)
+    work(finished)
+    assert files_of(finished) == before
+    assert not (finished / "scratch").exists()
+
+
+def test_fresh_starts_again_and_spares_other_files(finished, work):
+    before = files_of(finished)
+    (finished / "notes.txt").write_text("mine")
+    next((finished / "data.zarr/delta_loss/c/2").iterdir()).write_bytes(b"")
+    work(finished, resume=False)
+    assert files_of(finished) == before | {"notes.txt": b"mine"}
+
+
+def killed_at(moment: int, work, folder: Path) -> None:
+    """Run in a child process that is killed when it opens, renames or deletes its n-th file."""
+
+    def child():
+        count = 0
+
+        def watch(event, args):
+            nonlocal count
+            if event in ("open", "os.rename", "os.remove", "os.truncate", "os.mkdir"):
+                count += str(folder) in str(args[0])
+                if count == moment:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(watch)
+        work(folder)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+
+
+def resumed_equal(work, folder: Path, reference: Path, monkeypatch) -> int:
+    """Resume; count the finished blocks, none of which may be computed or written again."""
+    try:
+        done = {step for step in read_run(folder).steps if step.isdigit()}
+    except UserError:
+        done = set()  # killed before run.json was there
+    written = [f for k in done for f in folder.glob(f"data.zarr/*/c/{k}")]
+    written += [f for k in done for f in folder.glob(f"data.zarr/*/c/{k}/0")]
+    kept = {f: f.stat().st_mtime_ns for f in written}
+    computed = []
+    effects = in_memory.effects
+    monkeypatch.setattr(
+        in_memory, "effects", lambda *args: computed.append(len(args[1])) or effects(*args)
+    )
+    work(folder)
+    assert len(computed) == N_BLOCKS - len(done)
+    assert all(f.stat().st_mtime_ns == when for f, when in kept.items())
+    assert files_of(folder) == files_of(reference)
+    return len(done)
+
+
+@pytest.mark.parametrize("trial", range(20))
+def test_killed_and_resumed_it_ends_with_the_same_bytes(
+    trial, work, finished, tmp_path, monkeypatch
+):
+    # Of its own files a run opens, renames or deletes some 680: blocks begin with the 224th time.
+    moment = int(np.random.default_rng(trial).integers(1, 600))
+    killed_at(moment, work, tmp_path / "killed")
+    resumed_equal(work, tmp_path / "killed", finished, monkeypatch)
+
+
+def test_a_torn_line_and_a_torn_chunk_are_done_again(work, finished, tmp_path, monkeypatch):
+    """What a kill in the middle of a write leaves."""
+    killed_at(300, work, tmp_path / "killed")
+    with (tmp_path / "killed" / "blocks.jsonl").open("a") as journal:
+        journal.write('{"run": "')
+    chunk = tmp_path / "killed/data.zarr/delta_loss/c/7/0"
+    chunk.parent.mkdir(parents=True, exist_ok=True)
+    chunk.write_bytes(b"half")
+    assert resumed_equal(work, tmp_path / "killed", finished, monkeypatch) < N_BLOCKS
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def edit(file: Path) -> None:
+    record = json.loads(file.read_text())
+    record["audit"]["audit_max_error"] = 0.0
+    file.write_text(json.dumps(record))
+
+
+DAMAGE = {
+    "truncated": ("data.zarr/delta_loss/c/3/0", lambda f: os.truncate(f, 100), "has 100 bytes"),
+    "flipped": ("data.zarr/post/c/3/0", flip, "data.zarr/post/c/3/0 has changed"),
+    "missing": ("data.zarr/loss/c/3", os.remove, "data.zarr/loss/c/3 is missing"),
+    "metadata": ("data.zarr/zarr.json", flip, "data.zarr/zarr.json has changed"),
+    "label": ("data.zarr/target/c/0", flip, "data.zarr/target/c/0 has changed"),
+    "edited": ("run.json", edit, "run.json was changed after it was written"),
+    "no json": ("run.json", lambda f: f.write_text("{"), "run.json cannot be read"),
+    "journal": ("blocks.jsonl", flip, "blocks.jsonl is not the one that was written"),
+    "stray": ("data.zarr", lambda f: (f / "x").write_text("?"), "data.zarr/x is not of this run"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damage_is_named(kind, finished):
+    name, damage, message = DAMAGE[kind]
+    damage(finished / name)
+    with pytest.raises(UserError, match=message) as caught:
+        open_run(finished)
+    assert "is damaged" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in DAMAGE if kind != "stray"])
+def test_damage_is_not_resumed_over(kind, finished, work):
+    name, damage, message = DAMAGE[kind]
+    damage(finished / name)
+    with pytest.raises(UserError, match=message):
+        work(finished)
+
+
+def test_run_json_of_another_run_is_named(work, finished, tmp_path):
+    work(tmp_path / "other", source={"seed": 1})
+    shutil.copy(tmp_path / "other" / "run.json", finished)
+    with pytest.raises(UserError, match="is damaged: "):
+        open_run(finished)
+
+
+def test_store_of_another_run_is_named(work, tmp_path):
+    """Also where the run is not finished and its journal not yet sealed."""
+    killed_at(300, work, tmp_path / "killed")
+    text = (tmp_path / "killed" / "blocks.jsonl").read_text()
+    (tmp_path / "killed" / "blocks.jsonl").write_text(text.replace('"run": "', '"run": "0'))
+    with pytest.raises(UserError, match=r"run.json is of run \w{16}, the store is of 0"):
+        work(tmp_path / "killed")
+
+
+def test_an_unfinished_run_is_not_opened(work, tmp_path):
+    killed_at(300, work, tmp_path / "killed")
+    with pytest.raises(UserError, match=r"is not finished: \d of 8 blocks"):
+        open_run(tmp_path / "killed")
+
+
+def test_a_directory_that_is_no_run_is_left_alone(work, tmp_path):
+    (tmp_path / "letters.txt").write_text("dear")
+    for resume in (True, False):
+        with pytest.raises(UserError, match=r"is not a run: it holds letters.txt but no run.json"):
+            work(tmp_path, resume=resume)
+    assert files_of(tmp_path) == {"letters.txt": b"dear"}
+
+
+def test_other_settings_are_named(work, finished):
+    with pytest.raises(UserError, match=r"other settings \(seed\): seed is 0, not 1; give"):
+        work(finished, source={"seed": 1})
+
+
+def test_a_second_writer_is_refused(work, finished):
+    with records.locked(finished), pytest.raises(UserError, match="another process is writing"):
+        work(finished)
+
+
+def test_a_budget_too_small_for_one_block_is_refused(work, tmp_path):
+    with pytest.raises(UserError, match=r"0.0001 GB is too small for one block of 8 positions"):
+        work(tmp_path / "run", max_memory=1e-4)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_budget_decides_the_block(tiny, contexts, monkeypatch):
+    monkeypatch.setattr(in_memory, "BLOCK", 1024)
+    for block in (1024, 256, 16):
+        enough = memory_of(tiny, 32, block) / 1e9
+        assert block_size(tiny, contexts, enough) == block
+
+
+@pytest.mark.parametrize("at", [2, 5, 9])
+def test_a_full_disk_keeps_finished_blocks(at, work, finished, tmp_path, monkeypatch):
+    steps = []
+    finish = Run._finish_step
+
+    def full(self, step, files):
+        steps.append(step)
+        if len(steps) == at:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        finish(self, step, files)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "_finish_step", full)
+        with pytest.raises(UserError, match="is full: finished blocks are kept"):
+            work(tmp_path / "full")
+    assert len(read_run(tmp_path / "full").steps) == at - 1
+    assert resumed_equal(work, tmp_path / "full", finished, monkeypatch) == max(0, at - 3)
+
+
+def test_nothing_of_the_size_of_the_result_is_held(work, tmp_path, monkeypatch):
+    """Every block reads its own rows only."""
+    seen = []
+    rows = stream.Scratch.rows
+
+    def watched(self, chosen):
+        seen.append(chosen.stop - chosen.start)
+        return rows(self, chosen)
+
+    monkeypatch.setattr(stream.Scratch, "rows", watched)
+    work(tmp_path / "run")
+    assert max(seen) == BLOCK
