@@ -73,7 +73,7 @@ def layout_of(model: LanguageModel, positions: Positions, block: int) -> dict[st
 def memory_of(model: LanguageModel, n_ctx: int, block: int) -> int:
     """Most memory of a block, in bytes above the model; an upper bound.
 
-    On two shapes the closed form was measured to take 0.5 to 0.8 of it (CPU).
+    On four shapes the closed form was measured to stay below it (CPU).
     """
     sizes = model.architecture
     at_once = min(block, max(1, POSITION_BUDGET // sizes.d_vocab))
