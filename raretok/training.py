@@ -235,11 +235,12 @@ def finish(
         shutil.copy(file, partial)
     shutil.copy(work / "unigram_counts.npy", partial)
     write_json(partial / "training.json", record)
+    before = out.with_name(out.name + ".before")
+    shutil.rmtree(before, ignore_errors=True)
     if out.exists():  # kept until the new one stands in its place
-        before = out.with_name(out.name + ".before")
-        shutil.rmtree(before, ignore_errors=True)
         os.replace(out, before)
     os.replace(partial, out)
+    shutil.rmtree(before, ignore_errors=True)
     return record
 
 

@@ -61,6 +61,14 @@ def test_it_learns_and_writes_a_hugging_face_directory(tmp_path):
     assert not list(tmp_path.rglob("*.partial"))
 
 
+def test_training_again_replaces_the_model_and_leaves_nothing_beside_it(tmp_path):
+    run(tmp_path)
+    (tmp_path / "model" / "stale").touch()
+    run(tmp_path)
+    assert not (tmp_path / "model" / "stale").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "work"]
+
+
 class Killed(BaseException):
     pass
 
