@@ -50,13 +50,14 @@ def run(
     out: Annotated[Path | None, typer.Option(help="folder of the executed pages")] = None,
 ) -> None:
     """Run pages with your parameters, in a folder of their own."""
-    from raretok import pages, study
+    from raretok import pages
+    from raretok import parameters as page_parameters
 
     given = dict(split_assignment(text) for text in parameter or [])
     flags = {"model": model, "revision": revision, "corpus": corpus, "protocol": protocol}
     given |= {name: value for name, value in flags.items() if value is not None}
-    parameters = study.validated(study.resolved(given))
-    study.check_sources(parameters)
+    parameters = page_parameters.validated(page_parameters.resolved(given))
+    page_parameters.check_sources(parameters)
     values = parameters.model_dump(include=set(given))
     sources = [pages.page_named(ROOT, name) for name in page or ["all"] if name != "all"]
     if not page or "all" in page:

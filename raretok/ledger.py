@@ -8,9 +8,9 @@ from typing import Any, Literal
 import pandas as pd
 import yaml
 
+from raretok.stats import ALPHA, POWER
+
 PAPER = Path(__file__).parents[1] / "data" / "paper.yaml"
-ALPHA = 0.05  # a test below this level counts as seen
-POWER = 0.8  # an absence counts only if the design would have seen the effect this often
 
 Verdict = Literal[
     "reproduced", "weaker", "not reproduced", "artefact of the method", "not testable here"
@@ -28,6 +28,7 @@ class Claim:
     page: str
     range: tuple[float, float] | None = None  # of the published values
     unit: str = ""
+    matters: str = ""  # the effect that `Evidence.power` is the power to see
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,11 @@ class Evidence:
     null: str  # what the p-value was tested against
     p: float | None
     null_world_p: float | None  # the same test where the effect cannot be: the untrained model
-    power: float | None = None  # chance of seeing a clean effect of the claimed kind
+    power: float | None = None  # chance of seeing the effect that matters (`Claim.matters`)
+    smallest: float | None = None  # effect seen in 80 % of runs, in the unit of the claim
+    figure: str = ""  # label of the figure that shows it, on the page of the claim
+    run: str = ""  # key of the ablation run it was computed from
+    reason: str = ""  # why it is not testable here
 
 
 @cache
@@ -93,7 +98,8 @@ def verdict_table(found: list[Evidence]) -> pd.DataFrame:
                 "published": claim.published,
                 "p": p_text(one.p),
                 "untrained p": p_text(one.null_world_p),
-                "power, clean head": "" if one.power is None else f"{one.power:.2f}",
+                "power": "" if one.power is None else f"{one.power:.2f}",
+                "smallest effect seen": "" if one.smallest is None else f"{one.smallest:.2g}",
             }
         )
     return pd.DataFrame(rows).sort_values("claim", kind="stable").set_index(["claim", "protocol"])

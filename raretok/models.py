@@ -96,6 +96,11 @@ class LanguageModel:
         return self.last_block.mlp.W_out.detach()
 
     @property
+    def W_in(self) -> Float[Tensor, "d_mlp d_model"]:
+        """What each neuron of the last MLP reads; of a gated one the ungated branch."""
+        return self.last_block.mlp.W_in.detach().T
+
+    @property
     def W_U(self) -> Float[Tensor, "d_model d_vocab"]:
         return self.bridge.W_U.detach()
 

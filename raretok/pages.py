@@ -180,11 +180,11 @@ def build_site(root: Path, out: Path | None = None) -> Path:
 
 def write_generated(book: Path) -> None:
     """Write what hand-written pages include: the table of parameters and the front figure."""
-    from raretok import study  # late: it loads torch, which running a page does not need
+    from raretok import parameters
 
     folder = book / "_generated"
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "parameters.md", study.parameter_table())
+    write_whole(folder / "parameters.md", parameters.parameter_table())
     for page in sorted(book.glob("*.ipynb")):
         for picture in glued_pictures(page, "front"):
             (folder / "front.png").write_bytes(picture)

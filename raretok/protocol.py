@@ -18,6 +18,8 @@ class Protocol:
     draw: Literal["whole contexts", "stratified"]  # which positions are scored
     signed: bool  # influence: the mean of delta_loss, or of |delta_loss|
     boost_only: bool  # keep the neurons whose mean delta_loss is positive
+    cross_fitted: bool  # groups are chosen on one half of the documents, measured on the other
+    matched: bool  # control groups are like the group in what its neurons do, else any neurons
     note: str
 
 
@@ -29,6 +31,8 @@ PROTOCOLS = {
         draw="whole contexts",
         signed=False,
         boost_only=True,
+        cross_fitted=False,
+        matched=False,
         note="as released: every position of 10 contexts; a position is rare when its input "
         "token is, and every type outside the most frequent 15 % and above the elbow is rare",
     ),
@@ -39,6 +43,8 @@ PROTOCOLS = {
         draw="stratified",
         signed=False,
         boost_only=False,
+        cross_fitted=False,
+        matched=False,
         note="as written: a position is rare when its target is among the rarest 15 % of types, "
         "the few below the elbow left out; all more frequent types are common",
     ),
@@ -49,6 +55,8 @@ PROTOCOLS = {
         draw="stratified",
         signed=True,
         boost_only=False,
+        cross_fitted=True,
+        matched=True,
         note="target in the rarest 15 % of types against the most frequent 15 %; signed means; "
         "curves ranked on one half of the documents, measured on the other",
     ),

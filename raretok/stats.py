@@ -5,6 +5,7 @@ resampled or split; labels are permuted inside a document.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -141,3 +142,59 @@ def monte_carlo_p(
 def benjamini_hochberg(p: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:
     """Adjusted p-values that control the false discovery rate (Benjamini and Hochberg, 1995)."""
     return false_discovery_control(p, method="bh")
+
+
+Side = Literal["greater", "less", "two-sided"]
+ALPHA = 0.05  # a test below this level counts as seen
+POWER = 0.8  # an absence counts only if the design would have seen the effect this often
+
+
+@dataclass(frozen=True)
+class NullTest:
+    """A statistic referred to draws of it where there is no effect."""
+
+    value: float
+    null: Float[np.ndarray, " draw"]
+    side: Side
+    p: float  # its floor is 1 / (draws + 1)
+    z: float  # (value - mean) / sd of the draws
+    smallest: float  # effect, in units of the statistic, that 80 % of runs would have seen
+
+    def power(self, effect: float) -> float:
+        """Chance of p < 0.05 if the effect, a shift of the statistic, were there.
+
+        Assumes that the statistic scatters around the effect as it does around none.
+        """
+        return power_of_shift(self.null, abs(effect), self.side)
+
+
+def null_test(value: float, null: Float[np.ndarray, " draw"], side: Side) -> NullTest:
+    """Refer a statistic to its null; draws that are not finite are left out.
+
+    Raises `ValueError` where no draw is finite or the value is not.
+    """
+    null = null[np.isfinite(null)]
+    if null.size == 0 or not np.isfinite(value):
+        raise ValueError("not testable: the statistic or its null has no finite value")
+    above = float(monte_carlo_p(value, null))
+    below = float(monte_carlo_p(-value, -null))
+    p = {"greater": above, "less": below, "two-sided": min(1.0, 2 * min(above, below))}[side]
+    sd = float(null.std())
+    z = (value - float(null.mean())) / sd if sd > 0 else 0.0
+    return NullTest(value, null, side, p, z, smallest_effect(null, side))
+
+
+def smallest_effect(null: Float[np.ndarray, " draw"], side: Side) -> float:
+    """Shift of the null that is seen, at the 5 % level, in 80 % of draws."""
+    tail = ALPHA / 2 if side == "two-sided" else ALPHA
+    up = np.quantile(null, 1 - tail) - np.quantile(null, 1 - POWER)
+    down = np.quantile(null, POWER) - np.quantile(null, tail)
+    return float({"greater": up, "less": down, "two-sided": max(up, down)}[side])
+
+
+def power_of_shift(null: Float[np.ndarray, " draw"], shift: float, side: Side) -> float:
+    """Share of draws that the test sees once they are shifted; the worse direction of two."""
+    tail = ALPHA / 2 if side == "two-sided" else ALPHA
+    up = float((null + shift > np.quantile(null, 1 - tail)).mean())
+    down = float((null - shift < np.quantile(null, tail)).mean())
+    return {"greater": up, "less": down, "two-sided": min(up, down)}[side]

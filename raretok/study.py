@@ -1,15 +1,14 @@
-"""A page's parameters, and what follows from them: model, corpus, positions, ablation effects."""
+"""What follows from a page's parameters: model, corpus, positions, ablation effects, groups."""
 
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
 from jaxtyping import Bool, Int
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from raretok import model_files, models
 from raretok.ablation.run import ablate
@@ -19,11 +18,12 @@ from raretok.corpus import (
     count_tokens,
     cut_contexts,
     load_corpus,
-    reader_of,
     token_ids,
 )
 from raretok.errors import UserError
+from raretok.groups import Fold, find_folds
 from raretok.ledger import Evidence
+from raretok.parameters import PageParameters, validated
 from raretok.protocol import PROTOCOLS, Protocol, protocol_named
 from raretok.rarity import (
     COMMON,
@@ -40,87 +40,6 @@ from raretok.sections.regimes import Regimes, Settings, evidence, find_regimes
 
 COUNTS_FILE = "unigram_counts.npy"
 RELEASED_CONTEXTS = 10  # the released code scores this many sequences
-
-
-class PageParameters(BaseModel):
-    """What a page can be rerun with: the one source of its cell, its flags and its table."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-    model: str = Field("docs-gpt2", description="shipped name, local directory or Hub id")
-    revision: str = Field("", description="revision of a Hub model, such as step1000")
-    corpus: str = Field("docs", description="docs, or a .txt, .jsonl or .parquet file")
-    unigram: str = Field(
-        "", description=".npy file of token counts; empty: the model's own, else the corpus's"
-    )
-    protocol: Literal["code", "text", "corrected"] = Field(
-        "corrected", description="the reading shown first; every page compares all three"
-    )
-    rare_percentile: float = Field(
-        15.0, gt=0, lt=50, description="percentage of types called rare (and common)"
-    )
-    n_ctx: int = Field(256, ge=32, description="tokens a context")
-    n_positions: int = Field(1600, ge=50, description="scored positions in each class")
-    n_bootstrap: int = Field(1000, ge=100, description="resamples of documents for an interval")
-    n_null: int = Field(1000, ge=100, description="label permutations, and draws for the power")
-    seed: int = Field(0, ge=0, description="seed of every random choice")
-    device: Literal["cpu", "cuda"] = Field("cpu", description="where the model runs")
-
-
-def validated(values: dict[str, Any]) -> PageParameters:
-    """Parameters from names and values (strings from a command line are converted).
-
-    Raises `UserError` naming the first parameter that is unknown or has a wrong value.
-    """
-    try:
-        return PageParameters(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            known = ", ".join(PageParameters.model_fields)
-            raise UserError(f"unknown parameter {name!r}: a page takes {known}") from None
-        raise UserError(
-            f"parameter {name}: {first['msg'].lower()}, got {first['input']!r}"
-        ) from None
-
-
-def resolved(values: dict[str, Any]) -> dict[str, Any]:
-    """Local paths made absolute: pages run in another folder."""
-    done = dict(values)
-    for name in ("model", "corpus", "unigram"):
-        bare = str(values.get(name, "")).removesuffix(model_files.TWIN)
-        if bare in ("", "docs") or (model_files.SHIPPED / bare / "config.json").is_file():
-            continue
-        if Path(bare).exists():
-            suffix = str(values[name])[len(bare) :]
-            done[name] = f"{Path(bare).resolve()}{suffix}"
-    return done
-
-
-def check_sources(parameters: PageParameters) -> None:
-    """Raise `UserError` for a model or corpus that cannot be there, before a page starts."""
-    model_files.resolve_model(parameters.model)
-    if parameters.corpus != "docs":
-        reader_of(Path(parameters.corpus))
-
-
-def parameter_cell() -> str:
-    """Source of a page's parameters cell."""
-    lines = [
-        f"{name} = {field.default!r}".replace("'", '"') + f"  # {field.description}"
-        for name, field in PageParameters.model_fields.items()
-    ]
-    return "\n".join(lines)
-
-
-def parameter_table() -> str:
-    """The parameters as a Markdown table."""
-    rows = [
-        f"| `{name}` | `{field.default!r}` | {field.description} |"
-        for name, field in PageParameters.model_fields.items()
-    ]
-    return "\n".join(["| parameter | default | meaning |", "|---|---|---|", *rows])
 
 
 class Study:
@@ -231,6 +150,27 @@ class Study:
         run = self.run(reading.draw, trained)
         stratum = self.classes(protocol).stratum(run[reading.by].values)
         return run.assign_coords(stratum=("position", stratum))
+
+    @property
+    def group_size(self) -> int:
+        """Neurons in the plateau group: the percentage asked for (published: about 1 %)."""
+        return round(self.parameters.group_percent / 100 * self.model.architecture.d_mlp)
+
+    @cache  # noqa: B019
+    def folds(
+        self, protocol: str, trained: bool = True, part: str = "boost", size: int | None = None
+    ) -> list[Fold]:
+        """The plateau group under a protocol and its control groups; `size` in place of the 1 %."""
+        model = self.model if trained else self.twin
+        return find_folds(
+            self.effects(protocol, trained),
+            PROTOCOLS[protocol],
+            model.W_out.norm(dim=1).cpu().numpy(),
+            size=self.group_size if size is None else size,
+            n_controls=self.parameters.n_controls,
+            rng=self.rng(f"folds {protocol} {trained} {part} {size}"),
+            part=part,
+        )
 
     @cache  # noqa: B019
     def regimes(self, protocol: str, trained: bool = True) -> Regimes:

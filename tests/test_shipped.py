@@ -12,7 +12,8 @@ from raretok.ablation.head import final_head
 from raretok.ablation.modules import delta_loss_modules, real_modules
 from raretok.model_files import SHIPPED
 from raretok.models import capture
-from raretok.study import PageParameters, Study
+from raretok.parameters import PageParameters
+from raretok.study import Study
 
 MODEL = SHIPPED / "docs-gpt2"
 

@@ -7,15 +7,14 @@ import numpy as np
 import pytest
 
 from raretok.errors import UserError
-from raretok.study import (
+from raretok.parameters import (
     PageParameters,
-    Study,
     parameter_cell,
     parameter_table,
-    read_counts,
     resolved,
     validated,
 )
+from raretok.study import Study, read_counts
 
 ROOT = Path(__file__).parents[1]
 

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
 
-from raretok.ledger import ALPHA, Evidence
+from raretok.ledger import Evidence
 from raretok.protocol import Protocol
 from raretok.rarity import COMMON, RARE
 from raretok.sections.contrast import Classes, Contrast, contrast
@@ -31,6 +31,7 @@ from raretok.sections.plateau import (
 )
 from raretok.sections.spacings import draw_curves, normalised_spacings
 from raretok.stats import (
+    ALPHA,
     Interval,
     bootstrap_means,
     document_sums,
