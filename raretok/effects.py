@@ -7,8 +7,8 @@ from pathlib import Path
 import xarray as xr
 
 from raretok.ablation.stream import MAX_MEMORY, ablate_to_disk
-from raretok.rarity import all_positions, draw_total
 from raretok.parameters import check_sources, validated
+from raretok.rarity import all_positions, draw_total
 from raretok.study import Study
 
 

@@ -132,7 +132,7 @@ def influential(
 def influences(
     effects: xr.Dataset, protocol: Protocol, chosen: Bool[np.ndarray, " position"], stratum: int
 ) -> tuple[Float[np.ndarray, " neuron"], Float[np.ndarray, " neuron"]]:
-    """Mean delta_loss of each neuron on a class of targets, and what neurons are ranked by; nats."""
+    """Mean delta_loss of each neuron on a class of targets, and what it is ranked by; nats."""
     rows = chosen & (effects.stratum.values == stratum)
     delta = effects.delta_loss.values[rows].astype(np.float64)
     weight = effects.weight.values[rows]
