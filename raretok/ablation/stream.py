@@ -1,6 +1,7 @@
 """`ablate` with its result on disk: bounded memory, and a killed run goes on where it stopped."""
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -32,7 +33,7 @@ from raretok.errors import UserError
 from raretok.models import LanguageModel
 from raretok.rarity import Positions
 
-RUNS = Path(__file__).parents[2] / "runs"
+RUNS = Path(os.environ.get("RARETOK_RUNS", Path(__file__).parents[2] / "runs"))
 MAX_MEMORY = 2.0  # GB above the model
 
 
