@@ -11,9 +11,9 @@
 # # The ledger
 #
 # Every page of this book ends by recording what it found on its claims. This page only reads those
-# records: {glue:text}`n_claims` claims of the paper {cite}`distributed2025` under three readings,
-# from {glue:text}`n_pages` pages run on the model {glue:text}`model`, with one correction for all
-# {glue:text}`n_tests` tests together. {glue:text}`not_run` {glue:text}`unequal`
+# records: {glue:text}`n_claims` of the paper {cite}`distributed2025` under three readings, from
+# {glue:text}`n_pages` run on the model {glue:text}`model`, with one correction for all
+# {glue:text}`n_tests` together. {glue:text}`missing` {glue:text}`unequal`
 #
 # Each line asks the same of a claim: what would there be without the effect (the *null*), how often
 # would the design have seen an effect worth the name (the *power*), and does a network that learned
@@ -56,7 +56,7 @@ for name, text in page.told(entries, pages_folder()).items():
 # {numref}`fig-matrix` is the whole of it: read a row to see whether a claim holds under every reading of
 # the paper, a column to see what one reading makes of the claims.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Claims of the paper (rows) under three readings (columns): what the released code does, what the text says, a corrected design. Dark blue: the claim holds; light blue: in part; orange: it does not, or a network without training shows the same; grey: this design cannot tell.", "name": "fig-matrix"}, "image": {"alt": "Matrix of verdicts, one row a claim and one column a protocol, each cell with its verdict in words"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Claims of the paper (rows) under three readings (columns): what the released code does, what the text says, a corrected design. Dark blue: the claim holds; light blue: in part; orange: it does not; pale orange: a network without training shows the same; grey: this design cannot tell.", "name": "fig-matrix"}, "image": {"alt": "Matrix of verdicts, one row a claim and one column a protocol, each cell with its verdict in words", "classes": "wide"}}
 fig, axes = figures.panels(1, width=6.4, height=4.8)
 verdict_matrix(axes[0], **page.matrix(entries))
 
@@ -73,7 +73,7 @@ glue("matrix", fig, display=False)
 # `raretok/ledger.py` that gave it.
 
 # %% tags=["hide-input"]
-rule_table()
+page.shown(rule_table())
 
 # %% [markdown]
 # *Weaker* says that there is an effect, but not the published one: its size differs, upwards or
@@ -84,7 +84,7 @@ rule_table()
 # names.
 
 # %% tags=["hide-input"]
-page.claims_table()
+page.shown(page.claims_table())
 
 # %% [markdown]
 # ## Claim by claim
@@ -107,9 +107,9 @@ page.shown(page.untestable_table(entries))
 # %% [markdown]
 # ## What the correction changes
 #
-# Of {glue:text}`n_tests` tests one in twenty would fall below 0.05 if there were nothing to see
-# anywhere. {glue:text}`n_before` do before the correction {cite}`benjamini1995`, {glue:text}`n_after`
-# after it; the verdict changes in {glue:text}`n_changed` of them. A test that is below the level only
+# Of {glue:text}`n_tests` one in twenty would fall below 0.05 if there were nothing to see anywhere.
+# {glue:text}`n_before` do before the correction {cite}`benjamini1995`, {glue:text}`n_after` after it; it
+# changes {glue:text}`n_changed` of the pages. A test that is below the level only
 # before it counts neither as seen nor as absent: a correction that guards against false effects must
 # not prove that there are none.
 
@@ -120,11 +120,11 @@ page.shown(page.correction_table(entries))
 # ## What the reading changes
 #
 # The three protocols differ in which positions count as rare, in how influence is measured and in what the
-# group is compared with ({ref}`method`). On {glue:text}`n_split` of {glue:text}`n_claims` claims the
+# group is compared with ({ref}`method`). On {glue:text}`n_split` of {glue:text}`n_claims` the
 # verdict hangs on the reading.
 
 # %% tags=["hide-input"]
-page.protocol_table(entries)
+page.shown(page.protocol_table(entries))
 
 # %% [markdown]
 # Where they part, this is the case that decided under each:
@@ -135,7 +135,7 @@ page.shown(page.split_table(entries))
 # %% [markdown]
 # ## Limits
 #
-# {glue:text}`n_powered` of {glue:text}`n_tests` tests have a power of at least 80 %; for the others a
+# {glue:text}`n_powered` of {glue:text}`n_tests` have a power of at least 80 %; for the others a
 # verdict can only be that an effect is seen. The three readings share a model, a text and many
 # positions, so they are no independent repetitions of each other. The correction is proven for tests
 # that are independent or depend on each other positively {cite}`benjamini2001`; so do the readings of

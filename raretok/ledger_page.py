@@ -11,7 +11,7 @@ from raretok.claims import paper_claims
 from raretok.ledger import number_text, p_text, power_text
 from raretok.ledger_figures import CELLS
 from raretok.protocol import PROTOCOLS
-from raretok.records import NOT_RUN, Entry, unequal_settings
+from raretok.records import NOT_RUN, Entry, title, unequal_settings
 from raretok.stats import ALPHA, POWER
 
 
@@ -27,19 +27,14 @@ def link(page: str, label: str = "", text: str = "") -> str:
     return f'<a href="{html.escape(target)}">{html.escape(text or title(page))}</a>'
 
 
-def title(page: str) -> str:
-    """A page's name as readers know it: "regimes" for "01_regimes"."""
-    return page.split("_", 1)[-1]
-
-
 def claims_table() -> pd.DataFrame:
     """What the paper claims, and the effect that a test of it must be able to see."""
     rows = [
         {
             "claim": claim.id,
-            "the paper says": claim.statement,
-            "published": claim.published,
-            "effect that matters": claim.matters,
+            "the paper says": html.escape(claim.statement),
+            "published": html.escape(claim.published),
+            "effect that matters": html.escape(claim.matters),
         }
         for claim in paper_claims().values()
     ]
@@ -149,7 +144,7 @@ def protocol_table(entries: list[Entry]) -> pd.DataFrame:
         rows.append(
             {
                 "protocol": name,
-                "how it reads the paper": protocol.note,
+                "how it reads the paper": html.escape(protocol.note),
                 **{verdict: counts[verdict] for verdict in CELLS if verdict != NOT_RUN},
                 "other verdict than corrected": ", ".join(other) or "none",
             }
@@ -178,24 +173,26 @@ def told(entries: list[Entry], folder: Path) -> dict[str, str]:
     tested = [entry for entry in run if entry.found.p is not None]
     powered = [e for e in tested if e.found.power is not None and e.found.power >= POWER]
     missing = ", ".join(dict.fromkeys(title(e.page) for e in entries if not e.found))
-    split = split_table(entries).index
     return {
-        "n_claims": str(len({entry.claim.id for entry in run})),
-        "n_tests": str(len(tested)),
+        "n_claims": counted(len({entry.claim.id for entry in run}), "claim"),
+        "n_tests": counted(len(tested), "test"),
         "n_powered": str(len(powered)),
         "n_before": str(sum(e.found.p < ALPHA for e in tested)),
         "n_after": str(sum(e.p_adjusted < ALPHA for e in tested)),
-        "n_changed": str(sum(entry.changed for entry in run)),
-        "n_split": str(len(split)),
-        "n_pages": str(len({entry.page for entry in run})),
-        "not_run": f"Not run here: {', '.join(missing)}."
-        if missing
-        else "Every page has been run.",
+        "n_changed": counted(sum(entry.changed for entry in run), "verdict"),
+        "n_split": str(len(split_table(entries))),
+        "n_pages": counted(len({entry.page for entry in run}), "page"),
+        "model": ", ".join(sorted({entry.model for entry in run})) or "none",
+        "missing": f"Claims are missing from: {missing}." if missing else "None is missing.",
         "unequal": f"The pages differ in their settings of {unequal}."
         if unequal
-        else "All were run with the same settings.",
-        "model": ", ".join(sorted({entry.model for entry in run})) or "none",
+        else "All pages were run with the same settings.",
     }
+
+
+def counted(n: int, noun: str) -> str:
+    """A number with its noun."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def standing(entries: list[Entry]) -> str:

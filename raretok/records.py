@@ -21,6 +21,7 @@ from raretok.stats import benjamini_hochberg
 FOLDER = "RARETOK_PAGES"  # environment variable: where the run in progress writes its pages
 RECORD = "application/papermill.record/text/plain"
 NOT_RUN = "not run"
+READERS = ("ledger", "reviews")  # pages that read what the others recorded
 
 
 def pages_folder() -> Path:
@@ -32,6 +33,16 @@ def executed_pages(folder: Path) -> list[Path]:
     """The executed pages in a folder, in reading order."""
     found = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
     return [page for page in found if not page.stem.endswith(".failed")]
+
+
+def title(page: str) -> str:
+    """A page's name as readers know it: "regimes" for "01_regimes"."""
+    return page.split("_", 1)[-1]
+
+
+def recorded(folder: Path) -> list["PageRecord"]:
+    """What the executed pages in a folder recorded, but for those that only read it."""
+    return [read_page(page) for page in executed_pages(folder) if title(page.stem) not in READERS]
 
 
 @dataclass(frozen=True)
@@ -48,7 +59,10 @@ class PageRecord:
 
         Raises `UserError` for a record that cannot be read and for a claim the paper does not make.
         """
-        return [evidence_of(record, self.page.name) for record in self.glued.get("claims", [])]
+        records = self.glued.get("claims", [])
+        if not all(isinstance(record, dict) for record in records):
+            raise UserError(f"{self.page.name} keeps something else than records as `claims`")
+        return [evidence_of(record, self.page.name) for record in records]
 
 
 def read_page(page: Path) -> PageRecord:
@@ -174,7 +188,7 @@ def book_ledger(book: Path) -> list[Entry]:
     Raises `UserError` where two records speak of one claim under one protocol.
     """
     found: dict[tuple[str, str], tuple[PageRecord, Evidence]] = {}
-    for page in map(read_page, executed_pages(book)):
+    for page in recorded(book):
         for one in page.claims:
             other, first = found.setdefault((one.claim, one.protocol), (page, one))
             if first is not one:
@@ -210,6 +224,6 @@ def ledger_json(entries: list[Entry]) -> str:
 
 def unequal_settings(book: Path) -> list[str]:
     """Parameters in which the pages that record claims were not run alike."""
-    pages = [page for page in map(read_page, executed_pages(book)) if page.claims]
+    pages = [page for page in recorded(book) if page.claims]
     names = dict.fromkeys(name for page in pages for name in page.parameters)
     return [n for n in names if len({repr(page.parameters.get(n)) for page in pages}) > 1]
