@@ -19,7 +19,7 @@ class Cell:
 CELLS = {
     "reproduced": Cell("#08519c", "white", "✓ reproduced"),
     "weaker": Cell("#9ecae1", "black", "~ weaker"),
-    "not reproduced": Cell("#d95f02", "black", "✗ not reproduced"),
+    "not reproduced": Cell("#f28e2b", "black", "✗ not reproduced"),
     "artefact of the method": Cell("#fdd0a2", "black", "! artefact"),
     "not testable here": Cell("#ebebeb", "black", "? not testable"),
     "not run": Cell("#ffffff", "0.45", "not run"),

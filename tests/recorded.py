@@ -53,7 +53,9 @@ def write_book(folder: Path, changed: dict[tuple[str, str], dict] | None = None,
     changed = changed or {}
     for page in dict.fromkeys(claim.page for claim in paper_claims().values()):
         found = [
-            evidence(claim.id, protocol, **changed.get((claim.id, protocol), {}))
+            evidence(
+                claim.id, protocol, **{"smallest": 0.05, **changed.get((claim.id, protocol), {})}
+            )
             for claim in paper_claims().values()
             for protocol in PROTOCOLS
             if claim.page == page
