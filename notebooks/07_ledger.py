@@ -73,18 +73,18 @@ glue("matrix", fig, display=False)
 # `raretok/ledger.py` that gave it.
 
 # %% tags=["hide-input"]
-page.shown(rule_table())
+page.shown(rule_table(), "sentences")
 
 # %% [markdown]
 # *Weaker* says that there is an effect, but not the published one: its size differs, upwards or
 # downwards, or its interval over documents reaches no effect although its null is excluded. A claim
 # that something is absent is refuted by any effect that is seen, however small; its interval says
 # how small. The test in the untrained network is a guard and is not adjusted, since that would make
-# it more lenient. Power is the chance of p < 0.05 for the effect that matters, which the next table
-# names.
+# it more lenient. Power is the chance of p < 0.05, before any correction, for the effect that matters,
+# which the next table names.
 
 # %% tags=["hide-input"]
-page.shown(page.claims_table())
+page.shown(page.claims_table(), "sentences")
 
 # %% [markdown]
 # ## Claim by claim
@@ -99,10 +99,10 @@ page.shown(page.claims_table())
 page.shown(page.ledger_table(entries))
 
 # %% [markdown]
-# Not testable here, and why:
+# What is not testable here, and why:
 
 # %% tags=["hide-input"]
-page.shown(page.untestable_table(entries))
+page.shown(page.untestable_table(entries), "sentences")
 
 # %% [markdown]
 # ## What the correction changes
@@ -130,7 +130,7 @@ page.shown(page.protocol_table(entries))
 # Where they part, this is the case that decided under each:
 
 # %% tags=["hide-input"]
-page.shown(page.split_table(entries))
+page.shown(page.split_table(entries), "sentences")
 
 # %% [markdown]
 # ## Limits

@@ -50,7 +50,7 @@ for name, text in reviews.counts(found).items():
 
 # %% tags=["hide-input"]
 # NBVAL_CHECK_OUTPUT
-shown(reviews.answers_table(found))
+shown(reviews.answers_table(found), "sentences")
 
 # %% [markdown]
 # Numbers are those of the protocol `corrected` unless a sentence says otherwise, with 95 % intervals in

@@ -15,10 +15,13 @@ from raretok.records import NOT_RUN, Entry, title, unequal_settings
 from raretok.stats import ALPHA, POWER
 
 
-def shown(table: pd.DataFrame) -> HTML:
-    """A table whose cells may hold links; nothing in it is cut short."""
+def shown(table: pd.DataFrame, classes: str = "") -> HTML:
+    """A table whose cells may hold links; nothing in it is cut short.
+
+    Of the class `sentences` (book/_assets/custom.css) its cells stay readable on a phone.
+    """
     with pd.option_context("display.max_colwidth", None):
-        return HTML(table.to_html(escape=False))
+        return HTML(table.to_html(escape=False, classes=classes))
 
 
 def link(page: str, label: str = "", text: str = "") -> str:
