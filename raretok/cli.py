@@ -65,9 +65,7 @@ def run(
     folder = out or ROOT / "runs" / f"pages-{key_of(values)}"
     if folder.resolve() == ROOT / "book":
         raise UserError("--out book would replace the pages of the book: choose another folder")
-    for source in sources:
-        done = pages.run_page(source, folder / f"{source.stem}.ipynb", values)
-        print(done)
+    pages.run_pages(sources, folder, values)
 
 
 def split_assignment(text: str) -> tuple[str, str]:
@@ -88,8 +86,7 @@ def book() -> None:
     """Run every page on the shipped model and build the site."""
     from raretok import pages
 
-    for source in pages.pages(ROOT):
-        pages.run_page(source, ROOT / "book" / f"{source.stem}.ipynb", {})
+    pages.run_pages(pages.pages(ROOT), ROOT / "book", {}, done=lambda page: None)
     print(f"The front page is {pages.build_site(ROOT).relative_to(ROOT)}")
 
 
