@@ -64,7 +64,7 @@ class GroupSpectrum:
     tail: int  # eigenvalues the tail index is estimated from
     spectrum: Float[np.ndarray, "fold rank"]
     controls: Float[np.ndarray, "draw rank"]
-    noise: Float[np.ndarray, "draw rank"]
+    noise: Float[np.ndarray, "sample rank"]
     measured: dict[str, Measured]  # by statistic; that of INDEX is the natural logarithm
     interval: tuple[float, float]  # 95 % of the tail index, over neurons
 
@@ -134,7 +134,7 @@ def measure(
     side: Side,
     group: Float[np.ndarray, "fold rank"],
     controls: Float[np.ndarray, "draw rank"],
-    noise: Float[np.ndarray, "draw rank"],
+    noise: Float[np.ndarray, "sample rank"],
 ) -> Measured:
     """Mean over folds of a statistic, against its controls and against Gaussian rows."""
     value = float(statistic(group).mean())
@@ -142,7 +142,7 @@ def measure(
 
 
 def spectra_test(
-    rows: Rows, folds: list[Fold], noise: Float[np.ndarray, "draw rank"], tail: int
+    rows: Rows, folds: list[Fold], noise: Float[np.ndarray, "sample rank"], tail: int
 ) -> NullTest:
     """Is the tail index (its logarithm) below the controls' and below that of Gaussian rows?
 
@@ -188,7 +188,7 @@ def group_spectrum(
     part: str,
     rows: Rows,
     folds: list[Fold],
-    noise: Float[np.ndarray, "draw rank"],
+    noise: Float[np.ndarray, "sample rank"],
     tail: int,
 ) -> GroupSpectrum:
     """Every statistic of one group in one matrix."""
