@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.stats import spearmanr
 
 from raretok.errors import UserError
@@ -25,6 +25,7 @@ from raretok.ledger import Evidence
 from raretok.protocol import Protocol
 from raretok.rarity import COMMON
 from raretok.sections.rankings import (
+    Pair,
     Rows,
     class_pairs,
     document_rows,
@@ -136,7 +137,7 @@ def find_overlap(
     )
 
 
-def chance_test(pairs: list, k: int, n_draws: int, *, rng: np.random.Generator) -> NullTest:
+def chance_test(pairs: list[Pair], k: int, n_draws: int, *, rng: np.random.Generator) -> NullTest:
     """Do the rankings share more of their first k than rankings of unrelated neurons would?"""
     value = float(mean_curve(pairs)[0, k - 1])
     return null_test(value, renamed(pairs, k, n_draws, rng=rng), "greater")
@@ -171,7 +172,7 @@ def carried_test(effects: xr.Dataset, folds: list[Fold]) -> NullTest:
 
 def top_neurons(
     rows: Rows,
-    neurons: np.ndarray,
+    neurons: Int[np.ndarray, " top"],
     common: Float[np.ndarray, " neuron"],
     n_boot: int,
     *,

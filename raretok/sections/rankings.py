@@ -105,7 +105,7 @@ def within_curves(
     rows: Rows, weights: Weights, halves: list[Bool[np.ndarray, " row"]], protocol: Protocol
 ) -> Float[np.ndarray, "draw neuron"]:
     """What the rankings of one class on two halves of the documents share; mean over splits."""
-    pairs = [[ranked_by(rows, weights, part, protocol) for part in (h, ~h)] for h in halves]
+    pairs = [tuple(ranked_by(rows, weights, part, protocol) for part in (h, ~h)) for h in halves]
     return mean_curve(pairs)
 
 
