@@ -196,14 +196,17 @@ print(digest(fig))
 # documents, as above), the two classes would share {glue:text}`o_labels` %. They do share
 # {glue:text}`o_share` % ({glue:text}`o_low` to {glue:text}`o_high`): {glue:text}`o_more` chance (p
 # {glue:text}`o_chance_p`) and {glue:text}`o_fewer` exchanged labels (p {glue:text}`o_labels_p`).
+# On all documents together the two lists of {glue:text}`o_k` have {glue:text}`o_both` in common.
 #
 # A ranking can share with another only what it keeps itself. Between two halves of the documents rare
 # targets keep {glue:text}`o_within_rare` % of their first {glue:text}`o_k` neurons, common ones
-# {glue:text}`o_within_common` %, so no more than about {glue:text}`o_ceiling` % could be shared (dashed in
-# {numref}`fig-overlap`). Protocols that rank by $|\Delta\ell|$ count a neuron that
+# {glue:text}`o_within_common` %. The dashed line in {numref}`fig-overlap` is the geometric mean of the two,
+# here {glue:text}`o_ceiling` %: across halves no two classes can be expected to share more. (`code` and `text`
+# rank both classes on the same documents, whose peculiarities are then shared as well; there the line is a
+# guide, not a bound.) Protocols that rank by $|\Delta\ell|$ count a neuron that
 # merely varies as influential on either class; compare the panels.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Share of the first k neurons that rare and common targets have in common (red), with exchanged labels (grey, 95 %), the most that the two rankings could share given how far each repeats itself (dashed), and chance (dotted). Protocol corrected compares rare targets of one half of the documents with common targets of the other.", "name": "fig-overlap"}, "image": {"alt": "Share of the first k neurons against k in three panels, one a protocol, with permutation band, ceiling and chance", "classes": "wide"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Share of the first k neurons that rare and common targets have in common (red), with exchanged labels (grey, 95 %), what each class shares with itself between two halves of the documents (dashed, geometric mean), and chance (dotted). Protocol corrected compares rare targets of one half of the documents with common targets of the other.", "name": "fig-overlap"}, "image": {"alt": "Share of the first k neurons against k in three panels, one a protocol, with permutation band, ceiling and chance", "classes": "wide"}}
 fig, axes = figures.panels(3, width=3.2, height=3.4, share=True)
 for ax, (name, one) in zip(axes, shared.items(), strict=True):
     overlap_figures.shared_tops(ax, **overlap_page.tops_figure(one))
@@ -268,8 +271,9 @@ verdict_table(evidence)
 # 95 % intervals over documents; *p* tests the head against one smooth curve. For R1 all parts must
 # show: a head set apart, three pieces better than any smooth curve, and a last piece steeper than the
 # middle one. For O1 *ours* is the share of the top neurons that both classes have, and *p* tests it
-# against chance: the claim is that they share none beyond it. The power counts how far the rankings
-# can be repeated.
+# against chance: the claim is that they share none beyond it, so one shared neuron can be enough to
+# contradict it, and *ours* says how much is shared. The power counts how far the rankings can be
+# repeated.
 #
 # ## Limits
 #

@@ -21,8 +21,8 @@ def rank_scatter(
     ax.plot(
         rare[both], common[both], "s", ms=6, color=COLOURS["rare"], label="top for both", **look
     )
-    for line in (ax.axvline, ax.axhline):
-        line(k + 0.5, color="black", ls=":", lw=1, label=f"first {k}")
+    ax.axvline(k + 0.5, color="black", ls=":", lw=1, label=f"first {k}")
+    ax.axhline(k + 0.5, color="black", ls=":", lw=1)
     ax.set(
         xscale="log", yscale="log", xlabel="rank on rare targets", ylabel="rank on common targets"
     )
@@ -40,7 +40,7 @@ def shared_tops(
     """Share (%) of the first k neurons that both rankings have, by k."""
     k = np.arange(1.0, share.size + 1)
     ax.fill_between(k, *permuted, color=COLOURS["null"], lw=0, label="labels exchanged")
-    ax.plot(k, ceiling, "--", color=COLOURS["common"], lw=1.3, label="most they could share")
+    ax.plot(k, ceiling, "--", color=COLOURS["common"], lw=1.3, label="each class with itself")
     ax.plot(k, chance, ":", color="black", lw=1.3, label="chance")
     ax.plot(k, share, color=COLOURS["rare"], lw=1.8, label="rare and common")
     ax.plot(used, share[used - 1], "s", ms=8, mfc="none", mec="black", label=f"first {used}")

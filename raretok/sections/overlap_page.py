@@ -74,6 +74,7 @@ def told(found: Overlap) -> dict[str, str]:
     fewer = found.labels.p < ALPHA
     return {
         "o_k": str(found.k),
+        "o_both": str(int(scatter_figure(found)["both"].sum())),
         "o_n": str(found.curve.size),
         "o_share": f"{100 * found.value:.0f}",
         "o_low": f"{100 * found.interval.low:.0f}",
