@@ -37,7 +37,10 @@ from raretok.rarity import (
     type_classes,
     unigram,
 )
+from raretok.sections.overlap import Overlap, find_overlap
+from raretok.sections.overlap import evidence as overlap_evidence
 from raretok.sections.regimes import Regimes, Settings, evidence, find_regimes
+from raretok.sections.spectra import Spectra, find_spectra, weight_rows
 
 COUNTS_FILE = "unigram_counts.npy"
 RELEASED_CONTEXTS = 10  # the released code scores this many sequences
@@ -201,6 +204,28 @@ class Study:
                 f"(its last MLP has {effects.sizes['neuron']} neurons)"
             ) from None
 
+    @cache  # noqa: B019
+    def overlap(self, protocol: str, trained: bool = True) -> Overlap:
+        """How far rare and common targets share their top neurons, under a protocol."""
+        return find_overlap(
+            self.effects(protocol, trained),
+            self.folds(protocol, trained),
+            PROTOCOLS[protocol],
+            n_boot=self.parameters.n_bootstrap,
+            n_perm=self.parameters.n_null,
+            rng=self.rng(f"overlap {protocol} {trained}"),
+        )
+
+    @cache  # noqa: B019
+    def spectra(self, protocol: str, trained: bool = True) -> Spectra:
+        """Weight spectra of the plateau group, boost and suppress part, under a protocol."""
+        model = self.model if trained else self.twin
+        rows = weight_rows(*(W.double().cpu().numpy() for W in (model.W_in, model.W_out)))
+        parts = {part: self.folds(protocol, trained, part) for part in ("boost", "suppress")}
+        rng = self.rng(f"spectra {protocol} {trained}")
+        family = model.architecture.family
+        return find_spectra(rows, parts, PROTOCOLS[protocol], family, rng=rng)
+
     def run_table(self) -> pd.DataFrame:
         """What was scored for each protocol, and the largest error the audit found."""
         rows = []
@@ -228,7 +253,10 @@ class Study:
         return [
             one
             for name in found
-            for one in evidence(found[name], untrained[name], n_draws=n, rng=rng)
+            for one in (
+                *evidence(found[name], untrained[name], n_draws=n, rng=rng),
+                overlap_evidence(self.overlap(name), self.overlap(name, trained=False)),
+            )
         ]
 
 
