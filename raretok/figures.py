@@ -102,6 +102,35 @@ def legend_below(figure: Figure, ax: Axes, columns: int) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
 
 
+def overlaid_curves(
+    ax: Axes,
+    curves: dict[str, tuple[Float[np.ndarray, " rank"], Float[np.ndarray, " rank"]]],
+) -> None:
+    """Several rank curves in one axes, told apart by colour and dashes."""
+    styles = ["-", "--", "-.", ":"]
+    for (label, (rank, value)), style, colour in zip(
+        curves.items(), styles, _PALETTE, strict=False
+    ):
+        ax.loglog(rank, value, style, color=colour, lw=1.6, label=label)
+    ax.set(xlabel="neuron, by rank of influence", ylabel="influence (nats per token)")
+
+
+def joint_scatter(
+    ax: Axes,
+    summed: Float[np.ndarray, " draw"],
+    joint: Float[np.ndarray, " draw"],
+    observed: dict[str, tuple[float, float]],
+) -> None:
+    """Groups ablated at once against the sum of their neurons, with the line where they agree."""
+    ax.plot(summed, joint, "o", ms=4, mew=0, color="0.6", alpha=0.7, label="control groups")
+    for (label, point), marker in zip(observed.items(), "Ds^", strict=False):
+        kind = next((k for k in ("rare", "common") if k in label), "fit")
+        ax.plot(*point, marker, ms=8, color=COLOURS[kind], label=label)
+    ends = np.array([min(0.0, summed.min()), max(summed.max(), *(x for x, _ in observed.values()))])
+    ax.plot(ends, ends, ":", color="black", lw=1, label="effects add up")
+    ax.set(xlabel="sum of single effects (nats per token)", ylabel="joint effect (nats per token)")
+
+
 def fitted_regimes(
     ax: Axes,
     rank: Float[np.ndarray, " rank"],

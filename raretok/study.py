@@ -11,7 +11,10 @@ import xarray as xr
 from jaxtyping import Bool, Int
 
 from raretok import model_files, models
+from raretok.ablation.groups import delta_loss_group
+from raretok.ablation.head import final_head
 from raretok.ablation.plan import Options
+from raretok.ablation.run import gather
 from raretok.ablation.stream import ablate_to_disk
 from raretok.corpus import (
     Contexts,
@@ -37,14 +40,24 @@ from raretok.rarity import (
     type_classes,
     unigram,
 )
+from raretok.sections.interventions import Intervened, intervene
 from raretok.sections.overlap import Overlap, find_overlap
 from raretok.sections.overlap import evidence as overlap_evidence
 from raretok.sections.regimes import Regimes, Settings, evidence, find_regimes
 from raretok.sections.spectra import Spectra, find_spectra, weight_rows
+from raretok.sections.together import Joint, Together, together
+from raretok.stats import resample_documents
 
 COUNTS_FILE = "unigram_counts.npy"
 RELEASED_CONTEXTS = 10  # the released code scores this many sequences
 PAGE_MEMORY = 8.0  # GB above the model, for the ablation of a page
+JOINT_CONTROLS = 100  # control groups that are ablated as a whole: each costs a product
+INTERVENTIONS: dict[str, dict[str, str]] = {
+    "mean": {},
+    "zero": {"mode": "zero"},
+    "resample": {"mode": "resample"},
+    "direct": {"effect": "direct"},  # mean ablation, the scale of the final norm held
+}
 
 
 class Study:
@@ -135,7 +148,7 @@ class Study:
         return draw_stratified(everything, n_per_class=n, n_middle=n // 4, rng=rng)
 
     @cache  # noqa: B019
-    def run(self, draw: str, trained: bool = True, mode: str = "mean") -> xr.Dataset:
+    def run(self, draw: str, trained: bool = True, intervention: str = "mean") -> xr.Dataset:
         """Loss change of ablating each final-MLP neuron at each position of a draw.
 
         Kept on disk, so that pages share it; attribute `run` names it. Raises `UserError` where its
@@ -146,7 +159,7 @@ class Study:
             model,
             self.contexts,
             self.positions(draw),
-            options=Options(mode=mode, include_first=draw == "whole contexts"),
+            options=Options(include_first=draw == "whole contexts", **INTERVENTIONS[intervention]),
             source={"corpus_sha256": self.corpus.sha256},
             max_memory=PAGE_MEMORY,
             wait=True,
@@ -156,14 +169,16 @@ class Study:
             raise UserError(f"the ablation of {model.name} failed its audit: {folder} says how far")
         return data.load().assign_attrs(run=folder.name)
 
-    def effects(self, protocol: str, trained: bool = True, mode: str = "mean") -> xr.Dataset:
+    def effects(
+        self, protocol: str, trained: bool = True, intervention: str = "mean"
+    ) -> xr.Dataset:
         """The run a protocol needs, its positions classed as that protocol does.
 
         `text` and `corrected` read one run: weights say what each position stands for, so classes
         may be cut across the strata it was drawn from.
         """
         reading = PROTOCOLS[protocol]
-        run = self.run(reading.draw, trained, mode)
+        run = self.run(reading.draw, trained, intervention)
         stratum = self.classes(protocol).stratum(run[reading.by].values)
         return run.assign_coords(stratum=("position", stratum))
 
@@ -203,6 +218,46 @@ class Study:
                 f"{effects.model}, protocol {protocol}: {error} "
                 f"(its last MLP has {effects.sizes['neuron']} neurons)"
             ) from None
+
+    def interventions(self, protocol: str) -> dict[str, dict[str, Intervened]]:
+        """Influence on rare and common targets under every intervention."""
+        return {
+            name: intervene(self.effects(protocol, intervention=name)) for name in INTERVENTIONS
+        }
+
+    @cache  # noqa: B019
+    def together(self, protocol: str, part: str = "boost", kind: int = RARE) -> Together:
+        """The plateau group ablated at once, beside control groups, on a class of targets."""
+        effects, reading = self.effects(protocol), PROTOCOLS[protocol]
+        n_documents = int(effects.document.max()) + 1
+        rng = self.rng(f"together {protocol} {part}")
+        return together(
+            self.folds(protocol, part=part),
+            effects.delta_loss.values,
+            effects.weight.values,
+            effects.document.values,
+            effects.stratum.values == kind,
+            self.joint_effects(reading.draw),
+            n_controls=min(JOINT_CONTROLS, self.parameters.n_controls),
+            counts=resample_documents(n_documents, self.parameters.n_bootstrap, rng=rng),
+        )
+
+    @cache  # noqa: B019
+    def joint_effects(self, draw: str) -> Joint:
+        """What ablates groups of neurons as a whole at the positions of a draw."""
+        first, head = draw == "whole contexts", final_head(self.model)
+        seen = gather(
+            self.model, self.contexts, self.positions(draw), include_first=first, progress=False
+        )
+        target = torch.from_numpy(self.positions(draw).target).to(self.model.device)
+
+        def joint(chosen, groups):
+            rows = torch.from_numpy(np.flatnonzero(chosen)).to(target.device)
+            there = (seen.resid[rows], seen.post[rows], target[rows], seen.mean_post)
+            members = torch.from_numpy(groups).to(target.device)
+            return delta_loss_group(head, *there, members).cpu().numpy()
+
+        return joint
 
     @cache  # noqa: B019
     def overlap(self, protocol: str, trained: bool = True) -> Overlap:

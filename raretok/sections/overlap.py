@@ -19,9 +19,9 @@ import xarray as xr
 from jaxtyping import Float, Int
 from scipy.stats import spearmanr
 
+from raretok.claims import Evidence
 from raretok.errors import UserError
 from raretok.groups import Fold
-from raretok.ledger import Evidence
 from raretok.protocol import Protocol
 from raretok.rarity import COMMON
 from raretok.sections.rankings import (

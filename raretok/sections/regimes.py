@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
 
-from raretok.ledger import Evidence
+from raretok.claims import Evidence
 from raretok.protocol import Protocol
 from raretok.rarity import COMMON, RARE
 from raretok.sections.contrast import Classes, Contrast, contrast

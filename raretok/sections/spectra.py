@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import t as student
 
+from raretok.claims import Evidence
 from raretok.groups import Fold
-from raretok.ledger import Evidence
 from raretok.protocol import Protocol
 from raretok.sections.eigenvalues import (
     beyond_edge,

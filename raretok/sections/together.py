@@ -9,9 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from raretok.groups import Fold
+from raretok.ledger import p_text
 from raretok.stats import Interval, NullTest, bootstrap_means, document_sums, interval, null_test
 
 # Effect of groups of neurons on the loss at some positions, in nats.
@@ -31,6 +33,15 @@ class Together:
     joint_null: Float[np.ndarray, " draw"]
     summed_null: Float[np.ndarray, " draw"]
     test: NullTest  # joint less summed, against the control groups, two-sided
+
+    @property
+    def ratio(self) -> float:
+        return self.joint / self.summed
+
+    @property
+    def ratio_of_controls(self) -> float:
+        """Joint over summed effect of all control groups together."""
+        return float(self.joint_null.sum() / self.summed_null.sum())
 
 
 def together(
@@ -68,6 +79,22 @@ def together(
         summed[1:],
         null_test(float(excess[0]), excess[1:], "two-sided"),
     )
+
+
+def together_table(found: dict[str, Together]) -> pd.DataFrame:
+    """Joint and summed effects of several groups, beside their controls."""
+    rows = {
+        name: {
+            "together, nats": f"{one.joint:.3f} ({one.interval.low:.3f} to {one.interval.high:.3f})",
+            "one by one, summed": f"{one.summed:.3f}",
+            "together over summed": f"{one.ratio:.2f}",
+            "controls together": f"{np.median(one.joint_null):.3f}",
+            "controls together over summed": f"{one.ratio_of_controls:.2f}",
+            "excess against controls: p": p_text(one.test.p),
+        }
+        for name, one in found.items()
+    }
+    return pd.DataFrame(rows).T
 
 
 def membership(
