@@ -16,6 +16,8 @@ COLOURS = {
     "null": "0.75",
     "fit": "black",
 }
+# For series that have no meaning of their own on other pages.
+_SERIES = [(_PALETTE[2], "o"), (_PALETTE[1], "s"), (_PALETTE[4], "^")]
 
 
 def panels(
@@ -119,3 +121,29 @@ def fitted_regimes(
     for at in breaks:
         ax.axvline(at, color="0.6", lw=0.8, zorder=0)
     ax.set_title(f"{kind} targets")
+
+
+def relative_times(ax: Axes, ways: list[str], times: dict[str, list[float]]) -> None:
+    """Times of several ways in forward passes, on a log axis: one dot a way and series."""
+    for (label, values), (colour, marker) in zip(times.items(), _SERIES, strict=False):
+        ax.plot(values, range(len(ways)), marker, color=colour, ms=7, label=label, alpha=0.85)
+    ax.axvline(1, color="0.6", lw=0.8, zorder=0)
+    ax.set(xscale="log", xlabel="time (forward passes)", yticks=range(len(ways)))
+    ax.set_yticklabels(ways)
+    ax.invert_yaxis()
+    ax.grid(axis="y", color="0.92")
+
+
+def power_law(
+    ax: Axes,
+    size: Float[np.ndarray, " point"],
+    seconds: Float[np.ndarray, " point"],
+    line: Float[np.ndarray, " point"],
+    *,
+    xlabel: str,
+    title: str,
+) -> None:
+    """Seconds against a size, log-log, with the fitted line."""
+    ax.loglog(size, seconds, "o", color=COLOURS["common"], ms=5, label="measured")
+    ax.loglog(size, line, "-", color=COLOURS["fit"], lw=1.2, label="fitted power law")
+    ax.set(xlabel=xlabel, ylabel="time (s)", title=title)

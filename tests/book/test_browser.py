@@ -12,7 +12,7 @@ import pytest
 
 pytestmark = pytest.mark.browser
 
-PAGES = ("intro", "01_regimes", "method", "rerun")
+PAGES = ("intro", "01_regimes", "09_cost", "method", "rerun")
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 SETTLED = "() => !window.MathJax || !window.MathJax.startup || window.MathJax.startup.promise"
 

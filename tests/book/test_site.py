@@ -40,6 +40,7 @@ def test_every_page_is_built_with_its_title(site):
     [
         ("intro", "2509.21163"),
         ("01_regimes", "plateau"),
+        ("09_cost", "forward pass"),
         ("method", "ln_final|final norm"),
         ("rerun", "raretok run"),
     ],
