@@ -22,10 +22,10 @@ SEED = 0  # of random weights and random tokens
 
 @dataclass(frozen=True)
 class Shape:
-    """A configuration to fill with random weights; `most` positions keep one run in minutes."""
+    """A configuration to fill with random weights; `max_positions` keeps one run in minutes."""
 
     config: Callable[[], PretrainedConfig]
-    most: int | None = None
+    max_positions: int | None = None
 
 
 RANDOM = {
@@ -39,7 +39,7 @@ RANDOM = {
             intermediate_size=8_192,
             max_position_embeddings=2_048,
         ),
-        most=1_020,
+        max_positions=1_020,
     ),
 }
 SHAPES = (SHIPPED, *RANDOM)
@@ -79,7 +79,7 @@ def load_case(name: str, positions: int, device: str = "cpu") -> Case:
         return Case(name, model, held_out_tokens(model, positions).to(device), "trained")
     shape = RANDOM[name]
     model = random_model(shape.config(), byte_tokenizer(), name, seed=SEED, device=device)
-    tokens = random_tokens(model, min(positions, shape.most or positions))
+    tokens = random_tokens(model, min(positions, shape.max_positions or positions))
     return Case(name, model, tokens.to(device), "random")
 
 

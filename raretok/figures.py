@@ -6,6 +6,7 @@ import seaborn as sns
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 # One colour a meaning, on every page; the pairs differ for the colour-blind and in grey.
 _PALETTE = sns.color_palette("colorblind")
@@ -125,8 +126,11 @@ def fitted_regimes(
 
 def relative_times(ax: Axes, ways: list[str], times: dict[str, list[float]]) -> None:
     """Times of several ways in forward passes, on a log axis: one dot a way and series."""
-    for (label, values), (colour, marker) in zip(times.items(), _SERIES, strict=False):
-        ax.plot(values, range(len(ways)), marker, color=colour, ms=7, label=label, alpha=0.85)
+    for i, (label, values) in enumerate(times.items()):
+        colour, marker = _SERIES[i % len(_SERIES)]
+        # A little apart, so that equal times are seen as two.
+        height = np.arange(len(ways)) + 0.18 * (i - (len(times) - 1) / 2)
+        ax.plot(values, height, marker, color=colour, ms=6, label=label)
     ax.axvline(1, color="0.6", lw=0.8, zorder=0)
     ax.set(xscale="log", xlabel="time (forward passes)", yticks=range(len(ways)))
     ax.set_yticklabels(ways)
@@ -147,3 +151,9 @@ def power_law(
     ax.loglog(size, seconds, "o", color=COLOURS["common"], ms=5, label="measured")
     ax.loglog(size, line, "-", color=COLOURS["fit"], lw=1.2, label="fitted power law")
     ax.set(xlabel=xlabel, ylabel="time (s)", title=title)
+    shown = size[[0, size.size // 2, -1]]
+    ax.set_xticks(shown, [f"{n:,.0f}" for n in shown])
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter("{x:g}")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_minor_locator(NullLocator())

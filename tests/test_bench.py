@@ -10,6 +10,7 @@ from raretok import bench, bench_cases, bench_measure, bench_scaling, cli
 from raretok import bench_contenders as contenders
 from raretok.ablation.head import final_head
 from raretok.bench_cases import Case, byte_tokenizer, n_contexts, random_tokens
+from raretok.corpus import Corpus, Document
 from raretok.errors import UserError
 from raretok.models import load_model, random_model
 from tests.ablation.reference import brute_force, largest
@@ -117,22 +118,6 @@ def test_attribution_of_the_last_layer_alone_and_in_other_batches(case):
     assert not case.model.bridge.W_U.requires_grad
 
 
-def test_one_row_holds_what_was_promised(case, capsys):
-    row = bench.bench_case(case)
-    assert tuple(row)[: len(bench.KEYS)] == bench.KEYS
-    assert json.loads(json.dumps(row)) == row
-    assert (row["neurons"], row["vocabulary"]) == (48, D_VOCAB)
-    assert row["reference"] == "all neurons"
-    assert row["max_error_nats"] < 1e-6 < row["atp_max_error_nats"]
-    assert row["peak_bytes"] >= 0
-    assert row["ratio_to_forward"] == row["seconds_fast"] / row["seconds_forward"]
-    assert row["speedup_vs_hooks"] == row["seconds_hooks"] / row["seconds_fast"]
-    assert row["extrapolated"]["hooks"]["neurons"] == bench.SUBSET >= 32
-    table = bench.table([row])
-    assert table.loc["neurons", case.name] == "48"
-    assert capsys.readouterr().out == ""  # progress goes to stderr
-
-
 def test_reference_neurons_are_all_or_random_and_the_largest(case, monkeypatch):
     effect = torch.arange(48.0)
     assert bench.reference_neurons(case, effect)[1] == "all neurons"
@@ -188,15 +173,18 @@ def test_positions_are_rounded_up_to_whole_contexts(positions, contexts):
     assert n_contexts(positions, 256) == contexts
 
 
-def test_the_shipped_model_reads_whole_contexts_of_its_held_out_text():
-    case = bench_cases.load_case("docs-gpt2", 256)
-    assert case.tokens.shape == (2, 256)
-    assert case.weights == "trained"
-    assert set(case.tokens[:, 0].tolist()) == {case.model.bos}
-    loss = contenders.bridge_forward(case.model, case.tokens, 2).mean()
-    assert 1.5 < loss < 5
-    with pytest.raises(UserError, match=r"10000000 positions were asked for; the held-out text"):
-        bench_cases.held_out_tokens(case.model, 10_000_000)
+def test_trained_weights_read_whole_contexts_of_the_held_out_text(case, monkeypatch):
+    """Documents of 100 bytes give three contexts of 32 tokens each, and an unused piece."""
+    texts = [Document(letter * 100, letter, "letters") for letter in "abcd"]
+    corpus = Corpus("letters", tuple(texts), "")
+    monkeypatch.setattr(bench_cases, "load_corpus", lambda: corpus)
+    tokens = bench_cases.held_out_tokens(case.model, 62)
+    assert tokens.shape == (2, 32)
+    assert set(tokens[:, 0].tolist()) == {case.model.bos}
+    assert all(len(set(context.tolist())) == 1 for context in tokens[:, 1:])
+    message = "373 positions were asked for; the held-out text has 12 whole contexts, 372 positions"
+    with pytest.raises(UserError, match=message):
+        bench_cases.held_out_tokens(case.model, 373)
 
 
 def test_scaling_varies_one_size_at_a_time(monkeypatch, tmp_path):
@@ -235,14 +223,26 @@ def test_mistakes_are_one_line_before_anything_runs(words, message, capsys, monk
     assert message in lines[0]
 
 
-def test_the_command_prints_a_table_and_writes_the_rows(case, tmp_path, capsys, monkeypatch):
+def test_the_command_prints_a_table_and_writes_what_was_promised(
+    case, tmp_path, capsys, monkeypatch
+):
     monkeypatch.setattr(bench, "load_case", lambda name, positions, device: case)
+    monkeypatch.setattr(bench, "SUBSET_SECONDS", 1e-9)  # one context
+    monkeypatch.setattr(bench_measure, "REPEATS", 1)
     out = tmp_path / "bench.json"
     words = ["bench", "--shape", "docs-gpt2", "--positions", "57", "--json", str(out)]
     monkeypatch.setattr(sys, "argv", ["raretok", *words])
     with pytest.raises(SystemExit) as stopped:
         cli.main()
     assert stopped.value.code == 0
-    (row,) = json.loads(out.read_text())
-    assert set(bench.KEYS) <= set(row)
     assert "(d)/(b)" in capsys.readouterr().out
+    (row,) = json.loads(out.read_text())
+    assert tuple(row)[: len(bench.KEYS)] == bench.KEYS
+    assert (row["neurons"], row["vocabulary"], row["positions"]) == (48, D_VOCAB, 57)
+    assert (row["weights"], row["reference"]) == ("random", "all neurons")
+    assert 0 < row["max_error_nats"] < 1e-6 < row["atp_max_error_nats"]
+    assert row["peak_bytes"] >= 0
+    assert row["ratio_to_forward"] == row["seconds_fast"] / row["seconds_forward"]
+    assert row["speedup_vs_hooks"] == row["seconds_hooks"] / row["seconds_fast"]
+    assert row["extrapolated"]["hooks"] == {"neurons": bench.SUBSET, "positions": N_CTX - 1}
+    assert bench.SUBSET >= 32

@@ -81,7 +81,7 @@ def summary_table(rows: list[Row]) -> pd.DataFrame:
 def relative(rows: list[Row]) -> dict[str, list[float]]:
     """Times in forward passes, in the order of WAYS, by shape."""
     return {
-        f"{row['shape']} ({row['weights']} weights)": [
+        f"{row['shape']}, {row['weights']}": [
             row[f"seconds_{key}"] / row["seconds_forward"] for key in WAYS
         ]
         for row in rows
@@ -93,8 +93,8 @@ class Operation:
     """Part of the work at one position: floating-point operations and bytes moved."""
 
     name: str
-    flops: float
-    bytes: float  # read and written at least once, weights shared by the positions left out
+    flops: int
+    bytes: int  # read and written at least once, weights shared by the positions left out
     once: bool = False  # for a model, not for a position
     floor: bool = True  # no exact way can leave it out
     forward: bool = False  # part of a forward pass, too
@@ -108,7 +108,7 @@ def operations(row: Row) -> list[Operation]:
     needs: the activations and residuals, the prediction, its first order in each neuron's push.
     """
     d, n, v, layers = (row[key] for key in ("d_model", "neurons", "vocabulary", "n_layers"))
-    blocks = 2 * layers * (4 * d * d + 2 * d * n) + 2 * layers * d * row["context"]
+    blocks = layers * (2 * (4 * d * d + 2 * d * n) + 4 * d * row["context"])
     found = [
         Operation("blocks of the model", blocks, FLOAT * layers * (6 * d + 2 * n), forward=True),
         Operation("logits and their softmax", 2 * d * v + 5 * v, FLOAT * 3 * v, forward=True),
