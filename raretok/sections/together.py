@@ -85,7 +85,8 @@ def together_table(found: dict[str, Together]) -> pd.DataFrame:
     """Joint and summed effects of several groups, beside their controls."""
     rows = {
         name: {
-            "together, nats": f"{one.joint:.3f} ({one.interval.low:.3f} to {one.interval.high:.3f})",
+            "together, nats": f"{one.joint:.3f}",
+            "95 %": f"{one.interval.low:.3f} to {one.interval.high:.3f}",
             "one by one, summed": f"{one.summed:.3f}",
             "together over summed": f"{one.ratio:.2f}",
             "controls together": f"{np.median(one.joint_null):.3f}",

@@ -43,6 +43,7 @@ def test_every_page_is_built_with_its_title(site):
         ("01_regimes", "plateau"),
         ("07_ledger", "adjusted p.*artefact of the method"),
         ("08_reviews", "V1 .*V18 "),
+        ("09_cost", "forward pass"),
         ("method", "ln_final|final norm"),
         ("rerun", "raretok run"),
     ],
