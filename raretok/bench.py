@@ -102,7 +102,6 @@ def sizes(case: Case) -> dict[str, Any]:
         "device": str(case.model.device.type),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
-        "tokens_summed": contenders.TOKENS_SUMMED,
     }
 
 
@@ -189,7 +188,8 @@ def errors(case: Case) -> dict[str, Any]:
     """Largest errors of a neuron's mean effect, in nats, against float64 over the vocabulary."""
     model = case.model
     scored = contenders.gather(model, case.tokens, min(BATCHES))
-    found = contenders.fast_effects(final_head(model), scored)
+    run = contenders.fast_effects(final_head(model), scored)
+    found = run.effects
     first_order = contenders.attribution(model, case.tokens, min(BATCHES), all_layers=False)[0]
     chosen, told = reference_neurons(case, found)
     say(f"{case.name}: float64 reference, {told}")
@@ -198,6 +198,7 @@ def errors(case: Case) -> dict[str, Any]:
         "max_error_nats": largest(found[chosen] - exact),
         "atp_max_error_nats": largest(first_order[chosen] - exact),
         "largest_effect_nats": largest(exact),
+        **run.work,
         "reference": told,
     }
 

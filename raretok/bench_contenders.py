@@ -14,9 +14,11 @@ from torch import Tensor
 
 from raretok.ablation.closed_form import delta_loss
 from raretok.ablation.head import FinalHead, final_head
+from raretok.ablation.method import apply_method, make_method
+from raretok.ablation.precision import TOLERANCE, pilot_positions
+from raretok.ablation.run import sampling_offsets
 from raretok.models import LanguageModel, capture
 
-TOKENS_SUMMED: int | None = None  # tokens a position that the fast path sums; None: all
 BLOCK = 1024  # positions of the reference at a time
 CHUNK = 20  # neurons at a time, as in the released code
 REFERENCE_TOLERANCE = 1e-10  # nats a pair: proven bound on what the float64 reference leaves out
@@ -47,20 +49,47 @@ def gather(model: LanguageModel, tokens: Int[Tensor, "context pos"], batch: int)
     return Scored(resid.flatten(0, 1), post.flatten(0, 1), tokens[:, 1:].flatten(), mean)
 
 
-def fast_path(head: FinalHead, scored: Scored) -> Float[Tensor, "pos d_mlp"]:
-    """The ablation that is timed as the fast one, at all scored positions."""
-    return delta_loss(head, scored.resid, scored.post, scored.target, scored.mean)
+@dataclass(frozen=True)
+class FastRun:
+    """Mean effects by the fast path, and how many tokens they took."""
+
+    effects: Float[Tensor, " d_mlp"]
+    work: dict[str, int | float]
 
 
 @torch.no_grad()
-def fast_effects(head: FinalHead, scored: Scored) -> Float[Tensor, " d_mlp"]:
-    """Mean effects by the fast path."""
-    return fast_path(head, scored).mean(dim=0, dtype=torch.float64)
+def fast_effects(head: FinalHead, scored: Scored) -> FastRun:
+    """The fast path at its default tolerance, at all scored positions."""
+    n = len(scored.resid)
+    pilot = pilot_positions(n).to(scored.resid.device)
+    method = make_method(
+        head,
+        scored.resid[pilot],
+        scored.mean - scored.post[pilot],
+        scored.target[pilot],
+        tolerance=TOLERANCE,
+        n_positions=n,
+        effect="total",
+    )
+    offset, in_full = sampling_offsets(n).to(scored.resid.device), 0
+    total = torch.zeros(scored.post.shape[1], dtype=torch.float64, device=scored.post.device)
+    for at in range(0, n, BLOCK):
+        rows = slice(at, at + BLOCK)
+        block = (scored.resid[rows], scored.post[rows], scored.target[rows])
+        found = apply_method(method, *block, scored.mean, offset[rows])
+        total += found.delta_loss.sum(dim=0, dtype=torch.float64)
+        in_full += found.summed_in_full
+    plan = method.described
+    work = {
+        "tolerance": TOLERANCE,
+        "tokens_summed": plan["n_head"] + plan["n_tail"],
+        "second_order": plan["second_order"],
+        "summed_in_full": in_full / scored.post.numel(),
+    }
+    return FastRun(total / n, work)
 
 
-def fast(
-    model: LanguageModel, tokens: Int[Tensor, "context pos"], batch: int
-) -> Float[Tensor, " d_mlp"]:
+def fast(model: LanguageModel, tokens: Int[Tensor, "context pos"], batch: int) -> FastRun:
     """Everything the fast path needs: constants of the model, capture, ablation."""
     return fast_effects(final_head(model), gather(model, tokens, batch))
 

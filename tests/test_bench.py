@@ -75,7 +75,7 @@ def test_the_exact_ways_agree_with_brute_force(case, scored, exact):
     neurons = torch.arange(model.architecture.d_mlp)
     assert largest(exact) > 1e-2
     assert largest(contenders.reference_effects(model, scored, neurons) - exact) < 1e-9
-    assert largest(contenders.fast(model, tokens, 2) - exact) < 1e-6
+    assert largest(contenders.fast(model, tokens, 2).effects - exact) < 1e-6
     assert largest(contenders.full(model, tokens, neurons, mean) - exact) < 1e-6
     assert largest(contenders.released(model, tokens, neurons, mean) - exact) < 1e-6
     assert largest(contenders.hook_loop(model, tokens, neurons, mean, 2) - exact) < 1e-6

@@ -18,6 +18,8 @@ ROW = {
     "n_layers": 1,
     "context": 5,
     "tokens_summed": 4,
+    "second_order": 1,
+    "summed_in_full": 0.25,
 }
 
 
@@ -50,7 +52,7 @@ def test_the_floor_is_more_than_a_forward_pass_and_less_than_all():
     done = cost.operations(ROW)
     forward = sum(one.flops for one in done if one.forward)
     assert 1 < cost.floor_ratio(ROW) < sum(one.flops for one in done) / forward
-    assert cost.floor_ratio(ROW) == cost.floor_ratio(ROW | {"tokens_summed": None})
+    assert cost.floor_ratio(ROW) == cost.floor_ratio(ROW | {"tokens_summed": 9, "second_order": 0})
 
 
 def test_what_is_done_once_is_spread_over_the_positions():
