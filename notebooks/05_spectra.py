@@ -168,7 +168,9 @@ tables.sizes_table(found[lead], others, rng=rng)
 # usual for layers, with random controls; `corrected` chooses the group by signed means on half of the documents, and
 # its controls are matched. Random controls have a median index of {glue:text}`controls_text` under
 # `text`, matched ones of {glue:text}`controls_corrected` under `corrected`: what separates the two is the
-# part of the effect that any neuron of such activation and norm would show.
+# part of the effect that any neuron of such activation and norm would show. A second control, *equally
+# influential*, are neurons that matter to common targets as much as the group does to rare ones; under
+# {glue:text}`lead` they have a median of {glue:text}`equals` (p {glue:text}`p_equals`).
 
 # %% tags=["hide-input"]
 tables.protocols_table(found)
@@ -251,7 +253,9 @@ tables.cosines_table(found)
 
 # %% tags=["hide-input"]
 # NBVAL_CHECK_OUTPUT
-evidence = [e for name in found for e in spectra_evidence(found[name], untrained[name])]
+runs = {name: study.effects(name).attrs.get("run", "") for name in found}
+pairs = {name: (found[name], untrained[name], runs[name]) for name in found}
+evidence = [one for pair in pairs.values() for one in spectra_evidence(*pair)]
 verdict_table(evidence)
 
 # %% [markdown]

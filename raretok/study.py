@@ -310,7 +310,11 @@ class Study:
             for name in found
             for one in (
                 *evidence(found[name], untrained[name], n_draws=n, rng=rng),
-                overlap_evidence(self.overlap(name), self.overlap(name, trained=False)),
+                overlap_evidence(
+                    self.overlap(name),
+                    self.overlap(name, trained=False),
+                    self.effects(name).attrs.get("run", ""),
+                ),
             )
         ]
 

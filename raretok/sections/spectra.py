@@ -67,6 +67,7 @@ class GroupSpectrum:
     noise: Float[np.ndarray, "sample rank"]
     measured: dict[str, Measured]  # by statistic; that of INDEX is the natural logarithm
     interval: tuple[float, float]  # 95 % of the tail index, over neurons
+    equals: NullTest  # ln tail index, against neurons as influential on common targets
 
 
 @dataclass(frozen=True)
@@ -199,10 +200,12 @@ def group_spectrum(
         for name, (statistic, side) in statistics(size, width, tail).items()
     }
     sd = float(np.mean([jackknife_sd(rows, fold.group, tail) for fold in folds]))
+    influential = group_spectra(rows, np.concatenate([fold.equals for fold in folds]))
+    equals = null_test(measured[INDEX].value, np.log(hill(influential, tail)), "less")
     reach = float(student.ppf(0.975, size - 1)) * sd
     low, high = (float(np.exp(measured[INDEX].value + way * reach)) for way in (-1, 1))
     return GroupSpectrum(
-        matrix, part, size, width, tail, group, controls, noise, measured, (low, high)
+        matrix, part, size, width, tail, group, controls, noise, measured, (low, high), equals
     )
 
 

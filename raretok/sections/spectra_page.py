@@ -169,6 +169,8 @@ def index_numbers(group: GroupSpectrum) -> dict[str, str]:
         "noise": f"{np.exp(np.median(one.noise.null)):.2f}",
         "p_controls": p_text(one.controls.p),
         "p_noise": p_text(one.noise.p),
+        "equals": f"{np.exp(np.median(group.equals.null)):.2f}",
+        "p_equals": p_text(group.equals.p),
     }
 
 

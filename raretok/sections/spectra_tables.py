@@ -61,6 +61,8 @@ def index_row(group: GroupSpectrum) -> dict[str, str]:
         "controls": f"{np.exp(np.median(one.controls.null)):.2f}",
         "p against controls": p_text(one.controls.p),
         "p against noise": p_text(one.noise.p),
+        "equally influential": f"{np.exp(np.median(group.equals.null)):.2f}",
+        "p against those": p_text(group.equals.p),
         "power to see half": f"{min(t.power(MATTERS) for t in (one.controls, one.noise)):.2f}",
     }
 
