@@ -1,9 +1,9 @@
 """Communities of weighted graphs: Newman's modularity, and the partition that maximises it.
 
 A test against 1,000 control groups needs the maximum of 1,000 small graphs. Up to `EXACT_NODES`
-nodes it is found exactly, by dynamic programming over subsets, so that no search bias is left; above,
-all graphs are searched together by merging communities and moving nodes. Group and controls have the
-same size, so they always get the same search.
+nodes it is found exactly, by dynamic programming over subsets, so that no search bias is left;
+above, all graphs are searched together by merging communities and moving nodes. Group and controls
+have the same size, so they always get the same search.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,8 @@ def modularity_matrix(
 ) -> Float[np.ndarray, "graph node node"]:
     r"""Share of the weight on each pair above what the strengths of its nodes lead to expect.
 
-    $$B_{ij} = \frac{w_{ij}}{2m} - \gamma \frac{k_i k_j}{(2m)^2}, \quad Q = \sum_{ij} B_{ij} [c_i = c_j]$$
+    $$B_{ij} = \frac{w_{ij}}{2m} - \gamma \frac{k_i k_j}{(2m)^2}, \quad
+    Q = \sum_{ij} B_{ij} [c_i = c_j]$$
 
     Newman (2004), weighted, with the resolution of Reichardt and Bornholdt (2006). A graph without
     any weight has no communities: its matrix, and with it Q, is 0.
@@ -82,7 +83,7 @@ def in_order(labels: Int[np.ndarray, "graph node"]) -> Int[np.ndarray, "graph no
 
 @cache
 def splits(n_nodes: int) -> list[tuple[Int[np.ndarray, " split"], Int[np.ndarray, " split"]]]:
-    """For each non-empty set of nodes (as bits): the subsets with its highest node, and the rest."""
+    """For each non-empty set of nodes (as bits): subsets with its highest node, and the rests."""
     found = []
     for members in range(1, 1 << n_nodes):
         top = 1 << (members.bit_length() - 1)

@@ -94,16 +94,6 @@ def correlation(
     return np.clip(r, -1.0, 1.0)
 
 
-def group_graphs(
-    r: Float[np.ndarray, "used used"],
-    column: Int[np.ndarray, " neuron"],
-    groups: Int[np.ndarray, "graph node"],
-) -> Float[np.ndarray, "graph node node"]:
-    """Correlations within each group, cut out of those of all neurons used."""
-    at = column[groups]
-    return r[at[:, :, None], at[:, None, :]]
-
-
 def positive(r: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     """The positive part: a negative correlation is no link."""
     return np.maximum(r, 0.0)

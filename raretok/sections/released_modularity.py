@@ -102,7 +102,7 @@ def k_means(
     points: Float[np.ndarray, "graph node axis"], k: int, *, rng: np.random.Generator
 ) -> Int[np.ndarray, "graph node"]:
     """k-means of each set of points: the best of ten starts from random k-means++ centres."""
-    n_graphs, n_nodes, n_axes = points.shape
+    n_graphs, n_nodes, _ = points.shape
     tries = np.repeat(points, RESTARTS, axis=0)
     centres = first_centres(tries, k, rng=rng)
     for _ in range(LLOYD):
