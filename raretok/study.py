@@ -36,6 +36,7 @@ from raretok.rarity import (
     type_classes,
     unigram,
 )
+from raretok.sections.modularity import Modularity, find_modularity
 from raretok.sections.regimes import Regimes, Settings, evidence, find_regimes
 
 COUNTS_FILE = "unigram_counts.npy"
@@ -187,6 +188,16 @@ class Study:
                 f"{effects.model}, protocol {protocol}: {error} "
                 f"(its last MLP has {effects.sizes['neuron']} neurons)"
             ) from None
+
+    @cache  # noqa: B019
+    def modularity(self, protocol: str, trained: bool = True) -> Modularity:
+        """Modules of the plateau group and of its controls under a protocol."""
+        return find_modularity(
+            self.effects(protocol, trained),
+            self.folds(protocol, trained),
+            PROTOCOLS[protocol],
+            rng=self.rng(f"modularity {protocol} {trained}"),
+        )
 
     def run_table(self) -> pd.DataFrame:
         """What was scored for each protocol, and the largest error the audit found."""

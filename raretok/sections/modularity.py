@@ -49,7 +49,7 @@ BOOTSTRAP_CONTROLS = 10  # control groups in each of them
 BOOTSTRAP_SPLITS = 2
 
 OF_PROTOCOL = {"code": "released Q", "text": "largest Q", "corrected": "held-out Q"}
-REWIRED, SHUFFLED = "strengths kept, links permuted", "activations shuffled in documents"
+REWIRED, SHUFFLED = "strengths kept", "shuffled within documents"  # the group's own nulls
 
 
 def modularity_test(
