@@ -123,13 +123,25 @@ def ablate(
     model: Annotated[str, typer.Option(help="shipped name, directory or Hub id")] = "docs-gpt2",
     corpus: Annotated[str, typer.Option(help="docs, or a .txt, .jsonl, .parquet file")] = "docs",
     positions: Annotated[int, typer.Option(help="scored positions")] = 4096,
+    layer: Annotated[int, typer.Option(help="MLP layer; -1 is the last, all its neurons")] = -1,
+    mode: Annotated[str, typer.Option(help="mean, zero or resample")] = "mean",
+    effect: Annotated[str, typer.Option(help="total, or direct: the final norm's scale held")] = (
+        "total"
+    ),
+    tolerance: Annotated[
+        float, typer.Option(help="error of a neuron's mean effect, nats; 0 sums all tokens")
+    ] = 5e-7,
     seed: Annotated[int, typer.Option(help="seed of the draw of positions")] = 0,
     out: Annotated[Path | None, typer.Option(help="folder of the run; default runs/KEY")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     max_memory: Annotated[float, typer.Option(help="GB above the model")] = 2.0,
     resume: Annotated[bool, typer.Option("--resume/--fresh", help="go on, or start again")] = True,
 ) -> None:
-    """Ablate every neuron of the last MLP at N positions, into a run on disk."""
+    """Ablate every neuron of the last MLP at N positions, into a run on disk.
+
+    Of an earlier layer every neuron is screened by its gradient, and the top ones and a random
+    subset are ablated exactly.
+    """
     from raretok import effects
 
     print(
@@ -137,6 +149,10 @@ def ablate(
             model,
             corpus,
             positions,
+            layer=layer,
+            mode=mode,
+            effect=effect,
+            tolerance=tolerance,
             seed=seed,
             out=out,
             device=device,

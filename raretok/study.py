@@ -11,7 +11,8 @@ import xarray as xr
 from jaxtyping import Bool, Int
 
 from raretok import model_files, models
-from raretok.ablation.run import ablate
+from raretok.ablation.plan import Options
+from raretok.ablation.stream import ablate_to_disk
 from raretok.corpus import (
     Contexts,
     Corpus,
@@ -41,6 +42,7 @@ from raretok.sections.regimes import Regimes, Settings, evidence, find_regimes
 
 COUNTS_FILE = "unigram_counts.npy"
 RELEASED_CONTEXTS = 10  # the released code scores this many sequences
+PAGE_MEMORY = 8.0  # GB above the model, for the ablation of a page
 
 
 class Study:
@@ -131,24 +133,35 @@ class Study:
         return draw_stratified(everything, n_per_class=n, n_middle=n // 4, rng=rng)
 
     @cache  # noqa: B019
-    def run(self, draw: str, trained: bool = True) -> xr.Dataset:
-        """Loss change of ablating each final-MLP neuron at each position of a draw."""
-        return ablate(
-            self.model if trained else self.twin,
+    def run(self, draw: str, trained: bool = True, mode: str = "mean") -> xr.Dataset:
+        """Loss change of ablating each final-MLP neuron at each position of a draw.
+
+        Kept on disk, so that pages share it; attribute `run` names it. Raises `UserError` where its
+        audit failed: a page must not show wrong numbers.
+        """
+        model = self.model if trained else self.twin
+        folder, data = ablate_to_disk(
+            model,
             self.contexts,
             self.positions(draw),
-            include_first=draw == "whole contexts",
+            options=Options(mode=mode, include_first=draw == "whole contexts"),
+            source={"corpus_sha256": self.corpus.sha256},
+            max_memory=PAGE_MEMORY,
+            wait=True,
             progress=False,
         )
+        if not data.audit_passed:
+            raise UserError(f"the ablation of {model.name} failed its audit: {folder} says how far")
+        return data.load().assign_attrs(run=folder.name)
 
-    def effects(self, protocol: str, trained: bool = True) -> xr.Dataset:
+    def effects(self, protocol: str, trained: bool = True, mode: str = "mean") -> xr.Dataset:
         """The run a protocol needs, its positions classed as that protocol does.
 
         `text` and `corrected` read one run: weights say what each position stands for, so classes
         may be cut across the strata it was drawn from.
         """
         reading = PROTOCOLS[protocol]
-        run = self.run(reading.draw, trained)
+        run = self.run(reading.draw, trained, mode)
         stratum = self.classes(protocol).stratum(run[reading.by].values)
         return run.assign_coords(stratum=("position", stratum))
 
