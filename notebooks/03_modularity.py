@@ -39,6 +39,8 @@ device = "cpu"  # where the model runs
 
 # %% tags=["remove-cell"]
 # %config InlineBackend.print_figure_kwargs = {"bbox_inches": None}
+from functools import partial
+
 from myst_nb import glue
 
 from raretok import figures, modularity_figures
@@ -52,7 +54,7 @@ from raretok.study import Study
 # %% tags=["remove-cell"]
 study = Study.of(globals())
 found, reasons = page.attempt(study.modularity, ["code", "text", "corrected"])
-untrained, _ = page.attempt(lambda name: study.modularity(name, trained=False), list(found))
+untrained, _ = page.attempt(partial(study.modularity, trained=False), list(found), needed=False)
 lead = study.protocol.name if study.protocol.name in found else list(found)[-1]
 for name, text in page.told(found[lead]).items():
     glue(name, text, display=False)
@@ -60,14 +62,14 @@ for name, text in page.told(found[lead]).items():
 # %% [markdown]
 # ## The graph of a group
 #
-# Under the protocol {glue:text}`lead` the group holds {glue:text}`size` neurons; it is chosen on one
-# half of the documents and measured on the rare targets of the other, and the reverse
-# ({glue:text}`n_positions` positions in all). Each pair of neurons is linked by the
-# correlation r of their activations over these positions, and the graph is complete: no threshold
-# decides which links count. {numref}`fig-network` draws the stronger links of the first of the two
-# groups beside a {glue:text}`likeness` control group. Look for islands: groups of nodes with many
-# links inside and few between. The mean |r| of the plateau groups is {glue:text}`together`, of the
-# controls {glue:text}`together_controls` (p {glue:text}`together_p`).
+# Under the protocol {glue:text}`lead` the group holds {glue:text}`size` neurons, measured at
+# {glue:text}`n_positions` rare targets. (Under `corrected` it is chosen on one half of the documents and
+# measured on the other, and the reverse; each number is the mean of these two folds.) Each pair of
+# neurons is linked by the correlation r of their activations over the positions. The graph is
+# complete: no threshold decides which links count. {numref}`fig-network` draws the stronger links of
+# the group of the first fold beside a {glue:text}`likeness` control group. Look for islands: nodes
+# with many links among them and few to others. The mean |r| of the group is {glue:text}`together`, of
+# the controls {glue:text}`together_controls` (p {glue:text}`together_p`).
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Co-activation graphs of the plateau group (first fold) and of the control group whose largest Q is the median of all controls. Dots: neurons, coloured by the community that most of 50 Louvain runs put them in. Lines: pairs with |r| in the top quarter of the pairs of all controls, wider for larger |r|, dashed where r is negative.", "name": "fig-network"}, "image": {"alt": "Two network drawings, the plateau group and a control group, nodes coloured by community"}}
 fig, axes = figures.panels(2, width=4.2, height=4.2)
@@ -96,8 +98,8 @@ print(digest(fig))
 # {glue:text}`side_controls` the control groups (z = {glue:text}`z_controls`),
 # {glue:text}`side_rewired` graphs of the same strengths (z = {glue:text}`z_rewired`) and
 # {glue:text}`side_shuffled` its shuffled copies (z = {glue:text}`z_shuffled`). A positive z means
-# *more* modular than the null. That a graph of neurons is more modular than noise is true of most
-# groups in a trained layer; only the first null asks about *this* group.
+# *more* modular than the null. A group can be more modular than noise and yet be like any other group
+# of its layer: only the first null asks about *this* group.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "The largest Q of the group's |r| graph (line) in its three nulls (grey), protocol as above. Right of the grey: more modular than the null.", "name": "fig-nulls"}, "image": {"alt": "Three histograms of the largest Q under control groups, kept strengths and shuffled activations with the observed value", "classes": "wide"}}
 fig, axes = figures.panels(3, width=3.2, height=3.0)
@@ -113,12 +115,12 @@ print(digest(fig))
 page.nulls_table(found)
 
 # %% [markdown]
-# The answer hangs on the controls. Under `code` and `text` they are any neurons, most of
-# them weakly linked; under `corrected` they are matched to the group in how much, how often and how
-# strongly they act. Weakly linked neurons have a *high* Q, because the largest Q of pure noise is
-# high. The next table shows it for neurons that have nothing to do with each other: in groups of the
-# released sizes their Q is that of the published table, 0.05 to 0.11 for the plateau and 0.04 to 0.09
-# for its controls. Those values say nothing about modules in either direction.
+# The answer hangs on the controls. Under `code` and `text` they are any neurons of the layer; under
+# `corrected` they are matched to the group in how much, how often and how strongly they act. Weakly
+# linked neurons have a *high* Q, because pure noise has one. The next table shows it for neurons that
+# have nothing to do with each other: in groups of the released sizes (30 to 100) their Q is that of
+# the published table, 0.05 to 0.11 for the plateau and 0.04 to 0.09 for its controls. Such values,
+# and which of them is higher, say nothing about modules.
 
 # %% tags=["hide-input"]
 page.noise_table(found[lead].folds[0].group.size, study.rng("noise"))
@@ -128,8 +130,8 @@ page.noise_table(found[lead].folds[0].group.size, study.rng("noise"))
 # dynamic programming over all sets of neurons; on the group Louvain {cite}`blondel2008` comes within
 # {glue:text}`short_group` of it, on 50 control groups within {glue:text}`short_controls` on
 # average. The table gives Louvain from 50 seeds at each resolution, with the mean adjusted Rand
-# index between seeds; where the two folds differ, one number each. {numref}`fig-resolution` shows
-# where the group lies among its controls at each resolution.
+# index between seeds (1: all agree); a slash parts the folds. {numref}`fig-resolution` shows where the
+# group lies among its controls.
 
 # %% tags=["hide-input"]
 page.louvain_table(found[lead])
@@ -165,10 +167,9 @@ figures.legend_below(fig, axes[0], 3)
 print(digest(fig))
 
 # %% [markdown]
-# The group and its controls lie *between* the lines: every group of this layer has some structure that carries
-# over to other documents, far from that of two clean modules. Further measures, each two-sided
-# against the controls (*equals* are groups that matter as much to common targets): two of them are
-# not a Q. The silhouette of the best partition asks whether neurons are nearer to their own community than to
+# Groups *between* the lines have some structure that carries over to other documents, short of
+# that of clean modules. The table adds measures, each two-sided against the controls (*equals* are groups that
+# matter as much to common targets); two of them are not a Q. The silhouette of the best partition asks whether neurons are nearer to their own community than to
 # the next: {glue:text}`silhouette`, {glue:text}`silhouette_side` the controls (p
 # {glue:text}`silhouette_p`). The second eigenvalue of the correlations needs no partition: one common
 # factor lifts the first eigenvalue, only a second factor the second. It is {glue:text}`second`,
@@ -199,12 +200,14 @@ checks.placement_table(study.folds(lead), study.model)
 #
 # Claims are about the neurons whose ablation *raises* the loss on rare targets (boost). The table
 # gives the other part as well, groups of 1, 2 and 5 % and of the size that the page {ref}`regimes`
-# singles out, each against 200 control groups; p-values are one-sided. The held-out Q has one split here.
+# singles out (if it has the four neurons that two modules take), each against 200 control groups;
+# p-values are one-sided. The held-out Q has one split of the documents here.
 
 # %% tags=["hide-input"]
 sizes = checks.sizes(study.effects(lead), lead)
 asked = [("boost", size) for size in sizes] + [("suppress", study.group_size)]
-groups = {(part, size): study.folds(lead, part=part, size=size) for part, size in asked}
+given = {size: None if size == study.group_size else size for size in sizes}
+groups = {(part, n): study.folds(lead, part=part, size=given.get(n)) for part, n in asked}
 checks.sizes_table(study.effects(lead), groups, study.rng("sizes"))
 
 # %% [markdown]
@@ -228,7 +231,7 @@ print(digest(fig))
 
 # %% [markdown]
 # What the released code itself would say: it also feeds signed weights to Newman's formula, whose
-# denominator may then come near zero, scores the hypothesis "modular" from thresholds (Q above 0.3),
+# denominator may then come near zero, scores the hypothesis "modular" by thresholds (Q above 0.3),
 # and tests the signed Q against *two* random groups with a t-test of one degree of freedom. The last row
 # gives how often that test would call the group different, over pairs of control groups.
 
@@ -251,7 +254,11 @@ verdict_table(evidence)
 # %% [markdown]
 # *ours* is the statistic of the group less the mean of its controls, with the 95 % interval over
 # documents.
-#
+
+# %% tags=["hide-input"]
+page.settings_table()
+
+# %% [markdown]
 # ## Limits
 #
 # Correlation sees linear relations only. With few neurons a module is a handful of pairs, and the

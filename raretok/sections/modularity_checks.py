@@ -13,7 +13,7 @@ from raretok.models import LanguageModel
 from raretok.protocol import PROTOCOLS
 from raretok.rarity import COMMON, RARE
 from raretok.sections import placement
-from raretok.sections.graphs import effects_activity
+from raretok.sections.graphs import SMALLEST, effects_activity
 from raretok.sections.modularity_page import against, number
 from raretok.sections.module_measures import find_links, held_out_Q, mean_link
 from raretok.sections.plateau import head_test
@@ -46,12 +46,15 @@ def placement_table(folds: list[Fold], model: LanguageModel) -> pd.DataFrame:
 
 
 def sizes(effects: xr.Dataset, protocol: str) -> list[int]:
-    """Group sizes to compare: 1, 2 and 5 % of the layer, and that of the head test of regimes."""
+    """Group sizes to compare: 1, 2 and 5 % of the layer, and that of the head test of regimes.
+
+    Groups of fewer than four neurons, which cannot hold two modules, are left out.
+    """
     everything = np.ones(effects.sizes["position"], dtype=bool)
     signed, ranking = influences(effects, PROTOCOLS[protocol], everything, RARE)
     by_percent = [round(percent / 100 * effects.sizes["neuron"]) for percent in SIZES]
     singled_out = head_test(np.where(signed > 0, ranking, 0.0)).size
-    return sorted({size for size in (*by_percent, singled_out) if size >= 3})
+    return sorted({size for size in (*by_percent, singled_out) if size >= SMALLEST})
 
 
 def sizes_table(
@@ -69,10 +72,10 @@ def sizes_table(
                     "neurons": size,
                     "targets": kind,
                     "mean |r|": number(coordination.value),
-                    "of controls": number(coordination.null.mean()),
+                    "controls, mean |r|": number(coordination.null.mean()),
                     "p, more": p_text(coordination.p),
                     "held-out Q": number(test.value),
-                    "of controls ": number(test.null.mean()),
+                    "controls, held-out Q": number(test.null.mean()),
                     "p, more modular": p_text(test.p),
                 }
             )

@@ -7,10 +7,24 @@ import pandas as pd
 
 from raretok.errors import UserError
 from raretok.ledger import Evidence, p_text
-from raretok.sections.communities import best_partitions, modularity
+from raretok.sections.communities import EXACT_NODES, best_partitions, modularity
 from raretok.sections.graphs import correlation
-from raretok.sections.louvain import RESOLUTIONS, Consensus, consensus, louvain_labels
-from raretok.sections.modularity import Modularity, evidence, untestable
+from raretok.sections.louvain import (
+    RESOLUTIONS,
+    SEEDS,
+    Consensus,
+    consensus,
+    louvain_labels,
+)
+from raretok.sections.modularity import (
+    BOOTSTRAP_CONTROLS,
+    BOOTSTRAPS,
+    OWN_DRAWS,
+    SPLITS,
+    Modularity,
+    evidence,
+    untestable,
+)
 from raretok.sections.regimes_page import equals
 from raretok.sections.released_modularity import (
     gap_clusters,
@@ -23,7 +37,7 @@ from raretok.stats import ALPHA, NullTest, null_test
 CHECKED = 50  # control groups on which Louvain is compared with the exact search
 CHECK_SEEDS = 5
 NODES = (30, 50, 100)  # group sizes of the released code
-NOISE_GRAPHS = 20  # independent groups of each size
+NOISE_GRAPHS = 10  # independent groups of each size
 NOISE_POSITIONS = 400
 SPOKEN = {  # measures that the page's sentences name
     "Q": "largest Q",
@@ -35,11 +49,11 @@ SPOKEN = {  # measures that the page's sentences name
 
 
 def attempt(
-    find: Callable[[str], Modularity], protocols: list[str]
+    find: Callable[[str], Modularity], protocols: list[str], *, needed: bool = True
 ) -> tuple[dict[str, Modularity], dict[str, str]]:
     """What each protocol finds, and why the others cannot be tested here.
 
-    Raises the first reason where no protocol can be.
+    Raises the first reason where no protocol can be and one is needed.
     """
     found, reasons = {}, {}
     for name in protocols:
@@ -47,7 +61,7 @@ def attempt(
             found[name] = find(name)
         except UserError as error:
             reasons[name] = str(error)
-    if not found:
+    if needed and not found:
         raise UserError(next(iter(reasons.values())))
     return found, reasons
 
@@ -61,6 +75,19 @@ def all_evidence(
     """Evidence on M1 under each protocol, testable or not."""
     tested = [evidence(one, untrained.get(name), rng=rng) for name, one in found.items()]
     return tested + [untestable(name, reason) for name, reason in reasons.items()]
+
+
+def settings_table() -> pd.DataFrame:
+    """How many draws stand behind each number."""
+    rows = {
+        "splits of the documents, held-out Q": SPLITS,
+        "rewired and shuffled graphs": OWN_DRAWS,
+        "samples of documents, interval": BOOTSTRAPS,
+        "control groups in each sample": BOOTSTRAP_CONTROLS,
+        "Louvain seeds": SEEDS,
+        "nodes up to which the largest Q is exact": EXACT_NODES,
+    }
+    return pd.DataFrame({"number": rows}).rename_axis("setting")
 
 
 def number(value: float, digits: int = 3) -> str:

@@ -18,7 +18,7 @@ from raretok.sections.communities import (
     silhouette,
 )
 from raretok.sections.graphs import correlation
-from raretok.sections.louvain import adjusted_rand, consensus, louvain_labels
+from raretok.sections.louvain import adjusted_rand, consensus, louvain_labels, mean_agreement
 from raretok.sections.released_modularity import (
     gap_clusters,
     released_p,
@@ -151,6 +151,14 @@ def test_adjusted_rand_by_hand_and_by_scikit_learn():
     for _ in range(5):
         one, two = rng.integers(4, size=(2, 20))
         assert adjusted_rand(one, two) == pytest.approx(metrics.adjusted_rand_score(one, two))
+
+
+def test_mean_agreement_counts_every_pair_of_runs():
+    runs = RNG(11).integers(3, size=(7, 9))
+    runs[4] = 2 - runs[0]
+    pairs = [adjusted_rand(runs[i], runs[j]) for i in range(7) for j in range(i)]
+    assert mean_agreement(runs) == pytest.approx(np.mean(pairs))
+    assert mean_agreement(runs[:1]) == 1
 
 
 def test_consensus_of_two_cliques_is_stable_and_of_noise_less_so():
