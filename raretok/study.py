@@ -41,6 +41,7 @@ from raretok.rarity import (
     unigram,
 )
 from raretok.sections.interventions import Intervened, intervene
+from raretok.sections.modularity import Modularity, find_modularity
 from raretok.sections.overlap import Overlap, find_overlap
 from raretok.sections.overlap import evidence as overlap_evidence
 from raretok.sections.regimes import Regimes, Settings, evidence, find_regimes
@@ -280,6 +281,16 @@ class Study:
         rng = self.rng(f"spectra {protocol} {trained}")
         family = model.architecture.family
         return find_spectra(rows, parts, PROTOCOLS[protocol], family, rng=rng)
+
+    @cache  # noqa: B019
+    def modularity(self, protocol: str, trained: bool = True) -> Modularity:
+        """Modules of the plateau group and of its controls under a protocol."""
+        return find_modularity(
+            self.effects(protocol, trained),
+            self.folds(protocol, trained),
+            PROTOCOLS[protocol],
+            rng=self.rng(f"modularity {protocol} {trained}"),
+        )
 
     def run_table(self) -> pd.DataFrame:
         """What was scored for each protocol, and the largest error the audit found."""
