@@ -127,24 +127,32 @@ def capture_rows(model: LanguageModel, contexts: Contexts, queries: Positions) -
     edges = offset_edges(contexts.tokens.shape[1])
     mass = np.zeros((*shape, edges.size + 1), dtype=np.float32)
     gini, gini_rest = np.zeros(shape), np.zeros(shape)
-    for scored, tokens, place in batches(contexts, queries):
-        pos = torch.from_numpy(queries.pos[scored])
+    for batch in batches(contexts, queries):
 
-        def keep(layer: int, pattern: Tensor, scored=scored, place=place, pos=pos) -> None:
-            rows = causal(pattern[place, :, pos].float().cpu(), pos)
-            mass[layer, scored] = category_mass(rows, pos, edges).numpy()
-            gini[layer, scored] = causal_gini(rows, pos + 1).numpy()
-            gini_rest[layer, scored] = causal_gini(rows[..., 1:], pos).numpy()
+        def keep(layer: int, pattern: Tensor, batch=batch) -> None:
+            rows = causal(pattern[batch.place, :, batch.pos].float().cpu(), batch.pos)
+            mass[layer, batch.scored] = category_mass(rows, batch.pos, edges).numpy()
+            gini[layer, batch.scored] = causal_gini(rows, batch.pos + 1).numpy()
+            gini_rest[layer, batch.scored] = causal_gini(rows[..., 1:], batch.pos).numpy()
 
-        run_hooked(model, tokens, "attn.hook_pattern", keep)
+        run_hooked(model, batch.tokens, "attn.hook_pattern", keep)
     keys = category_keys(queries.pos, edges)
     return Rows(queries, edges, keys, mass, gini, gini_rest)
 
 
-def batches(
-    contexts: Contexts, queries: Positions
-) -> Iterator[tuple[Int[np.ndarray, " query"], Int[Tensor, "context pos"], Int[Tensor, " query"]]]:
-    """Queries, tokens of their contexts cut after the last query, and each query's row of them."""
+@dataclass(frozen=True)
+class Batch:
+    """A few contexts, cut after the last query in them."""
+
+    scored: Int[np.ndarray, " query"]  # indices into all queries
+    tokens: Int[Tensor, "context pos"]
+    place: Int[Tensor, " query"]  # context of each query, and its position
+    pos: Int[Tensor, " query"]
+    real: Bool[Tensor, "context pos"]  # a token of the text: neither padding nor the first
+
+
+def batches(contexts: Contexts, queries: Positions) -> Iterator[Batch]:
+    """The contexts that hold a query, those with queries to a like position together."""
     used, row = np.unique(queries.context, return_inverse=True)
     last = np.zeros(used.size, dtype=np.int64)
     np.maximum.at(last, row, queries.pos)
@@ -154,8 +162,14 @@ def batches(
         place = np.full(used.size, -1)
         place[chosen] = np.arange(chosen.size)
         scored = np.flatnonzero(place[row] >= 0)
-        tokens = contexts.tokens[used[chosen], : last[chosen].max() + 1]
-        yield scored, torch.from_numpy(tokens), torch.from_numpy(place[row[scored]])
+        at = np.arange(last[chosen].max() + 1)
+        yield Batch(
+            scored=scored,
+            tokens=torch.from_numpy(contexts.tokens[used[chosen], : at.size]),
+            place=torch.from_numpy(place[row[scored]]),
+            pos=torch.from_numpy(queries.pos[scored]),
+            real=torch.from_numpy((at > 0) & (at < contexts.length[used[chosen], None])),
+        )
 
 
 def run_hooked(
