@@ -23,7 +23,7 @@ from torch import Tensor
 from raretok.corpus import Contexts
 from raretok.errors import UserError
 from raretok.models import Architecture, LanguageModel
-from raretok.rarity import Positions
+from raretok.rarity import MIDDLE, Positions
 from raretok.sections.attention_capture import Batch, batches
 from raretok.sections.resume import CleanPass, Ended, row_loss
 
@@ -270,8 +270,8 @@ def donors(
 def few_per_context(
     positions: Positions, most: int, *, rng: np.random.Generator
 ) -> Int[np.ndarray, " chosen"]:
-    """At most so many positions of each class in each context, drawn at random."""
-    order = rng.permutation(len(positions))
+    """At most so many rare and as many common positions in each context, drawn at random."""
+    order = rng.permutation(np.flatnonzero(positions.stratum != MIDDLE))
     classes = int(positions.stratum.max()) + 1
     key = positions.context[order] * classes + positions.stratum[order]
     return np.sort(order[rank_among_equals(key) < most])
