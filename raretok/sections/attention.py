@@ -36,6 +36,7 @@ from raretok.sections.head_ablation import (
 from raretok.sections.knockout import (
     Knockout,
     LayerKnockout,
+    head_effects,
     knock_out,
     knock_out_layers,
     part_of,
@@ -43,7 +44,7 @@ from raretok.sections.knockout import (
 )
 from raretok.sections.regimes import Settings
 
-QUERIES = 300  # rare queries whose rows are captured
+QUERIES = 400  # rare queries whose rows are captured
 ABLATED = 240  # rare positions at which the heads of the last two layers are mean-ablated
 ABLATED_MORE = 80  # the same for the other modes, and for earlier layers
 RELEASED_QUERIES = 6  # of a class and context that the released ablation is measured at
@@ -79,6 +80,8 @@ class Attention:
     alike: Alike | None = None
     knockouts: dict[tuple[str, str], Knockout] = field(default_factory=dict)  # by group and mode
     whole: LayerKnockout | None = None  # of the group under `mode`
+    early: dict[str, dict[Target, float]] = field(default_factory=dict)  # of earlier layers
+    group: Int[np.ndarray, " member"] | None = None  # of the first fold
     reasons: dict[str, str] = field(default_factory=dict)  # by claim
     run: str = ""
 
@@ -186,9 +189,15 @@ def find_attention(
             raise
         reasons |= {"A3": str(error), "A4": str(error)}
     lead = knockouts.get(("boost", found.mode))
+    early: dict[str, dict[Target, float]] = {}
+    if lead is not None and EARLY in heads:
+        parts = [part_of(heads[EARLY], f, effects.stratum.values, unit) for f in groups["boost"]]
+        early = dict(zip(("effect", "control"), head_effects(parts), strict=True))
     return replace(
         found,
         alike=alike,
+        early=early,
+        group=groups["boost"][0].group,
         knockouts=knockouts,
         whole=whole if lead is None else lead.whole,
         reasons=reasons,
@@ -248,7 +257,7 @@ def evidence(found: Attention, untrained: Attention) -> list[Evidence]:
             knockout and knockout.largest,
             f"largest head effect on control groups, {random}",
             MATTERS_HEAD,
-            "fig-heads-effect",
+            "fig-largest",
         ),
         one_claim(
             found,

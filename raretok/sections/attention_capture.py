@@ -235,7 +235,7 @@ def causal_gini(
 ) -> Float[Tensor, "query head"]:
     r"""Gini coefficient of each row over its `n_keys` first keys; the others hold zero.
 
-    $$G = \sum_k (2k - K - 1)\, p_{(k)} \Big/ \Big(K \sum_k p_k\Big),\quad p_{(1)} \le p_{(2)} \le \dots$$
+    $$G = \sum_k (2k - K - 1)\, p_{(k)} \Big/ \Big(K \sum_k p_k\Big),\quad p_{(1)} \le p_{(2)} \dots$$
 
     0: all keys get the same, and (K - 1) / K: one gets all. A row without attention counts as 0.
     """

@@ -37,9 +37,7 @@ class Design:
         self, n_draws: int, *, rng: np.random.Generator
     ) -> Bool[np.ndarray, "draw query"]:
         """Labels exchanged within documents."""
-        return np.stack(
-            [self.rare[permute_within(self.document, rng=rng)] for _ in range(n_draws)]
-        )
+        return np.stack([self.rare[permute_within(self.document, rng=rng)] for _ in range(n_draws)])
 
     def resampled(
         self, n_draws: int, *, rng: np.random.Generator

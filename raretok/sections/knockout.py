@@ -201,20 +201,28 @@ def knock_out(
     heads = [i for i, t in enumerate(targets) if t[0] in layers and t[1] != WHOLE]
     sizes = [part.means().size[0] for part in parts]
     tested = [size[heads] for size in sizes]
-    effect, control = over_targets(sizes, folds, group_effects)
+    effect, control = head_effects(parts)
     largest = over_folds(tested, folds, lambda size, g: group_effects(size, g).max(axis=-1))
     share = over_folds(tested, folds, lambda size, g: largest_share(group_effects(size, g)))
     return Knockout(
         mode=mode,
         layers=layers,
         n_positions=sum(len(part.post) for part in parts),
-        effect=dict(zip(targets, effect.tolist(), strict=True)),
-        control=dict(zip(targets, control.mean(axis=0).tolist(), strict=True)),
+        effect=effect,
+        control=control,
         largest=Tested(ratio_test(largest), largest_interval(parts, heads, n_boot, rng)),
         equals_p=null_test(largest.value, largest.equals, "greater").p,
         share=null_test(share.value, share.null, "greater"),
         whole=knock_out_layers(parts, layers, n_boot=n_boot, rng=rng),
     )
+
+
+def head_effects(parts: list[Part]) -> tuple[dict[Target, float], dict[Target, float]]:
+    """Effect of every target on the group, and on its control groups on average."""
+    sizes = [part.means().size[0] for part in parts]
+    effect, control = over_targets(sizes, [part.fold for part in parts], group_effects)
+    named = (effect.tolist(), control.mean(axis=0).tolist())
+    return tuple(dict(zip(parts[0].targets, one, strict=True)) for one in named)
 
 
 def knock_out_layers(
