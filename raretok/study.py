@@ -40,6 +40,8 @@ from raretok.rarity import (
     type_classes,
     unigram,
 )
+from raretok.sections.attention import Attention, find_attention, run_heads
+from raretok.sections.head_ablation import HeadEffects
 from raretok.sections.interventions import Intervened, intervene
 from raretok.sections.modularity import Modularity, find_modularity
 from raretok.sections.overlap import Overlap, find_overlap
@@ -290,6 +292,42 @@ class Study:
             self.folds(protocol, trained),
             PROTOCOLS[protocol],
             rng=self.rng(f"modularity {protocol} {trained}"),
+        )
+
+    @cache  # noqa: B019
+    def head_effects(self, draw: str, trained: bool = True) -> dict[str, HeadEffects]:
+        """What ablating attention heads does to the last MLP at positions of a draw."""
+        return run_heads(
+            self.model if trained else self.twin,
+            self.contexts,
+            self.positions(draw),
+            released=draw == "whole contexts",
+            trained=trained,
+            rng=self.rng(f"heads {draw}"),
+        )
+
+    @cache  # noqa: B019
+    def attention(self, protocol: str, trained: bool = True) -> Attention:
+        """Attention of rare and common queries, and its effect on the group, under a protocol."""
+        reading, d_mlp = PROTOCOLS[protocol], self.model.architecture.d_mlp
+        groups = {"boost": self.folds(protocol, trained)}
+        if trained:
+            groups["suppress"] = self.folds(protocol, part="suppress")
+            groups |= {
+                f"{percent} %": self.folds(protocol, size=percent * d_mlp // 100)
+                for percent in (2, 5)
+            }
+        return find_attention(
+            self.model if trained else self.twin,
+            self.contexts,
+            all_positions(self.contexts, self.classes(protocol), reading.by),
+            self.effects(protocol, trained),
+            self.head_effects(reading.draw, trained),
+            groups,
+            reading,
+            Settings(self.parameters.n_bootstrap, self.parameters.n_null),
+            trained=trained,
+            rng=self.rng(f"attention {protocol}"),
         )
 
     def run_table(self) -> pd.DataFrame:
