@@ -37,10 +37,13 @@ def answers(folder: Path, questions: Path = REVIEWS) -> list[Answer]:
 
     An answer that needs a value which is not there says "not yet" or "not testable here", and why.
     """
+    asked = yaml.safe_load(questions.read_text())
     values, reasons = known_values(folder)
+    named = {title(given["page"]) for given in asked.values() if "page" in given}
+    reasons = {name: f"Not yet: {name} was not run." for name in named} | reasons
     there = {page.stem for page in executed_pages(folder)} | set(HAND_WRITTEN)
     found = []
-    for name, given in yaml.safe_load(questions.read_text()).items():
+    for name, given in asked.items():
         if "later" in given:
             text = f"Not yet: this is for a page on {given['later']}."
         else:

@@ -16,6 +16,12 @@ QUESTIONS = yaml.safe_load(reviews.REVIEWS.read_text())
 GLUED = {"overlap": "OVERLAP", "chance": "CHANCE", "share_rare": "SHARE", "interventions": "MODES"}
 
 
+def whole_book(folder: Path, changed: dict | None = None) -> Path:
+    """Every page that answers need, with all they need of it."""
+    write_page(folder, "06_detectors", between="BETWEEN")
+    return write_book(folder, changed, **GLUED)
+
+
 def answer(found: list[reviews.Answer], name: str) -> reviews.Answer:
     (one,) = [one for one in found if one.id == name]
     return one
@@ -45,7 +51,7 @@ def test_no_answer_types_a_result():
 
 
 def test_a_whole_book_answers_all_but_the_later_ones(tmp_path):
-    found = reviews.answers(write_book(tmp_path, **GLUED))
+    found = reviews.answers(whole_book(tmp_path))
     later = [one.id for one in found if one.text.startswith("Not ")]
     assert later == [name for name, given in QUESTIONS.items() if "later" in given]
     assert not any("{" in one.text or "nan" in one.text for one in found)
@@ -54,6 +60,7 @@ def test_a_whole_book_answers_all_but_the_later_ones(tmp_path):
         answer(found, "V7").text
     )
     assert answer(found, "V8").page == "03_modularity"
+    assert answer(found, "V11").text.endswith("fully distributed, and between those BETWEEN.")
     assert answer(found, "V18").page == "method"
     assert reviews.counts(found) == {"n_questions": "18", "n_answered": "12", "n_waiting": "6"}
 
@@ -76,6 +83,8 @@ def test_a_page_that_was_not_run_leaves_its_questions_open(tmp_path):
         missing = "Not yet: no page records M1, which belongs on modularity."
         assert asked(tmp_path, f"Q is {{{name}}}.") == missing
     assert asked(tmp_path, "{regimes.lost}") == "Not yet: the page regimes records no such number."
+    missing = answer(reviews.answers(write_book(tmp_path / "other", **GLUED)), "V11")
+    assert (missing.text, missing.page) == ("Not yet: detectors was not run.", "")
     assert asked(tmp_path, "{spectra.lost}") == "Not yet: spectra was not run."
 
 
