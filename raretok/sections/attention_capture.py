@@ -235,9 +235,9 @@ def causal_gini(
 ) -> Float[Tensor, "query head"]:
     r"""Gini coefficient of each row over its `n_keys` first keys; the others hold zero.
 
-    $$G = \sum_k (2k - K - 1)\, p_{(k)} \Big/ \Big(K \sum_k p_k\Big), \quad p_{(1)} \le p_{(2)}$$
+    $$G = \sum_k (2k - K - 1)\, p_{(k)} \Big/ \Big(K \sum_k p_k\Big)$$
 
-    0: all keys get the same, and (K - 1) / K: one gets all. A row without attention counts as 0.
+    with p in ascending order. 0: all keys get the same, and (K - 1) / K: one gets all. A row without attention counts as 0.
     """
     p = rows.double().sort(dim=-1).values
     width, keys = p.shape[-1], n_keys.double()[:, None]
