@@ -58,9 +58,9 @@ def ablate_layer(
     Returns, in nats, `screen[token_class, screened]` for all neurons, `loss[position]` and, for the
     exact ones, `delta_loss[position, neuron]` (`neuron` is the index in the layer, `top` and
     `random` say why it is there); `agreement[token_class, subset, bound, measure]` of screen and
-    exact (raretok/ablation/agreement.py; 95 % over documents, for the random ones over neurons too).
-    Random pairs of context and neuron are run in full through hooks and their largest error kept in
-    the attributes. Raises `UserError` for what cannot be served, and if that error is too large.
+    exact (raretok/ablation/agreement.py; 95 %, over documents, and for the random ones over neurons
+    too). Random pairs of context and neuron are run in full through hooks and their largest error
+    kept in the attributes. Raises `UserError` for what cannot be served, and if it is too large.
     """
     index = check_layer(model, layer, mode)
     check_contexts(model, contexts)

@@ -1,7 +1,7 @@
 """Part of a model: run it up to a layer, change the residual there, and run on from it."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,8 +65,32 @@ def run_from(
         return resid
     name = f"blocks.{last}.hook_resid_post"
     # TransformerLens runs every block and puts the residual in at the right one.
-    with _skipped([model.bridge.blocks[index] for index in range(layer + 1)]):
+    with ExitStack() as skipped:
+        for block in range(layer + 1):
+            skipped.enter_context(_replaced(model.bridge.blocks[block], _hand_on))
         return _run(model, resid, (name,), start_at_layer=layer + 1)[name]
+
+
+def run_from_at(
+    model: LanguageModel,
+    resid: Float[Tensor, "batch pos d_model"],
+    layer: int,
+    place: Int[Tensor, " row"],
+    pos: Int[Tensor, " row"],
+) -> Float[Tensor, "row d_model"]:
+    """`run_from` at some positions of some contexts.
+
+    The last MLP, two thirds of its block, runs at these alone.
+    """
+    whole = model.last_block.mlp.original_component.forward
+
+    def at_rows(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        out = torch.zeros_like(hidden_states)
+        out[place, pos] = whole(hidden_states[place, pos][None], *args, **kwargs)[0]
+        return out
+
+    with _replaced(model.last_block.mlp, at_rows):
+        return run_from(model, resid, layer)[place, pos]
 
 
 def _run(
@@ -92,22 +116,19 @@ def _run(
     return seen
 
 
+def _hand_on(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    return hidden_states
+
+
 @contextmanager
-def _skipped(blocks: list[Any]) -> Iterator[None]:
-    """Let blocks hand on what they are given."""
-
-    def hand_on(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return hidden_states
-
-    # The wrapped module: TransformerLens passes an attribute set on its block on to it.
-    wrapped = [block.original_component for block in blocks]
-    before = [vars(module).get("forward") for module in wrapped]
+def _replaced(bridge: Any, forward: Callable[..., Tensor]) -> Iterator[None]:
+    """Let the module that a part of TransformerLens wraps compute something else."""
+    module = bridge.original_component
+    before = vars(module).get("forward")
+    module.forward = forward
     try:
-        for module in wrapped:
-            module.forward = hand_on
         yield
     finally:
-        for module, forward in zip(wrapped, before, strict=True):
-            vars(module).pop("forward", None)
-            if forward is not None:
-                module.forward = forward
+        del module.forward
+        if before is not None:
+            module.forward = before

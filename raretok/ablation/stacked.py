@@ -14,7 +14,7 @@ from torch import Tensor
 
 from raretok.ablation.batches import ScoredBatch
 from raretok.ablation.head import FinalHead, clean_pass
-from raretok.ablation.partial import LayerCapture, capture_layer, run_from
+from raretok.ablation.partial import LayerCapture, capture_layer, run_from_at
 from raretok.ablation.run import blocks
 from raretok.ablation.split import TokenRows, delta_of_pushes, split_vocabulary
 from raretok.errors import UserError
@@ -82,9 +82,11 @@ def pushes(
         push = batch.scored(change)[..., None] * W_out
     else:
         moved = captured.resid + torch.einsum("bpn,nd->nbpd", change, W_out)
-        final = run_from(at.model, moved.flatten(0, 1), at.index).unflatten(0, moved.shape[:2])
-        arrived = final[:, batch.place, batch.pos] - batch.scored(captured.final)
-        push = arrived.transpose(0, 1)
+        n, n_batch = moved.shape[:2]
+        place = (torch.arange(n, device=moved.device)[:, None] * n_batch + batch.place).flatten()
+        stack, pos = moved.flatten(0, 1), batch.pos.repeat(n)
+        arrived = run_from_at(at.model, stack, at.index, place, pos).unflatten(0, (n, -1))
+        push = (arrived - batch.scored(captured.final)).transpose(0, 1)
     return push - push.mean(dim=2, keepdim=True) if at.head.centred else push
 
 

@@ -6,7 +6,7 @@ import torch
 
 from raretok.ablation import layers, run, stacked
 from raretok.ablation.layers import ablate_layer, summary
-from raretok.ablation.partial import capture_layer, run_from
+from raretok.ablation.partial import capture_layer, run_from, run_from_at
 from raretok.ablation.run import ablate
 from raretok.corpus import Contexts
 from raretok.errors import UserError
@@ -169,6 +169,21 @@ def test_only_later_blocks_run_and_all_run_again_afterwards(deep):
     for handle in handles:
         handle.remove()
     assert torch.equal(final, captured.final)
+
+
+def test_the_last_mlp_may_run_at_some_positions_alone(deep):
+    tokens = torch.randint(1, 257, (2, 12), generator=torch.Generator().manual_seed(0))
+    captured = capture_layer(deep, tokens, 0)
+    place, pos = torch.tensor([1, 0, 1]), torch.tensor([3, 11, 10])
+    seen = []
+    handle = deep.last_block.mlp.original_component.register_forward_hook(
+        lambda module, args, out: seen.append(out)
+    )
+    found = run_from_at(deep, captured.resid, 0, place, pos)
+    handle.remove()
+    assert int((seen[0] != 0).any(dim=-1).sum()) == 3
+    torch.testing.assert_close(found, captured.final[place, pos], rtol=1e-5, atol=1e-5)
+    assert torch.equal(capture_layer(deep, tokens, 0).final, captured.final)
 
 
 def test_batches_and_stacks_do_not_change_the_numbers(gpt2, contexts, positions, monkeypatch):
