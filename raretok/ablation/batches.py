@@ -13,6 +13,8 @@ from raretok.corpus import Contexts
 from raretok.models import LanguageModel
 from raretok.rarity import Positions
 
+SCORED = 256  # positions that go through the head together, and those that end their context
+
 
 @dataclass(frozen=True)
 class ScoredBatch:
@@ -35,10 +37,17 @@ def scored_batches(
     model: LanguageModel, contexts: Contexts, positions: Positions, include_first: bool
 ) -> list[ScoredBatch]:
     """All contexts that hold a scored position. Later tokens than the last one change nothing."""
-    used, start = np.unique(positions.context, return_index=True)
+    used, start, held = np.unique(positions.context, return_index=True, return_counts=True)
     until = np.maximum.reduceat(positions.pos, start) + 1
     order = np.argsort(until, kind="stable")  # of like length together: little padding is run
-    groups = [order[at : at + run.BATCH] for at in range(0, len(order), run.BATCH)]
+    # Whole contexts in which every position is scored would else fill the memory with logits.
+    by_number = np.concatenate([[0], np.cumsum(held[order])[:-1]]) // SCORED
+    edges = np.flatnonzero(np.diff(by_number)) + 1
+    groups = [
+        part[at : at + run.BATCH]
+        for part in np.split(order, edges)
+        for at in range(0, len(part), run.BATCH)
+    ]
     return [
         _batch(model, contexts, positions, used[group], until[group], include_first)
         for group in groups

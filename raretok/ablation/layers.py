@@ -70,8 +70,7 @@ def ablate_layer(
     mean = mean_activation(
         model, contexts, positions, index, include_first=include_first, progress=progress
     )
-    value = mean if mode == "mean" else torch.zeros_like(mean)
-    at = Layer(model, head, token_rows(head), index, W_out, value)
+    at = Layer(model, head, token_rows(head), index, W_out, mean, mode)
     batches = scored_batches(model, contexts, positions, include_first)
     sums = screened_sums(at, batches, positions, progress=progress)
     top, random = choose(sums[0], n_top, n_random, rng)
@@ -83,24 +82,17 @@ def ablate_layer(
     error = audit(at, batches, neurons, delta)
     check_audit(model, error)
     agreement = agreements(sums, delta, positions, neurons, (top, random), n_bootstrap, rng)
-    made = {
-        "layer": index,
-        "mode": mode,
-        "pair_error": pair_error,
-        "audit_pairs": AUDIT_PAIRS,
-        "audit_max_error": error,
+    screened = np.stack([_mean(of_class) for of_class in sums])
+    made = {"pair_error": pair_error, "audit_pairs": AUDIT_PAIRS, "audit_max_error": error}
+    arrays = {
+        "delta_loss": (("position", "neuron"), delta, {"units": "nats"}),
+        "loss": ("position", loss, {"units": "nats"}),
+        "screen": (("token_class", "screened"), screened, {"units": "nats"}),
+        "mean_post": ("screened", mean.cpu().numpy()),
+        "agreement": (("token_class", "subset", "bound", "measure"), agreement),
     }
-    return xr.Dataset(
-        data_vars={
-            "delta_loss": (("position", "neuron"), delta, {"units": "nats"}),
-            "loss": ("position", loss, {"units": "nats"}),
-            "screen": (("token_class", "screened"), np.stack([_mean(s) for s in sums])),
-            "mean_post": ("screened", mean.cpu().numpy()),
-            "agreement": (("token_class", "subset", "bound", "measure"), agreement),
-        },
-        coords=labels(positions, neurons, top, random),
-        attrs={**provenance(model), **made},
-    )
+    attrs = {**provenance(model), "layer": index, "mode": mode, **made}
+    return xr.Dataset(arrays, labels(positions, neurons, top, random), attrs)
 
 
 def labels(
@@ -201,7 +193,7 @@ def screened_sums(
         weighted = torch.from_numpy(weight[:, batch.rows]).to(captured.post)
         parts = screen(at.model, at.head, at.rows, at.index, batch, captured, at.value, weighted)
         of_context = np.empty(len(batch.contexts), dtype=np.int64)
-        of_context[batch.place.cpu()] = document[batch.rows]
+        of_context[batch.place.cpu().numpy()] = document[batch.rows]
         for stratum, part in enumerate(parts.double().cpu().numpy()):
             np.add.at(total[stratum], of_context, part)
     size = [np.bincount(document, w, minlength=documents.size) for w in weight]

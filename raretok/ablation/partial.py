@@ -28,8 +28,16 @@ def layer_index(model: LanguageModel, layer: int) -> int:
 
 
 def W_out_of(model: LanguageModel, layer: int) -> Float[Tensor, "d_mlp d_model"]:
-    """Output weights of the MLP of a layer, in the raw basis."""
-    return model.bridge.blocks[layer].mlp.W_out.detach()
+    """Output weights of the MLP of a layer, in the raw basis.
+
+    Raises `UserError` for a layer without one dense MLP.
+    """
+    try:
+        return model.bridge.blocks[layer].mlp.W_out.detach()
+    except AttributeError:
+        raise UserError(
+            f"layer {layer} of {model.name} has no dense MLP: choose another layer"
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,13 @@ class Layer:
     rows: TokenRows
     index: int
     W_out: Float[Tensor, "d_mlp d_model"]
-    value: Float[Tensor, " d_mlp"]  # put in place of the activations
+    mean_post: Float[Tensor, " d_mlp"]
+    mode: str
+
+    @property
+    def value(self) -> Float[Tensor, " d_mlp"]:
+        """What is put in place of the activations."""
+        return self.mean_post if self.mode == "mean" else torch.zeros_like(self.mean_post)
 
 
 def exact(
@@ -51,7 +57,7 @@ def exact(
     neurons = neurons.to(at.model.device)
     delta = torch.empty(len(offset), len(neurons), dtype=at.model.dtype, device=offset.device)
     loss = torch.empty_like(delta[:, 0])
-    for step in blocks(len(batches), 1, "neurons", progress):
+    for step in blocks(len(batches), 1, "exact", progress):
         batch = batches[step.start]
         captured = capture_layer(at.model, batch.tokens, at.index)
         clean = clean_pass(at.head, batch.scored(captured.final), batch.target)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from raretok.ablation import layers, run, stacked
+from raretok.ablation import batches, run, stacked
 from raretok.ablation.layers import ablate_layer, summary
 from raretok.ablation.partial import capture_layer, run_from, run_from_at
 from raretok.ablation.run import ablate
@@ -60,7 +60,7 @@ def positions(contexts) -> Positions:
 
 
 def run_layer(model, contexts, positions, layer=-2, **options):
-    options = {"n_top": 4, "n_random": 4, "n_bootstrap": 100, "pair_error": 0.0} | options
+    options = {"n_top": 4, "n_random": 4, "n_bootstrap": 50, "pair_error": 0.0} | options
     rng = np.random.default_rng(0)
     return ablate_layer(model, contexts, positions, layer=layer, rng=rng, **options)
 
@@ -84,8 +84,7 @@ def hooked(model, contexts, positions, layer, neuron, change):
     return losses
 
 
-@pytest.mark.parametrize("layer", [-3, -2])
-@pytest.mark.parametrize("mode", ["mean", "zero"])
+@pytest.mark.parametrize(("layer", "mode"), [(-3, "mean"), (-2, "zero")])
 def test_exact_effects_equal_hooks_on_the_whole_model(deep, contexts, positions, layer, mode):
     found = run_layer(deep, contexts, positions, layer, mode=mode)
     index = N_LAYERS + layer
@@ -93,7 +92,7 @@ def test_exact_effects_equal_hooks_on_the_whole_model(deep, contexts, positions,
     clean = hooked(deep, contexts, positions, index, 0, lambda post: post)
     np.testing.assert_allclose(found.loss, clean, atol=1e-5)
     value = found.mean_post.values if mode == "mean" else np.zeros(48)
-    for neuron in found.neuron.values:
+    for neuron in found.neuron.values[:3]:
         new = float(value[neuron])
         expected = hooked(
             deep, contexts, positions, index, neuron, lambda post, new=new: post * 0 + new
@@ -126,13 +125,13 @@ def test_the_last_layer_is_the_ablation_of_one_position_at_a_time(
     np.testing.assert_allclose(found.delta_loss, alone.delta_loss[:, found.neuron], atol=2e-5)
 
 
-@pytest.mark.parametrize("layer", [-3, -2, -1])
+@pytest.mark.parametrize("layer", [-3, -1])
 def test_the_screen_is_the_effect_of_a_tiny_step(folder, contexts, positions, layer):
     model = load_model(str(folder), dtype=torch.float64)
     # Transformers rounds to float32 inside RMSNorm, which a tinier step would show.
     eps, atol = (1e-4, 1e-6) if model.architecture.norm == "LayerNorm" else (3e-3, 5e-4)
     found = run_layer(model, contexts, positions, layer)
-    for neuron in (0, 17, 40):
+    for neuron in (0, 40):
         value = float(found.mean_post[neuron])
         up, down = (
             hooked(
@@ -190,6 +189,7 @@ def test_batches_and_stacks_do_not_change_the_numbers(gpt2, contexts, positions,
     at_once = run_layer(gpt2, contexts, positions, pair_error=1e-5)
     assert at_once.identical(run_layer(gpt2, contexts, positions, pair_error=1e-5))
     monkeypatch.setattr(run, "BATCH", 2)
+    monkeypatch.setattr(batches, "SCORED", 4)
     monkeypatch.setattr(stacked, "STACK", 1)
     pieces = run_layer(gpt2, contexts, positions, pair_error=1e-5)
     np.testing.assert_array_equal(pieces.neuron, at_once.neuron)
@@ -260,4 +260,3 @@ def test_positions_that_give_no_interval_are_refused(gpt2, contexts, positions):
 def test_a_sandwich_norm_is_refused_with_the_reason(gemma, contexts, positions):
     with pytest.raises(UserError, match=r"neurons of layer 0 .* cannot be .*sandwich norm"):
         run_layer(gemma, contexts, positions)
-    assert layers.MODES == ("mean", "zero")
