@@ -4,10 +4,12 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import rankdata
 
-from raretok.stats import DocumentSums, bootstrap_means, percentile_interval
+from raretok.stats import DocumentSums, bootstrap_means
 
 BOUNDS = ("value", "low", "high")
 MEASURES = ("spearman", "spearman of sizes", "recall")
+LOWEST = (-1, -1, 0)  # value of each measure
+SIGMAS = 1.96  # 95 %
 LARGEST = 0.1  # of the neurons, for the recall
 
 
@@ -22,7 +24,9 @@ def rank_agreement(
 
     `counts` are resamples of documents, used for both, which keeps them paired. With `rng` neurons
     are resampled too: right for a random subset, which stands for its layer, and wrong for the
-    top, which stands for itself.
+    top, which stands for itself. The interval is 1.96 standard deviations of the resamples to
+    either side of the value, within the range of the measure: resampling adds noise that screen and
+    exact share, so that resamples agree better than the sample and their percentiles may miss it.
     """
     everything = np.ones((1, counts.shape[1]))
     value = _measures(bootstrap_means(screened, everything), bootstrap_means(exact, everything))
@@ -33,7 +37,8 @@ def rank_agreement(
     if rng is not None:
         neuron = rng.integers(exactly.shape[1], size=exactly.shape)
         drawn, exactly = (np.take_along_axis(part, neuron, axis=1) for part in (drawn, exactly))
-    low, high = percentile_interval(_measures(drawn, exactly))
+    spread = SIGMAS * np.nanstd(_measures(drawn, exactly), axis=0)
+    low, high = np.maximum(value[0] - spread, LOWEST), np.minimum(value[0] + spread, 1)
     return np.stack([value[0], low, high])
 
 

@@ -83,7 +83,8 @@ def ablate_layer(
     check_audit(model, error)
     agreement = agreements(sums, delta, positions, neurons, (top, random), n_bootstrap, rng)
     screened = np.stack([_mean(of_class) for of_class in sums])
-    made = {"pair_error": pair_error, "audit_pairs": AUDIT_PAIRS, "audit_max_error": error}
+    made = {"include_first": int(include_first), "pair_error": pair_error}
+    made |= {"audit_pairs": AUDIT_PAIRS, "audit_max_error": error}
     arrays = {
         "delta_loss": (("position", "neuron"), delta, {"units": "nats"}),
         "loss": ("position", loss, {"units": "nats"}),

@@ -17,6 +17,12 @@ from tests.tiny import FAMILIES, write_model
 N_LAYERS = 3
 
 
+@pytest.fixture(autouse=True)
+def short_audit(monkeypatch):
+    """Its whole runs would be most of the time of these tests."""
+    monkeypatch.setattr(stacked, "AUDIT_PAIRS", 2)
+
+
 @pytest.fixture(scope="module", params=FAMILIES)
 def folder(request, tmp_path_factory):
     family = request.param
