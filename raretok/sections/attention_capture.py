@@ -237,7 +237,8 @@ def causal_gini(
 
     $$G = \sum_k (2k - K - 1)\, p_{(k)} \Big/ \Big(K \sum_k p_k\Big)$$
 
-    with p in ascending order. 0: all keys get the same, and (K - 1) / K: one gets all. A row without attention counts as 0.
+    with p in ascending order. 0: all keys get the same, and (K - 1) / K: one gets all. A row
+    without attention counts as 0.
     """
     p = rows.double().sort(dim=-1).values
     width, keys = p.shape[-1], n_keys.double()[:, None]
