@@ -1,4 +1,4 @@
-"""The command line: `raretok run | ablate | train | book | inspect`."""
+"""The command line: `raretok run | ablate | bench | train | book | inspect`."""
 
 import hashlib
 import json
@@ -65,9 +65,7 @@ def run(
     folder = out or ROOT / "runs" / f"pages-{key_of(values)}"
     if folder.resolve() == ROOT / "book":
         raise UserError("--out book would replace the pages of the book: choose another folder")
-    for source in sources:
-        done = pages.run_page(source, folder / f"{source.stem}.ipynb", values)
-        print(done)
+    pages.run_pages(sources, folder, values)
 
 
 def split_assignment(text: str) -> tuple[str, str]:
@@ -88,8 +86,7 @@ def book() -> None:
     """Run every page on the shipped model and build the site."""
     from raretok import pages
 
-    for source in pages.pages(ROOT):
-        pages.run_page(source, ROOT / "book" / f"{source.stem}.ipynb", {})
+    pages.run_pages(pages.pages(ROOT), ROOT / "book", {}, done=lambda page: None)
     print(f"The front page is {pages.build_site(ROOT).relative_to(ROOT)}")
 
 
@@ -160,6 +157,34 @@ def ablate(
             resume=resume,
         ).summary
     )
+
+
+@app.command()
+def bench(
+    shape: Annotated[
+        list[str] | None, typer.Option(help="docs-gpt2, gpt2-small, pythia-1b; default all")
+    ] = None,
+    positions: Annotated[int, typer.Option(help="scored positions, in whole contexts")] = 4096,
+    scaling: Annotated[
+        bool, typer.Option("--scaling", help="time against positions, neurons, vocabulary instead")
+    ] = False,
+    out: Annotated[Path | None, typer.Option("--json", help="file for the numbers")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+) -> None:
+    """Time all ways to ablate every neuron on the same positions, with errors and memory."""
+    from raretok import bench as cost
+    from raretok import bench_scaling
+    from raretok.bench_cases import SHAPES
+
+    if not scaling:
+        print(
+            cost.table(cost.bench(shape or SHAPES, positions, device=device, out=out)).to_string()
+        )
+        return
+    if shape:
+        raise UserError("--scaling uses heads of its own: leave --shape out")
+    for record in bench_scaling.scaling(device=device, out=out):
+        print(f"{record[record['axis']]:>7,} {record['axis']:10} {record['seconds']:8.3f} s")
 
 
 @app.command()
