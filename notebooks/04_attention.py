@@ -89,7 +89,7 @@ print(digest(fig))
 
 # %% [markdown]
 # How alike are the two lines? Their correlation $r$ is {glue:text}`r` in the mean over the heads of the
-# last two layers. That is as high as published. But a high $r$ says little by itself: nearly every
+# last two layers, {glue:text}`r_word`. But a high $r$ says little by itself: nearly every
 # head looks at the last few tokens, and even *different* heads of a layer correlate with
 # {glue:text}`r_other`. The question is whether $r$ is as high as it would be if rarity did not matter.
 # {numref}`fig-r` compares it with $r$ after the labels *rare* and *common* are exchanged
@@ -151,8 +151,7 @@ tables.alike_table(found)
 #
 # {numref}`fig-heat` shows the effect of every head, on the group and on its controls. The strongest of
 # the last two layers is head {glue:text}`head`: it moves a neuron of the group by
-# {glue:text}`effect` {glue:text}`unit` on average. Most of what any of these neurons does, then, does
-# not hang on one head: the published 0.28 to 0.34, whose unit is not given, is of the same order.
+# {glue:text}`effect` {glue:text}`unit` on average (published: about 0.28 to 0.34, in a unit not given).
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Effect of ablating one head on the plateau group (left) and on control groups (right, mean), on one colour scale; protocol as above. One bright cell on the left that is dark on the right would be a head that feeds the plateau.", "name": "fig-heat"}, "image": {"alt": "Heat maps of the effect of each head by layer and head, for the plateau group and for control groups"}}
 fig, axes = figures.panels(2, width=3.6, height=3.0)
@@ -254,10 +253,12 @@ records = [one for name in found for one in evidence(found[name], untrained[name
 verdict_table(records)
 
 # %% [markdown]
-# A1 needs a word. The *number* is reproduced: $r$ is as high as published or higher. The *conclusion*
-# drawn from it, that rare targets are attended from in no way of their own, is what the verdict is
-# about; a correlation of 0.9 and more is what heads of any kind show, and it lies below what exchanged
-# labels give wherever the verdict says *not reproduced*.
+# A1 needs a word. The *number* is one thing: $r$ = {glue:text}`r` is {glue:text}`r_word`. The
+# *conclusion* drawn from it, that rare targets are attended from in no way of their own, is another, and
+# the verdict is about it: where it says *not reproduced*, $r$ is lower than exchanged labels give, so
+# the heads do tell rare targets from common ones, however high $r$ is. For A3, *p* and interval answer
+# different questions: p whether other neurons show the same, the interval whether other documents
+# would. Where the interval reaches below 1, the head that stands out may be one of these documents.
 #
 # ## Limits
 #

@@ -13,6 +13,7 @@ from raretok.sections.head_ablation import Target
 from raretok.stats import ALPHA, percentile_interval
 
 UNITS = {"sd": "of its standard deviation", "raw": "(activation, not standardised)"}
+R_PUBLISHED = 0.82  # lower end of A1's published 0.89 +- 0.07
 PUBLISHED = (-50.0, -45.0)  # A4, as printed; the ledger's range allows for rounding and spread
 
 
@@ -169,10 +170,13 @@ def told(found: Attention, n_null: int) -> dict[str, str]:
         "unit": UNITS[unit_name(found)],
     }
     alike, knockout = found.alike, found.knockout
-    none = {name: NOT_HERE for name in ("r", "r_null", "r_p", "r_other", "gini", "gini_p")}
+    none = {
+        name: NOT_HERE for name in ("r", "r_word", "r_null", "r_p", "r_other", "gini", "gini_p")
+    }
     if alike is not None:
         none = {
             "r": f"{alike.profile.test.value:.2f}",
+            "r_word": r_word(alike.profile.test.value),
             "r_null": f"{alike.profile.test.null.mean():.2f}",
             "r_p": p_text(alike.profile.test.p),
             "r_other": f"{alike.profiles.other[-LAST:].mean():.2f}",
@@ -192,6 +196,11 @@ def told(found: Attention, n_null: int) -> dict[str, str]:
             "lost": f"{knockout.whole.change.test.null.mean():+.0f}",
         }
     return numbers | heads | {"groups": groups_sentence(found)}
+
+
+def r_word(r: float) -> str:
+    """Where r lies beside the published one."""
+    return "as high as published" if r >= R_PUBLISHED else "lower than published"
 
 
 def groups_sentence(found: Attention) -> str:
