@@ -310,20 +310,17 @@ class Study:
     def attention(self, protocol: str, trained: bool = True) -> Attention:
         """Attention of rare and common queries, and its effect on the group, under a protocol."""
         reading, d_mlp = PROTOCOLS[protocol], self.model.architecture.d_mlp
-        groups = {"boost": self.folds(protocol, trained)}
+        asked = {"boost": {}}
         if trained:
-            groups["suppress"] = self.folds(protocol, part="suppress")
-            groups |= {
-                f"{percent} %": self.folds(protocol, size=percent * d_mlp // 100)
-                for percent in (2, 5)
-            }
+            asked |= {"suppress": {"part": "suppress"}}
+            asked |= {f"{percent} %": {"size": percent * d_mlp // 100} for percent in (2, 5)}
         return find_attention(
             self.model if trained else self.twin,
             self.contexts,
             all_positions(self.contexts, self.classes(protocol), reading.by),
             self.effects(protocol, trained),
             self.head_effects(reading.draw, trained),
-            groups,
+            {name: lambda of=of: self.folds(protocol, trained, **of) for name, of in asked.items()},
             reading,
             Settings(self.parameters.n_bootstrap, self.parameters.n_null),
             trained=trained,
