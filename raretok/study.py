@@ -36,6 +36,7 @@ from raretok.rarity import (
     type_classes,
     unigram,
 )
+from raretok.sections import coordination
 from raretok.sections.regimes import Regimes, Settings, evidence, find_regimes
 
 COUNTS_FILE = "unigram_counts.npy"
@@ -187,6 +188,23 @@ class Study:
                 f"{effects.model}, protocol {protocol}: {error} "
                 f"(its last MLP has {effects.sizes['neuron']} neurons)"
             ) from None
+
+    @cache  # noqa: B019
+    def coordination(
+        self, protocol: str, trained: bool = True
+    ) -> coordination.Coordination | coordination.Untestable:
+        """What the neurons of the plateau group do together under a protocol, or why not."""
+        model = self.model if trained else self.twin
+        effects = self.effects(protocol, trained)
+        weights = coordination.Weights(*(w.cpu().numpy() for w in (model.W_in, model.W_out)))
+        draws = coordination.Draws(self.parameters.n_bootstrap, self.parameters.n_null)
+        rng = self.rng(f"coordination {protocol} {trained}")
+        try:
+            return coordination.find_coordination(
+                effects, self.folds(protocol, trained), PROTOCOLS[protocol], weights, draws, rng=rng
+            )
+        except UserError as error:
+            return coordination.Untestable(PROTOCOLS[protocol], str(error))
 
     def run_table(self) -> pd.DataFrame:
         """What was scored for each protocol, and the largest error the audit found."""
