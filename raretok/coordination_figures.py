@@ -4,13 +4,16 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import seaborn as sns
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from raretok.figures import COLOURS
 
 STYLES = ["-", "--", "-.", ":"]
+_LINES = sns.color_palette("colorblind")
 
 
 def either(ax: Axes, draw: Callable[..., Any], content: dict[str, Any] | str) -> Any:
@@ -40,7 +43,7 @@ def trait_dots(
     ax.invert_yaxis()
 
 
-def member_distances(ax: Axes, distance: list[Float[np.ndarray, " member"]]) -> None:
+def member_distances(ax: Axes, distance: list[Float[np.ndarray, "_"]]) -> None:
     """How far each member is from the neurons it is compared with, one row of dots a half."""
     for number, values in enumerate(distance):
         label = "a neuron of the group" if number == 0 else None
@@ -48,6 +51,7 @@ def member_distances(ax: Axes, distance: list[Float[np.ndarray, " member"]]) -> 
     ax.set_yticks(range(len(distance)), [f"half {n + 1}" for n in range(len(distance))])
     ax.set_ylim(-0.6, len(distance) - 0.4)
     ax.set_xscale("log")
+    ax.xaxis.set_major_formatter("{x:g}")
     ax.axvline(1, color="0.6", lw=0.8, zorder=0)
     ax.set(xlabel="distance from its control neurons (sd)")
 
@@ -61,6 +65,12 @@ def heatmap(
     ax.set_yticks(range(len(names)), names, fontsize=7)
     ax.set(xlabel="neuron", ylabel="neuron", title=title)
     return image
+
+
+def colour_bar(figure: Figure, axes: list[Axes], image: Any) -> None:
+    """The scale of the heatmaps; none where nothing was drawn."""
+    if isinstance(image, AxesImage):
+        figure.colorbar(image, ax=axes, label="correlation", shrink=0.8)
 
 
 def cumulative(
@@ -90,8 +100,7 @@ def sample_curves(
     """A statistic against the number of positions; a vertical line at the number used."""
     for number, (label, values) in enumerate(curves.items()):
         style = "o" + STYLES[number % len(STYLES)]
-        colour = f"C{number}"
-        ax.semilogx(n_positions, values, style, color=colour, ms=4, label=label)
+        ax.semilogx(n_positions, values, style, color=_LINES[number], ms=4, label=label)
     if mark is not None:
         ax.axvline(mark, color="0.6", lw=0.8, zorder=0)
     if truth is not None:

@@ -1,6 +1,6 @@
 """The page `coordination`: what the neurons of the plateau group do together, and C1 and I1."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
@@ -16,6 +16,7 @@ from raretok.sections.together import (
     KINDS,
     ClassCoordination,
     Sample,
+    Shared,
     class_coordination,
     class_rows,
     compare_spectra,
@@ -58,7 +59,7 @@ class Coordination:
     protocol: Protocol
     d_mlp: int
     folds: list[Fold]
-    rows: list[dict[str, Int[np.ndarray, " kept"]]]  # positions measured, by fold and class
+    rows: list[dict[str, Int[np.ndarray, "_"]]]  # positions measured, by fold and class
     rare: ClassCoordination
     common: ClassCoordination
     weights: dict[str, Similarity]
@@ -151,13 +152,13 @@ def dimension_test(found: Compared) -> NullTest:
     if not np.isfinite(found.value):
         raise UserError("every neuron of the group is constant: nothing varies together")
     mean = np.nanmean(found.null)
-    return null_test(found.value / mean, found.null / mean, "less")
+    return null_test(float(found.value / mean), found.null / mean, "less")
 
 
-def excess_test(found: Compared, side: Side = "greater") -> NullTest:
+def excess_test(found: Compared | Shared, side: Side = "greater") -> NullTest:
     """Test of a number less the mean of the controls."""
     mean = np.nanmean(found.null)
-    return null_test(found.value - mean, found.null - mean, side)
+    return null_test(float(found.value - mean), found.null - mean, side)
 
 
 def match_distance(
@@ -180,7 +181,7 @@ def with_match(
     if min(near.sum() for near in kept) < SMALLEST:
         return None
     return [
-        replace(fold, group=fold.group[near], controls=fold.controls[:, near])
+        Fold(fold.group[near], fold.controls[:, near], fold.equals[:, near], fold.measured)
         for fold, near in zip(folds, kept, strict=True)
     ]
 

@@ -8,8 +8,12 @@ import xarray as xr
 from jaxtyping import Float
 
 from raretok.errors import UserError
-from raretok.groups import Compared, Fold
+from raretok.groups import Compared, Fold, influences
 from raretok.ledger import p_text
+from raretok.parameters import PageParameters
+from raretok.protocol import Protocol
+from raretok.rarity import RARE
+from raretok.sections import information
 from raretok.sections.coordination import (
     CALIPERS,
     Coordination,
@@ -20,11 +24,13 @@ from raretok.sections.coordination import (
     with_match,
 )
 from raretok.sections.dimension import correlations, participation_ratio
+from raretok.sections.plateau import head_test
 from raretok.sections.similarity import between, within
 from raretok.sections.together import KINDS, compare_spectra
 from raretok.stats import NullTest, null_test
 
 Found = Coordination | Untestable
+PERCENTS = (1, 2, 5)  # of the layer
 
 
 def dimension_table(found: Mapping[str, Found]) -> pd.DataFrame:
@@ -92,16 +98,53 @@ def test_texts(test: NullTest, kind: str) -> dict[str, str]:
     }
 
 
+def singled_out(effects: xr.Dataset, protocol: Protocol) -> str:
+    """Size of the group that the head test of the rank curve finds most set apart; "no" if none."""
+    size = head_size_of(effects, protocol)
+    return "no" if size is None else str(size)
+
+
+def head_size_of(effects: xr.Dataset, protocol: Protocol) -> int | None:
+    everything = np.ones(effects.sizes["position"], dtype=bool)
+    _, ranking = influences(effects, protocol, everything, RARE)
+    try:
+        return head_test(ranking).size
+    except ValueError:  # too few neurons with a positive effect
+        return None
+
+
+def group_sizes(effects: xr.Dataset, protocol: Protocol) -> list[int]:
+    """1, 2 and 5 % of the layer, and the size that the head test singles out."""
+    sizes = {round(percent / 100 * effects.sizes["neuron"]) for percent in PERCENTS}
+    singled = head_size_of(effects, protocol)
+    return sorted(sizes | ({singled} if singled else set()))
+
+
+def settings(parameters: PageParameters, group_size: int) -> dict[str, str]:
+    """What was set, for the page's sentences."""
+    return {
+        "lead": parameters.protocol,
+        "size": str(group_size),
+        "percent": f"{parameters.group_percent:g}",
+        "n_controls": f"{parameters.n_controls:,}",
+        "k": str(information.NEIGHBOURS),
+        "jitter": f"{information.JITTER:g}",
+        "pairs": str(information.PAIRS),
+        "positions": str(information.POSITIONS),
+        "mi_controls": str(min(information.CONTROLS, parameters.n_controls)),
+    }
+
+
 def sizes_table(
-    effects: xr.Dataset, find: Callable[..., list[Fold]], sizes: list[int]
+    effects: xr.Dataset, find: Callable[..., list[Fold]], sizes: list[int], group_size: int
 ) -> pd.DataFrame:
     """The test for other group sizes, and for the neurons whose ablation lowers the loss."""
     rows, n = [], effects.sizes["neuron"]
     for part in ("boost", "suppress"):
-        for size in sorted(set(sizes)):
+        for size in sorted({*sizes, group_size}) if part == "boost" else [group_size]:
             row = {"part": part, "neurons": size, "% of the layer": f"{100 * size / n:.1f}"}
             try:
-                folds = find(part=part, size=size)
+                folds = find(part=part, size=None if size == group_size else size)
                 for kind, stratum in KINDS.items():
                     kept = effects.stratum.values == stratum
                     row |= test_texts(coordination_test(effects.post.values, folds, kept), kind)

@@ -3,8 +3,9 @@
 import numpy as np
 import xarray as xr
 
-from raretok.groups import TRAITS, Compared
+from raretok.groups import TRAITS, Compared, influences
 from raretok.ledger import p_text
+from raretok.rarity import COMMON, RARE
 from raretok.sections.coordination import (
     CALIPERS,
     Coordination,
@@ -27,7 +28,16 @@ def told(found: Found, untrained: Found, effects: xr.Dataset) -> dict[str, str]:
     """Numbers and findings of the page's sentences, as they are shown."""
     if isinstance(found, Untestable):
         why = f"not testable here: {found.reason}"
-        names = ("matching", "dimension", "common", "untrained", "squares", "shared", "change")
+        names = (
+            "matching",
+            "dimension",
+            "common",
+            "untrained",
+            "squares",
+            "shared",
+            "change",
+            "equal",
+        )
         return dict.fromkeys((*names, "weights", "match"), why)
     return {
         "matching": matching_sentence(found),
@@ -37,6 +47,7 @@ def told(found: Found, untrained: Found, effects: xr.Dataset) -> dict[str, str]:
         "untrained": f"not testable here: {untrained.reason}"
         if isinstance(untrained, Untestable)
         else dimension_sentence(untrained.rare.dimension, "rare"),
+        "equal": equal_sentence(found, effects),
         "squares": squares_sentence(found, effects),
         "shared": shared_sentence(found),
         "change": change_sentence(found),
@@ -78,6 +89,23 @@ def dimension_sentence(one: Compared, kind: str) -> str:
     fewer = "lower" if test.p < ALPHA else "not reliably lower"
     found = f"{test.value:.2f} times that of its controls on {kind} targets"
     return f"{found}, {fewer} (p {equals(test.p)})"
+
+
+def equal_sentence(found: Coordination, effects: xr.Dataset) -> str:
+    """How near the second controls come in influence, and the test against them."""
+    everything = np.ones(effects.sizes["position"], dtype=bool)
+    rare, common = (
+        influences(effects, found.protocol, everything, stratum)[1] for stratum in (RARE, COMMON)
+    )
+    group = np.mean([rare[fold.group].mean() for fold in found.folds])
+    controls = np.mean([common[fold.equals].mean() for fold in found.folds])
+    ratio = found.rare.ratio
+    test = dimension_test(Compared(ratio.value, ratio.equals, ratio.equals))
+    return (
+        f"their mean influence on common targets is {controls:.2g} nats, that of the group on "
+        f"rare ones {group:.2g}; its participation ratio is {test.value:.2f} times theirs "
+        f"(p {equals(test.p)})"
+    )
 
 
 def squares_sentence(found: Coordination, effects: xr.Dataset) -> str:
