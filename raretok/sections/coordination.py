@@ -12,7 +12,7 @@ from raretok.ledger import Evidence
 from raretok.protocol import Protocol
 from raretok.sections import similarity
 from raretok.sections.dimension import Spectrum, correlations, participation_ratio
-from raretok.sections.together import (
+from raretok.sections.joint_activity import (
     KINDS,
     ClassCoordination,
     Sample,

@@ -18,7 +18,7 @@ from raretok.sections.dimension import (
     of_groups,
     participation_ratio,
 )
-from raretok.sections.together import ClassCoordination
+from raretok.sections.joint_activity import ClassCoordination
 
 Found = Coordination | Untestable
 SAMPLE_SIZES = (50, 100, 200, 400, 800, 2000)

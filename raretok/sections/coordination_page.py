@@ -24,9 +24,9 @@ from raretok.sections.coordination import (
     with_match,
 )
 from raretok.sections.dimension import correlations, participation_ratio
+from raretok.sections.joint_activity import KINDS, compare_spectra
 from raretok.sections.plateau import head_test
 from raretok.sections.similarity import between, within
-from raretok.sections.together import KINDS, compare_spectra
 from raretok.stats import NullTest, null_test
 
 Found = Coordination | Untestable

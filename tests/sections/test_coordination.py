@@ -15,7 +15,7 @@ from raretok.rarity import COMMON, RARE
 from raretok.sections import coordination, dimension, information, similarity
 from raretok.sections.coordination_page import dimension_table, information_table, weights_table
 from raretok.sections.coordination_words import told
-from raretok.sections.together import class_rows
+from raretok.sections.joint_activity import class_rows
 
 RNG = np.random.default_rng
 SPECTRA = [dimension.participation_ratio, dimension.variance_count]
