@@ -35,18 +35,18 @@ WITH_HEAD_DIM = {
 }
 
 
-def config(family: str, d_mlp: int = D_MLP) -> PretrainedConfig:
+def config(family: str, d_mlp: int = D_MLP, n_layers: int = 2) -> PretrainedConfig:
     ids = {"vocab_size": D_VOCAB, "bos_token_id": 0, "eos_token_id": 0}
     shape = {
         "hidden_size": D_MODEL,
         "intermediate_size": d_mlp,
-        "num_hidden_layers": 2,
+        "num_hidden_layers": n_layers,
         "num_attention_heads": 2,
         "max_position_embeddings": N_CTX,
     }
     if family == "gpt2":
         return GPT2Config(
-            n_embd=D_MODEL, n_inner=d_mlp, n_layer=2, n_head=2, n_positions=N_CTX, **ids
+            n_embd=D_MODEL, n_inner=d_mlp, n_layer=n_layers, n_head=2, n_positions=N_CTX, **ids
         )
     if family.startswith("neox"):
         return GPTNeoXConfig(use_parallel_residual=family == "neox-parallel", **shape, **ids)
@@ -58,9 +58,11 @@ def config(family: str, d_mlp: int = D_MLP) -> PretrainedConfig:
     raise ValueError(f"no tiny model of family {family!r}")
 
 
-def write_model(folder: Path, family: str = "gpt2", seed: int = 0, d_mlp: int = D_MLP) -> Path:
+def write_model(
+    folder: Path, family: str = "gpt2", seed: int = 0, d_mlp: int = D_MLP, n_layers: int = 2
+) -> Path:
     """A model directory whose neurons matter: every weight is random, norms and biases too."""
-    model = untrained_twin(config(family, d_mlp), seed)
+    model = untrained_twin(config(family, d_mlp, n_layers), seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -53,18 +53,22 @@ def delta_loss_group(
         clean = clean_pass(head, resid[rows], target[rows])
         for group, members in enumerate(groups):
             push = change[rows][:, members] @ head.W_out[members]
-            delta[rows, group] = _delta_of_push(head, clean, push, target[rows], effect)
+            delta[rows, group] = delta_of_push(head, clean, push, target[rows], effect)
     return delta
 
 
-def _delta_of_push(
+def delta_of_push(
     head: FinalHead,
     clean: CleanPass,
     push: Float[Tensor, "pos d_model"],
     target: Int[Tensor, " pos"],
-    effect: str,
+    effect: str = "total",
 ) -> Float[Tensor, " pos"]:
-    """Loss change of adding `push`, centred where the norm centres, to the residual."""
+    """Loss change, in nats, of adding `push`, centred where the norm centres, to the residual.
+
+    Whatever moved the residual: neurons of the last MLP, or anything before it. Sums the whole
+    vocabulary; raretok/ablation/split.py has the estimate that does not.
+    """
     growth = (push * (2 * clean.resid + push)).mean(dim=1, keepdim=True)
     shrunk, inv_scale = rescale(clean.var, growth if effect == "total" else 0 * growth)
     u = (push * inv_scale) @ head.G + shrunk * clean.z

@@ -1,0 +1,98 @@
+"""Contexts with scored positions, as they go through the layers together, and their mean."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from raretok.ablation import run
+from raretok.ablation.partial import capture_layer
+from raretok.corpus import Contexts
+from raretok.models import LanguageModel
+from raretok.rarity import Positions
+
+SCORED = 256  # positions that go through the head together, and those that end their context
+
+
+@dataclass(frozen=True)
+class ScoredBatch:
+    """A few contexts up to their last scored position, and what is scored in them."""
+
+    contexts: Int[np.ndarray, " batch"]
+    rows: Int[np.ndarray, " scored"]  # indices into the positions of the run
+    tokens: Int[Tensor, "batch pos"]
+    ablated: Bool[Tensor, "batch pos"]  # text: not padding and not the first token
+    place: Int[Tensor, " scored"]  # context of each scored position, within the batch
+    pos: Int[Tensor, " scored"]
+    target: Int[Tensor, " scored"]
+
+    def scored(self, values: Float[Tensor, "*batch width"]) -> Float[Tensor, "scored width"]:
+        """Rows of [batch, pos, width] at the scored positions."""
+        return values[self.place, self.pos]
+
+
+def scored_batches(
+    model: LanguageModel, contexts: Contexts, positions: Positions, include_first: bool
+) -> list[ScoredBatch]:
+    """All contexts that hold a scored position. Later tokens than the last one change nothing."""
+    used, start, held = np.unique(positions.context, return_index=True, return_counts=True)
+    until = np.maximum.reduceat(positions.pos, start) + 1
+    order = np.argsort(until, kind="stable")  # of like length together: little padding is run
+    # Whole contexts in which every position is scored would else fill the memory with logits.
+    by_number = np.concatenate([[0], np.cumsum(held[order])[:-1]]) // SCORED
+    edges = np.flatnonzero(np.diff(by_number)) + 1
+    groups = [
+        part[at : at + run.BATCH]
+        for part in np.split(order, edges)
+        for at in range(0, len(part), run.BATCH)
+    ]
+    return [
+        _batch(model, contexts, positions, used[group], until[group], include_first)
+        for group in groups
+    ]
+
+
+def _batch(
+    model: LanguageModel,
+    contexts: Contexts,
+    positions: Positions,
+    chosen: Int[np.ndarray, " batch"],
+    until: Int[np.ndarray, " batch"],
+    include_first: bool,
+) -> ScoredBatch:
+    rows = np.flatnonzero(np.isin(positions.context, chosen))
+    place = np.argsort(chosen)[np.searchsorted(np.sort(chosen), positions.context[rows])]
+    tensors = (
+        torch.from_numpy(contexts.tokens[chosen, : until.max()]),
+        run.real_tokens(contexts.length[chosen], include_first)[:, : until.max()],
+        torch.from_numpy(place),
+        torch.from_numpy(positions.pos[rows]),
+        torch.from_numpy(positions.target[rows]),
+    )
+    return ScoredBatch(chosen, rows, *(tensor.to(model.device) for tensor in tensors))
+
+
+def mean_activation(
+    model: LanguageModel,
+    contexts: Contexts,
+    positions: Positions,
+    layer: int,
+    *,
+    include_first: bool,
+    progress: bool,
+) -> Float[Tensor, " d_mlp"]:
+    """Mean activation of a layer's neurons over the text of the contexts with a scored position."""
+    total, count = 0.0, 0
+    batches = run.context_batches(contexts, positions)
+    for rows in run.blocks(len(batches), 1, "contexts", progress):
+        batch = batches[rows.start]
+        length = contexts.length[batch]
+        post = capture_layer(
+            model, torch.from_numpy(contexts.tokens[batch, : length.max()]), layer
+        ).post
+        real = run.real_tokens(length, include_first).to(model.device)
+        total = total + post[real].sum(dim=0, dtype=torch.float64)
+        count += int(real.sum())
+    return (total / count).to(model.dtype)

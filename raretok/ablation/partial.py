@@ -1,0 +1,142 @@
+"""Part of a model: run it up to a layer, change the residual there, and run on from it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from raretok.errors import UserError
+from raretok.models import LanguageModel
+
+
+def layer_index(model: LanguageModel, layer: int) -> int:
+    """A layer counted from the first; a negative one counts from the end, -1 being the last.
+
+    Raises `UserError` for a layer that the model does not have.
+    """
+    n_layers = model.architecture.n_layers
+    if not -n_layers <= layer < n_layers:
+        raise UserError(
+            f"{model.name} has no layer {layer}: it has 0 to {n_layers - 1}, "
+            f"or -{n_layers} to -1 counted from the last"
+        )
+    return layer % n_layers
+
+
+def W_out_of(model: LanguageModel, layer: int) -> Float[Tensor, "d_mlp d_model"]:
+    """Output weights of the MLP of a layer, in the raw basis.
+
+    Raises `UserError` for a layer without one dense MLP.
+    """
+    try:
+        return model.bridge.blocks[layer].mlp.W_out.detach()
+    except AttributeError:
+        raise UserError(
+            f"layer {layer} of {model.name} has no dense MLP: choose another layer"
+        ) from None
+
+
+@dataclass(frozen=True)
+class LayerCapture:
+    """What the MLP of one layer writes from, and the residual after it and at the end."""
+
+    post: Float[Tensor, "batch pos d_mlp"]  # input of the layer's W_out
+    resid: Float[Tensor, "batch pos d_model"]  # leaving the layer
+    final: Float[Tensor, "batch pos d_model"]  # before the final norm
+
+
+@torch.no_grad()
+def capture_layer(
+    model: LanguageModel, tokens: Int[Tensor, "batch pos"], layer: int
+) -> LayerCapture:
+    """Run the blocks once. Right padding needs no mask: no real position reads it."""
+    last = model.architecture.n_layers - 1
+    names = (
+        f"blocks.{layer}.mlp.hook_post",
+        f"blocks.{layer}.hook_resid_post",
+        f"blocks.{last}.hook_resid_post",
+    )
+    seen = _run(model, tokens.to(model.device), names)
+    return LayerCapture(*(seen[name] for name in names))
+
+
+def run_from(
+    model: LanguageModel, resid: Float[Tensor, "batch pos d_model"], layer: int
+) -> Float[Tensor, "batch pos d_model"]:
+    """Residual before the final norm, if `resid` leaves `layer`: the later blocks and no others."""
+    last = model.architecture.n_layers - 1
+    if layer == last:
+        return resid
+    name = f"blocks.{last}.hook_resid_post"
+    # TransformerLens runs every block and puts the residual in at the right one.
+    with ExitStack() as skipped:
+        for block in range(layer + 1):
+            skipped.enter_context(_replaced(model.bridge.blocks[block], _hand_on))
+        return _run(model, resid, (name,), start_at_layer=layer + 1)[name]
+
+
+def run_from_at(
+    model: LanguageModel,
+    resid: Float[Tensor, "batch pos d_model"],
+    layer: int,
+    place: Int[Tensor, " row"],
+    pos: Int[Tensor, " row"],
+) -> Float[Tensor, "row d_model"]:
+    """`run_from` at some positions of some contexts.
+
+    The last MLP, two thirds of its block, runs at these alone.
+    """
+    whole = model.last_block.mlp.original_component.forward
+
+    def at_rows(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        out = torch.zeros_like(hidden_states)
+        out[place, pos] = whole(hidden_states[place, pos][None], *args, **kwargs)[0]
+        return out
+
+    with _replaced(model.last_block.mlp, at_rows):
+        return run_from(model, resid, layer)[place, pos]
+
+
+def _run(
+    model: LanguageModel, start: Tensor, names: tuple[str, ...], **options: Any
+) -> dict[str, Tensor]:
+    seen: dict[str, Tensor] = {}
+
+    # A hook point may call itself by another name than the one it was asked for.
+    def keeper(name: str) -> Callable[..., None]:
+        def keep(activation: Tensor, hook: Any) -> None:
+            seen[name] = activation
+
+        return keep
+
+    model.bridge.run_with_hooks(
+        start,
+        fwd_hooks=[(name, keeper(name)) for name in dict.fromkeys(names)],
+        return_type=None,
+        logits_to_keep=1,
+        use_cache=False,
+        **options,
+    )
+    return seen
+
+
+def _hand_on(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    return hidden_states
+
+
+@contextmanager
+def _replaced(bridge: Any, forward: Callable[..., Tensor]) -> Iterator[None]:
+    """Let the module that a part of TransformerLens wraps compute something else."""
+    module = bridge.original_component
+    before = vars(module).get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.forward
+        if before is not None:
+            module.forward = before

@@ -1,0 +1,147 @@
+r"""Loss change of a push on the final residual, from a few tokens instead of the vocabulary.
+
+A push $d$ takes the final norm's scale from $s$ to $s'$. With $z$, $G$ and $p$ as in
+raretok/ablation/closed_form.py and $\bar G = \sum_v p_v G_v$ it moves the logits, relative to their
+mean under $p$, by $x_v = (s/s' - 1)\, z_v + d \cdot (G_v - \bar G)/s'$. The loss changes by
+
+$$\Delta = \ln\Big(1 + \sum_v p_v f(x_v)\Big) - x_{target}, \qquad f(x) = e^x - 1 - x .$$
+
+The sum has no first order, so the first order of the loss is exact. The rest is concentrated: the
+tokens with the largest $p_v |G_v|^2$ enter as they are, others are sampled with probability in
+proportion to it and weighted so that the sum is unbiased. The spread of the sampled terms gives
+each pair of position and push a standard error, and pairs whose error is too large are summed over
+the vocabulary. A push costs d_model times a hundred tokens, not times d_vocab.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from raretok.ablation.groups import delta_of_push
+from raretok.ablation.head import CleanPass, FinalHead, position_blocks, rescale
+
+N_HEAD, N_TAIL = 64, 64
+PAIR_ERROR = 1e-5  # nats; rounding of a float32 pass is about as large
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """Columns of G, one a row, and their squared lengths: computed once for a model."""
+
+    G: Float[Tensor, "d_vocab d_model"]
+    length_sq: Float[Tensor, " d_vocab"]
+
+
+def token_rows(head: FinalHead) -> TokenRows:
+    return TokenRows(head.G.T.contiguous(), head.G.square().sum(dim=0))
+
+
+@dataclass(frozen=True)
+class Split:
+    """Tokens that stand for the vocabulary at some positions: head, sample, and the target."""
+
+    n_head: int
+    weight: Float[Tensor, "pos picked"]  # in the sum over v; the target, last, weighs 0
+    z: Float[Tensor, "pos picked"]
+    direction: Float[Tensor, "pos picked d_model"]  # G_v less its mean under p
+
+
+def split_vocabulary(
+    rows: TokenRows,
+    clean: CleanPass,
+    target: Int[Tensor, " pos"],
+    offset: Float[Tensor, " pos"],
+    *,
+    n_head: int = N_HEAD,
+    n_tail: int = N_TAIL,
+) -> Split:
+    """Choose the tokens; `offset` in [0, 1), one number a position, is what is random in it."""
+    score = clean.p.double() * rows.length_sq
+    top = score.topk(min(n_head, score.shape[1]), dim=1).indices
+    score = score.scatter(1, top, 0.0)
+    until = score.cumsum(dim=1)
+    steps = (torch.arange(n_tail, device=offset.device) + offset[:, None]) / n_tail
+    total = until[:, -1:].contiguous()
+    sampled = torch.searchsorted(until, steps * total, right=True)
+    # Rounding may point past the end: the last token with a score is meant.
+    sampled = torch.minimum(sampled, torch.searchsorted(until, total))
+    tail = total / (n_tail * rows.length_sq[sampled]).clamp_min(1e-30)
+    token = torch.cat([top, sampled, target[:, None]], dim=1)
+    weight = [clean.p.gather(1, top), tail.to(clean.p.dtype), torch.zeros_like(clean.p[:, :1])]
+    mean_G = clean.p @ rows.G
+    direction = rows.G[token] - mean_G[:, None]
+    return Split(top.shape[1], torch.cat(weight, dim=1), clean.z.gather(1, token), direction)
+
+
+def delta_of_pushes(
+    head: FinalHead,
+    clean: CleanPass,
+    split: Split,
+    push: Float[Tensor, "pos change d_model"],
+    target: Int[Tensor, " pos"],
+    *,
+    pair_error: float = PAIR_ERROR,
+) -> Float[Tensor, "pos change"]:
+    """Loss change, in nats, of adding each push to the residual before the final norm.
+
+    Pairs whose standard error exceeds `pair_error` nats are summed over the vocabulary; infinity
+    sums none that float32 can hold. The push is centred where the norm centres.
+    """
+    delta, variance = estimate(head, clean, split, push)
+    poor = ~(variance <= pair_error**2) | ~delta.isfinite()
+    _sum_in_full(head, clean, push, target, poor, out=delta)
+    return delta
+
+
+def estimate(
+    head: FinalHead, clean: CleanPass, split: Split, push: Float[Tensor, "pos change d_model"]
+) -> tuple[Float[Tensor, "pos change"], Float[Tensor, "pos change"]]:
+    """Loss changes from the picked tokens alone, and their variances (nats squared)."""
+    growth = (push * (2 * clean.resid[:, None] + push)).mean(dim=2)
+    shrunk, inv_scale = rescale(clean.var, growth)
+    x = torch.einsum("pcd,pvd->pcv", push, split.direction) * inv_scale[..., None]
+    x += shrunk[..., None] * split.z[:, None]
+    f = x.expm1() - x
+    weighted = f * split.weight[:, None]
+    delta = weighted.sum(dim=2).log1p() - x[..., -1]
+    return delta, _variance(weighted[..., split.n_head : -1])
+
+
+def _variance(terms: Float[Tensor, "pos change sampled"]) -> Float[Tensor, "pos change"]:
+    """Variance of the sum of sampled terms, as if drawn independently: on the large side."""
+    n = terms.shape[2]
+    return terms.var(dim=2) * n if n > 1 else torch.zeros_like(terms.sum(dim=2))
+
+
+def _sum_in_full(
+    head: FinalHead,
+    clean: CleanPass,
+    push: Float[Tensor, "pos change d_model"],
+    target: Int[Tensor, " pos"],
+    chosen: Bool[Tensor, "pos change"],
+    *,
+    out: Float[Tensor, "pos change"],
+) -> None:
+    pos, change = chosen.nonzero(as_tuple=True)
+    if not len(pos):
+        return
+    for pairs in position_blocks(head, len(pos)):
+        at, which = pos[pairs], change[pairs]
+        here = CleanPass(*(part[at] for part in vars(clean).values()))
+        out[at, which] = delta_of_push(head, here, push[at, which], target[at])
+
+
+def push_gradient(
+    head: FinalHead, rows: TokenRows, clean: CleanPass, target: Int[Tensor, " pos"]
+) -> Float[Tensor, "pos d_model"]:
+    r"""Gradient of the loss by the residual before the final norm: the first order of the above.
+
+    $(\bar G - G_{target})/s + r\, z_{target} / (d_{model} s^2)$, with $z$ less its mean under $p$.
+    """
+    inv_scale = clean.var.rsqrt()
+    at_target = clean.z.gather(1, target[:, None])
+    gradient = (clean.p @ rows.G - rows.G[target]) * inv_scale
+    gradient = gradient + clean.resid * at_target * inv_scale.square() / head.G.shape[0]
+    return gradient - gradient.mean(dim=1, keepdim=True) if head.centred else gradient

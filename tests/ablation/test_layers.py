@@ -1,0 +1,268 @@
+"""Neurons of any layer: exact effects and screen against hooks on the whole model."""
+
+import numpy as np
+import pytest
+import torch
+
+from raretok.ablation import batches, run, stacked
+from raretok.ablation.layers import ablate_layer, summary
+from raretok.ablation.partial import capture_layer, run_from, run_from_at
+from raretok.ablation.run import ablate
+from raretok.corpus import Contexts
+from raretok.errors import UserError
+from raretok.models import load_model
+from raretok.rarity import Positions
+from tests.tiny import FAMILIES, write_model
+
+N_LAYERS = 3
+
+
+@pytest.fixture(autouse=True)
+def short_audit(monkeypatch):
+    """Its whole runs would be most of the time of these tests."""
+    monkeypatch.setattr(stacked, "AUDIT_PAIRS", 2)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def folder(request, tmp_path_factory):
+    family = request.param
+    return write_model(tmp_path_factory.mktemp(family) / family, family, n_layers=N_LAYERS)
+
+
+@pytest.fixture(scope="module")
+def deep(folder):
+    return load_model(str(folder))
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory):
+    return load_model(str(write_model(tmp_path_factory.mktemp("gpt2") / "gpt2", n_layers=N_LAYERS)))
+
+
+@pytest.fixture
+def contexts() -> Contexts:
+    """Six contexts of unequal length in five documents: token 0, random bytes, padding."""
+    length = np.array([12, 32, 7, 20, 9, 15])
+    tokens = np.random.default_rng(0).integers(1, 257, size=(6, 32))
+    tokens[:, 0] = 0
+    tokens[np.arange(32) >= length[:, None]] = 0
+    return Contexts(tokens, length, document=np.array([0, 0, 1, 2, 3, 4]))
+
+
+@pytest.fixture
+def positions(contexts) -> Positions:
+    """Positions of five contexts, none of them the last of its context; context 4 has none."""
+    context = np.array([0, 0, 1, 1, 1, 2, 3, 3, 3, 5])
+    pos = np.array([4, 8, 3, 17, 29, 4, 3, 11, 17, 10])
+    return Positions(
+        context=context,
+        pos=pos,
+        input=contexts.tokens[context, pos],
+        target=contexts.tokens[context, pos + 1],
+        document=contexts.document[context],
+        stratum=np.array([1, 2, 0, 1, 2, 1, 2, 1, 0, 2]),
+        weight=np.linspace(1, 2, 10),
+    )
+
+
+def run_layer(model, contexts, positions, layer=-2, **options):
+    options = {"n_top": 4, "n_random": 4, "n_bootstrap": 50, "pair_error": 0.0} | options
+    rng = np.random.default_rng(0)
+    return ablate_layer(model, contexts, positions, layer=layer, rng=rng, **options)
+
+
+def hooked(model, contexts, positions, layer, neuron, change):
+    """Loss at each scored position, each context whole and alone, `change(post)` for its text."""
+    losses = np.empty(len(positions))
+
+    def ablated(post, hook):
+        new = post.clone()
+        new[:, 1:, neuron] = change(post[:, 1:, neuron])
+        return new
+
+    for context in np.unique(positions.context):
+        mine = np.flatnonzero(positions.context == context)
+        tokens = torch.from_numpy(contexts.tokens[context, : contexts.length[context]])[None]
+        hooks = [(f"blocks.{layer}.mlp.hook_post", ablated)]
+        logits = model.bridge.run_with_hooks(tokens, return_type="logits", fwd_hooks=hooks)
+        log_p = logits[0, positions.pos[mine]].double().log_softmax(dim=-1)
+        losses[mine] = -log_p[torch.arange(len(mine)), positions.target[mine]]
+    return losses
+
+
+@pytest.mark.parametrize(("layer", "mode"), [(-3, "mean"), (-2, "zero")])
+def test_exact_effects_equal_hooks_on_the_whole_model(deep, contexts, positions, layer, mode):
+    found = run_layer(deep, contexts, positions, layer, mode=mode)
+    index = N_LAYERS + layer
+    assert found.attrs["layer"] == index
+    clean = hooked(deep, contexts, positions, index, 0, lambda post: post)
+    np.testing.assert_allclose(found.loss, clean, atol=1e-5)
+    value = found.mean_post.values if mode == "mean" else np.zeros(48)
+    for neuron in found.neuron.values[:3]:
+        new = float(value[neuron])
+        expected = hooked(
+            deep, contexts, positions, index, neuron, lambda post, new=new: post * 0 + new
+        )
+        np.testing.assert_allclose(found.delta_loss.sel(neuron=neuron), expected - clean, atol=2e-5)
+    assert float(abs(found.delta_loss).max()) > 0.01
+    assert found.attrs["audit_max_error"] < 2e-5
+
+
+def test_the_mean_runs_over_the_text_of_the_contexts_run(gpt2, contexts, positions):
+    found = run_layer(gpt2, contexts, positions, 0)
+    posts = [
+        capture_layer(
+            gpt2, torch.from_numpy(contexts.tokens[c, : contexts.length[c]])[None], 0
+        ).post[0, 1:]
+        for c in (0, 1, 2, 3, 5)
+    ]
+    np.testing.assert_allclose(found.mean_post, torch.cat(posts).mean(dim=0), atol=1e-6)
+
+
+@pytest.mark.parametrize("include_first", [False, True])
+def test_the_last_layer_is_the_ablation_of_one_position_at_a_time(
+    deep, contexts, positions, include_first
+):
+    options = {"include_first": include_first}
+    found = run_layer(deep, contexts, positions, -1, **options)
+    alone = ablate(deep, contexts, positions, **options)
+    np.testing.assert_allclose(found.mean_post, alone.mean_post, atol=1e-6)
+    np.testing.assert_allclose(found.loss, alone.loss, atol=1e-5)
+    np.testing.assert_allclose(found.delta_loss, alone.delta_loss[:, found.neuron], atol=2e-5)
+
+
+@pytest.mark.parametrize("layer", [-3, -1])
+def test_the_screen_is_the_effect_of_a_tiny_step(folder, contexts, positions, layer):
+    model = load_model(str(folder), dtype=torch.float64)
+    # Transformers rounds to float32 inside RMSNorm, which a tinier step would show.
+    eps, atol = (1e-4, 1e-6) if model.architecture.norm == "LayerNorm" else (3e-3, 5e-4)
+    found = run_layer(model, contexts, positions, layer)
+    for neuron in (0, 40):
+        value = float(found.mean_post[neuron])
+        up, down = (
+            hooked(
+                model,
+                contexts,
+                positions,
+                N_LAYERS + layer,
+                neuron,
+                lambda post, step=step, value=value: post + step * (value - post),
+            )
+            for step in (eps, -eps)
+        )
+        slope = (up - down) / (2 * eps)
+        for name, stratum in (("rare", 1), ("common", 2)):
+            weight = positions.weight * (positions.stratum == stratum)
+            expected = weight @ slope / weight.sum()
+            np.testing.assert_allclose(
+                found.screen.sel(token_class=name)[neuron], expected, rtol=0, atol=atol
+            )
+
+
+def test_only_later_blocks_run_and_all_run_again_afterwards(deep):
+    tokens = torch.randint(1, 257, (2, 12), generator=torch.Generator().manual_seed(0))
+    captured = capture_layer(deep, tokens, 1)
+    ran = []
+    handles = [
+        deep.bridge.blocks[index].mlp.register_forward_pre_hook(lambda *_, i=index: ran.append(i))
+        for index in range(N_LAYERS)
+    ]
+    final = run_from(deep, captured.resid, 1)
+    assert ran == [2]
+    capture_layer(deep, tokens, 1)
+    assert ran == [2, 0, 1, 2]
+    for handle in handles:
+        handle.remove()
+    assert torch.equal(final, captured.final)
+
+
+def test_the_last_mlp_may_run_at_some_positions_alone(deep):
+    tokens = torch.randint(1, 257, (2, 12), generator=torch.Generator().manual_seed(0))
+    captured = capture_layer(deep, tokens, 0)
+    place, pos = torch.tensor([1, 0, 1]), torch.tensor([3, 11, 10])
+    seen = []
+    handle = deep.last_block.mlp.original_component.register_forward_hook(
+        lambda module, args, out: seen.append(out)
+    )
+    found = run_from_at(deep, captured.resid, 0, place, pos)
+    handle.remove()
+    assert int((seen[0] != 0).any(dim=-1).sum()) == 3
+    torch.testing.assert_close(found, captured.final[place, pos], rtol=1e-5, atol=1e-5)
+    assert torch.equal(capture_layer(deep, tokens, 0).final, captured.final)
+
+
+def test_batches_and_stacks_do_not_change_the_numbers(gpt2, contexts, positions, monkeypatch):
+    at_once = run_layer(gpt2, contexts, positions, pair_error=1e-5)
+    assert at_once.identical(run_layer(gpt2, contexts, positions, pair_error=1e-5))
+    monkeypatch.setattr(run, "BATCH", 2)
+    monkeypatch.setattr(batches, "SCORED", 4)
+    monkeypatch.setattr(stacked, "STACK", 1)
+    pieces = run_layer(gpt2, contexts, positions, pair_error=1e-5)
+    np.testing.assert_array_equal(pieces.neuron, at_once.neuron)
+    np.testing.assert_allclose(pieces.delta_loss, at_once.delta_loss, atol=2e-5)
+    np.testing.assert_allclose(pieces.screen, at_once.screen, atol=1e-5)
+
+
+def test_top_and_random_neurons_are_labelled(gpt2, contexts, positions):
+    found = run_layer(gpt2, contexts, positions, n_top=5, n_random=7)
+    size = abs(found.screen.sel(token_class="rare")).values
+    top = found.neuron[found.top].values
+    assert set(top) == set(np.argsort(-size)[:5])
+    assert int(found.random.sum()) == 7
+    assert (found.top | found.random).all()
+    assert found.screen.shape == (2, 48)
+    for name, values in vars(positions).items():
+        np.testing.assert_array_equal(found[name], values)
+    assert "Spearman" in summary(found)
+    assert len(summary(found).splitlines()) == 6
+
+
+def test_agreement_is_that_of_the_weighted_means(gpt2, contexts, positions):
+    found = run_layer(gpt2, contexts, positions, n_top=48, n_random=48)
+    weight = positions.weight * (positions.stratum == 1)
+    exact = weight @ found.delta_loss.values / weight.sum()
+    ranks = (np.argsort(np.argsort(part)) for part in (exact, found.screen[0].values))
+    expected = np.corrcoef(*ranks)[0, 1]
+    for subset in ("top", "random"):
+        value, low, high = found.agreement.sel(
+            token_class="rare", subset=subset, measure="spearman"
+        ).values
+        assert value == pytest.approx(expected, abs=1e-4)
+        assert low < high
+
+
+def test_a_wrong_effect_fails_the_audit(gpt2, contexts, positions, monkeypatch):
+    def doubled(*args):
+        return 2 * pushes(*args)
+
+    pushes = stacked.pushes
+    monkeypatch.setattr(stacked, "pushes", doubled)
+    with pytest.raises(UserError, match=r"goes wrong: up to .* nats off the whole model"):
+        run_layer(gpt2, contexts, positions)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layer": 3}, "has no layer 3: it has 0 to 2, or -3 to -1 counted from the last"),
+        ({"layer": -4}, "has no layer -4"),
+        ({"mode": "resample"}, "mode 'resample' does not serve .*: choose one of mean, zero"),
+        ({"n_top": 49}, "n_top must lie between 3 and the 48 neurons of the layer, got 49"),
+        ({"n_random": 2}, "n_random must lie between 3 and the 48 neurons of the layer, got 2"),
+    ],
+)
+def test_bad_input_is_refused(gpt2, contexts, positions, options, message):
+    with pytest.raises(UserError, match=message):
+        run_layer(gpt2, contexts, positions, **options)
+
+
+def test_positions_that_give_no_interval_are_refused(gpt2, contexts, positions):
+    with pytest.raises(UserError, match="no rare position is scored: score more positions"):
+        run_layer(gpt2, contexts, positions[positions.stratum != 1])
+    with pytest.raises(UserError, match="an interval over documents needs 2, got 1"):
+        run_layer(gpt2, contexts, positions[positions.document == 0])
+
+
+def test_a_sandwich_norm_is_refused_with_the_reason(gemma, contexts, positions):
+    with pytest.raises(UserError, match=r"neurons of layer 0 .* cannot be .*sandwich norm"):
+        run_layer(gemma, contexts, positions)
