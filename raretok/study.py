@@ -41,6 +41,13 @@ from raretok.rarity import (
     unigram,
 )
 from raretok.sections.attention import Attention, find_attention, run_heads
+from raretok.sections.coordination import (
+    Coordination,
+    Draws,
+    Untestable,
+    Weights,
+    find_coordination,
+)
 from raretok.sections.head_ablation import HeadEffects
 from raretok.sections.interventions import Intervened, intervene
 from raretok.sections.modularity import Modularity, find_modularity
@@ -221,6 +228,21 @@ class Study:
                 f"{effects.model}, protocol {protocol}: {error} "
                 f"(its last MLP has {effects.sizes['neuron']} neurons)"
             ) from None
+
+    @cache  # noqa: B019
+    def coordination(self, protocol: str, trained: bool = True) -> Coordination | Untestable:
+        """What the neurons of the plateau group do together under a protocol, or why not."""
+        model = self.model if trained else self.twin
+        effects = self.effects(protocol, trained)
+        weights = Weights(*(w.cpu().numpy() for w in (model.W_in, model.W_out)))
+        draws = Draws(self.parameters.n_bootstrap, self.parameters.n_null)
+        rng = self.rng(f"coordination {protocol} {trained}")
+        try:
+            return find_coordination(
+                effects, self.folds(protocol, trained), PROTOCOLS[protocol], weights, draws, rng=rng
+            )
+        except UserError as error:
+            return Untestable(PROTOCOLS[protocol], str(error))
 
     def interventions(self, protocol: str) -> dict[str, dict[str, Intervened]]:
         """Influence on rare and common targets under every intervention."""
