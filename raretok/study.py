@@ -37,6 +37,7 @@ from raretok.rarity import (
     unigram,
 )
 from raretok.sections.regimes import Regimes, Settings, evidence, find_regimes
+from raretok.sections.spectra import Spectra, find_spectra, weight_rows
 
 COUNTS_FILE = "unigram_counts.npy"
 RELEASED_CONTEXTS = 10  # the released code scores this many sequences
@@ -187,6 +188,16 @@ class Study:
                 f"{effects.model}, protocol {protocol}: {error} "
                 f"(its last MLP has {effects.sizes['neuron']} neurons)"
             ) from None
+
+    @cache  # noqa: B019
+    def spectra(self, protocol: str, trained: bool = True) -> Spectra:
+        """Weight spectra of the plateau group, boost and suppress part, under a protocol."""
+        model = self.model if trained else self.twin
+        rows = weight_rows(*(W.double().cpu().numpy() for W in (model.W_in, model.W_out)))
+        parts = {part: self.folds(protocol, trained, part) for part in ("boost", "suppress")}
+        rng = self.rng(f"spectra {protocol} {trained}")
+        family = model.architecture.family
+        return find_spectra(rows, parts, PROTOCOLS[protocol], family, rng=rng)
 
     def run_table(self) -> pd.DataFrame:
         """What was scored for each protocol, and the largest error the audit found."""
