@@ -85,13 +85,16 @@ def read_last_mlp(
     layer = model.architecture.n_layers - 1
     points = [f"blocks.{layer}.{name}" for name in ("mlp.hook_in", "mlp.hook_post")]
     points.append(f"blocks.{layer}.hook_resid_post")
-    x, post, resid = capture_points(model, contexts, positions, points)
+    heads = heard_heads(model)
+    outputs = {layer: f"blocks.{layer}.attn.hook_z" for layer, _ in heads}
+    points += outputs.values()
+    x, post, resid, *z = capture_points(model, contexts, positions, points)
+    mean = {layer: one.mean(axis=0) for layer, one in zip(outputs, z, strict=True)}
     few = np.unique(positions.context)[:n_heard]
     heard_at = np.flatnonzero(np.isin(positions.context, few))
-    heads = heard_heads(model)
     without = np.empty((len(heads), heard_at.size, x.shape[1]), dtype=np.float32)
     for row, (layer, head) in enumerate(heads):
-        hook = silence(layer, head, mean_z(model, contexts, positions[heard_at], layer))
+        hook = (outputs[layer], silence(head, mean[layer][head]))
         without[row] = capture_points(model, contexts, positions[heard_at], points[:1], [hook])[0]
     return LastMLP(
         positions,
@@ -136,23 +139,18 @@ def activation_of(model: LanguageModel) -> Callable[[Tensor], Tensor]:
     return inner.act if hasattr(inner, "act") else inner.act_fn
 
 
-def silence(layer: int, head: int, mean: Float[Tensor, "head d_head"]) -> Hook:
-    """A hook that replaces one head's output by its mean, at every position."""
+def silence(head: int, mean: Float[np.ndarray, " d_head"]) -> Callable[..., Tensor]:
+    """A hook that holds one head's output at its mean.
+
+    Not at the first token, where a head can look at nothing but itself.
+    """
 
     def hook(z: Tensor, hook: Any) -> Tensor:
         z = z.clone()
-        z[:, :, head] = mean[head]
+        z[:, 1:, head] = torch.from_numpy(mean).to(z)
         return z
 
-    return f"blocks.{layer}.attn.hook_z", hook
-
-
-def mean_z(
-    model: LanguageModel, contexts: Contexts, positions: Positions, layer: int
-) -> Float[Tensor, "head d_head"]:
-    """Mean output of each head of a layer over these positions."""
-    (z,) = capture_points(model, contexts, positions, [f"blocks.{layer}.attn.hook_z"])
-    return torch.from_numpy(z).mean(dim=0).to(model.device)
+    return hook
 
 
 def capture_points(

@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from scipy.stats import random_correlation
 
 from raretok.ablation.closed_form import delta_loss
 from raretok.ablation.head import FinalHead
@@ -28,7 +29,7 @@ from raretok.stats import ratio_mean
 Kind = Literal["scaled", "correlated", "clustered", "heavy-tailed", "fed by one head"]
 KINDS: tuple[Kind, ...] = ("scaled", "correlated", "clustered", "heavy-tailed", "fed by one head")
 MODULES = (2, 3)  # subgroups of a clustered world
-TAIL = 1.0  # index of the spectrum of a heavy-tailed world at full strength: eigenvalue ~ 1 / rank
+TAIL = 1.0  # index of a heavy-tailed spectrum at full strength: eigenvalue ~ 1 / rank
 
 
 @dataclass(frozen=True)
@@ -100,14 +101,13 @@ def plant(
     strength: float,
     *,
     rng: np.random.Generator,
-    influence: Float[np.ndarray, " neuron"] | None = None,
+    factor: Float[np.ndarray, " member"] | None = None,
 ) -> World:
     """Edit some neurons of the last MLP in one of the KINDS.
 
-    - `scaled`: rows of W_out times a factor each, so that their influence comes to one level, that
-      of the layer's most influential neuron (to first order; needs `influence`, nats);
+    - `scaled`: rows of W_out times a `factor` each;
     - `correlated`: all read one direction more; `clustered`: two or three subgroups, one each;
-    - `heavy-tailed`: rows of both matrices get the spectrum 1 / rank, their total norm is kept;
+    - `heavy-tailed`: rows of both matrices get correlations with the spectrum 1 / rank;
     - `fed by one head`: all read the direction in which one head moves the input most.
 
     Raises `UserError` for an unknown kind, a strength outside [0, 1] or neurons twice.
@@ -117,9 +117,9 @@ def plant(
     if np.unique(neurons).size != neurons.size:
         raise UserError(f"a neuron can be edited once, got {sorted(neurons.tolist())}")
     if kind == "scaled":
-        return scaled(mlp, neurons, strength, influence)
+        return replace(scaled(mlp, neurons, factor, strength), kind=kind)
     if kind == "heavy-tailed":
-        return heavy_tailed(mlp, neurons, strength)
+        return replace(heavy_tailed(mlp, neurons, strength, rng=rng), kind=kind)
     if kind == "fed by one head":
         if not mlp.heads:
             raise UserError("no head writes to what the last MLP reads: nothing can be fed by one")
@@ -134,16 +134,15 @@ def plant(
 def scaled(
     mlp: LastMLP,
     neurons: Int[np.ndarray, " member"],
+    factor: Float[np.ndarray, " member"] | None,
     strength: float,
-    influence: Float[np.ndarray, " neuron"] | None,
 ) -> World:
-    """Rows of W_out scaled towards one level of influence: a plateau."""
-    if influence is None or not (influence[neurons] > 0).all():
-        raise UserError("scaling to a plateau needs neurons whose influence is positive")
-    factor = (influence.max() / influence[neurons]) ** strength
+    """Rows of W_out times a factor each, raised to the power of the strength."""
+    if factor is None or factor.shape != neurons.shape:
+        raise UserError("a scaled world needs one factor a neuron")
     world = unchanged(mlp, neurons)
-    writes = world.writes * factor[:, None].astype(np.float32)
-    return replace(world, kind="scaled", strength=strength, writes=writes)
+    writes = world.writes * (factor[:, None] ** strength).astype(np.float32)
+    return replace(world, strength=strength, writes=writes)
 
 
 def modular(
@@ -226,44 +225,73 @@ def whitened(
     return np.linalg.solve(upper.T, across)
 
 
-def heavy_tailed(mlp: LastMLP, neurons: Int[np.ndarray, " member"], strength: float) -> World:
-    """Rows of every weight matrix of the neurons with a power-law spectrum."""
+def heavy_tailed(
+    mlp: LastMLP, neurons: Int[np.ndarray, " member"], strength: float, *, rng: np.random.Generator
+) -> World:
+    """Rows of each weight matrix get one correlation matrix, with a heavy-tailed spectrum."""
+    law = np.arange(1, neurons.size + 1) ** (-1 / TAIL)
+    wanted = random_correlation.rvs(neurons.size * law / law.sum(), random_state=rng)
     world = unchanged(mlp, neurons)
     branches = tuple(
-        replace(branch, weight=with_tail(branch.weight, strength)) for branch in world.branches
+        replace(branch, weight=recorrelated(branch.weight, wanted, strength))
+        for branch in world.branches
     )
-    writes = with_tail(world.writes, strength)
-    return replace(
-        world, kind="heavy-tailed", strength=strength, branches=branches, writes=writes
-    )
+    writes = recorrelated(world.writes, wanted, strength)
+    return replace(world, strength=strength, branches=branches, writes=writes)
 
 
-def with_tail(
-    rows: Float[np.ndarray, "member d_model"], strength: float
+def recorrelated(
+    rows: Float[np.ndarray, "member d_model"],
+    wanted: Float[np.ndarray, "member member"],
+    strength: float,
 ) -> Float[np.ndarray, "member d_model"]:
-    """The rows with singular values moved to rank ** (-1 / (2 TAIL)); their sum of squares kept."""
+    """Rows with the mixture (1 - s) C + s C' as their correlation; each keeps its mean and norm.
+
+    C is their correlation as it is, C' the one wanted. Needs fewer rows than entries.
+    """
     if strength == 0:
         return rows
-    left, values, right = np.linalg.svd(rows.astype(np.float64), full_matrices=False)
-    law = np.arange(1, values.size + 1) ** (-0.5 / TAIL)
-    shape = np.log(values) * (1 - strength) + np.log(law) * strength
-    tail = np.exp(shape - shape.max())
-    tail *= np.sqrt((values**2).sum() / (tail**2).sum())
-    return ((left * tail) @ right).astype(np.float32)
+    centre = rows.mean(axis=1, keepdims=True, dtype=np.float64)
+    norm = np.linalg.norm(rows - centre, axis=1, keepdims=True)
+    unit = (rows - centre) / norm
+    found = unit @ unit.T
+    mixture = root((1 - strength) * found + strength * wanted)
+    return (centre + norm * (mixture @ np.linalg.solve(root(found), unit))).astype(np.float32)
 
 
-def influence_of(
-    world: World, head: FinalHead, rows: Int[np.ndarray, " scored"]
-) -> Float[np.ndarray, " neuron"]:
-    """Mean loss change of ablating each neuron of the edited model at these positions, nats.
+def root(matrix: Float[np.ndarray, "member member"]) -> Float[np.ndarray, "member member"]:
+    """The symmetric square root of a positive matrix."""
+    values, vectors = np.linalg.eigh(matrix)
+    return (vectors * np.sqrt(values)) @ vectors.T
+
+
+def reborn(mlp: LastMLP, *, rng: np.random.Generator) -> World:
+    """Every neuron with fresh Gaussian weights of the size they have: another seed, untrained."""
+
+    def fresh(weights: Float[np.ndarray, "neuron d_model"]) -> Float[np.ndarray, "neuron d_model"]:
+        return rng.normal(0, weights.std(), weights.shape).astype(np.float32)
+
+    branches = tuple(replace(branch, weight=fresh(branch.weight)) for branch in mlp.branches)
+    everyone = np.arange(len(mlp.W_out))
+    return World("reborn", 1.0, everyone, mlp, branches, fresh(mlp.W_out))
+
+
+def delta_loss_in(
+    world: World,
+    head: FinalHead,
+    rows: Int[np.ndarray, " scored"],
+    neurons: Int[np.ndarray, " neuron"] | None = None,
+) -> Float[np.ndarray, "scored neuron"]:
+    """Loss change of ablating each of these neurons (all) of the edited model, nats.
 
     `head` is that of the model; its W_out is replaced, and the residual is that of the world.
     """
-    head = edited_head(head, world)
     arrays = (world.resid[rows], world.post[rows], world.base.positions.target[rows])
     resid, post, target = (torch.from_numpy(array) for array in arrays)
-    delta = delta_loss(head, resid, post, target, torch.from_numpy(world.mean_post))
-    return ratio_mean(delta.double().numpy(), world.base.positions.weight[rows])
+    mean = torch.from_numpy(world.mean_post)
+    some = None if neurons is None else torch.from_numpy(neurons)
+    head = edited_head(head, world)
+    return delta_loss(head, resid, post, target, mean, neurons=some).numpy()
 
 
 def edited_head(head: FinalHead, world: World) -> FinalHead:
