@@ -3,8 +3,9 @@
 # Each sets up .venv first when that is missing or older than the pins.
 .PHONY: book test clean
 
-# A foreign environment must not leak in; under MPLBACKEND the pages would draw no figures.
-unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH MPLBACKEND
+# A foreign environment must not leak in; under MPLBACKEND the pages would draw no figures, and
+# RARETOK_PAGES names the folder whose pages the ledger reads.
+unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH MPLBACKEND RARETOK_PAGES
 # Both commands use what ships, so neither asks the Hub.
 export HF_HUB_OFFLINE := 1
 

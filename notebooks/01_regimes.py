@@ -8,7 +8,7 @@
 
 # %% [markdown]
 # (regimes)=
-# # Three regimes? Claims R1, R2, R3
+# # Three regimes? Claims R1, R2, R3 and O1
 #
 # Ablate each neuron of the final MLP alone, average the change of the loss over rare targets, and
 # sort. In this rank curve the paper sees three regimes: a *plateau* of about 1 % of the neurons, a
@@ -40,10 +40,12 @@ device = "cpu"  # where the model runs
 # %config InlineBackend.print_figure_kwargs = {"bbox_inches": None}
 from myst_nb import glue
 
-from raretok import figures
+from raretok import figures, overlap_figures
 from raretok.figcheck import digest
 from raretok.ledger import as_records, verdict_table
+from raretok.sections import interventions, overlap_page
 from raretok.sections import regimes_page as page
+from raretok.sections.together import together_table
 from raretok.study import Study
 
 study = Study.of(globals())
@@ -166,6 +168,128 @@ figures.legend_below(fig, axes[0], 2)
 print(digest(fig))
 
 # %% [markdown]
+# ## Do rare and common targets share their top neurons?
+#
+# If plateau neurons are *rare-token* neurons, they are not simply the neurons that matter for
+# everything. Reviewers asked how far the two classes share their top neurons, and what the top rare
+# neuron does to common targets. {numref}`fig-ranks` sets each neuron's two ranks side by side: neurons
+# that matter to both lie in the lower left corner.
+
+# %% tags=["remove-cell"]
+shared = {name: study.overlap(name) for name in found}
+shared_untrained = {name: study.overlap(name, trained=False) for name in found}
+for name, text in overlap_page.told(shared[lead]).items():
+    glue(name, text, display=False)
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Rank of each neuron's influence on rare and on common targets, protocol as above, trained and untrained. Squares: among the first for both.", "name": "fig-ranks"}, "image": {"alt": "Log-log scatter of rank on rare against rank on common targets, trained and untrained, with the top neurons marked"}}
+fig, axes = figures.panels(2, share=True)
+for ax, of, title in zip(axes, (shared, shared_untrained), ("trained", "untrained"), strict=True):
+    overlap_figures.rank_scatter(ax, **overlap_page.scatter_figure(of[lead]))
+    ax.set_title(f"{title}, protocol {lead}")
+figures.legend_below(fig, axes[0], 4)
+
+# %% tags=["remove-cell"]
+print(digest(fig))
+
+# %% [markdown]
+# The share has two sides. Rankings that have nothing to do with each other would share
+# {glue:text}`o_chance` % of their first {glue:text}`o_k`. If labels did not matter (exchanged within
+# documents, as above), the two classes would share {glue:text}`o_labels` %. They do share
+# {glue:text}`o_share` % ({glue:text}`o_low` to {glue:text}`o_high`): {glue:text}`o_more` chance (p
+# {glue:text}`o_chance_p`) and {glue:text}`o_fewer` exchanged labels (p {glue:text}`o_labels_p`).
+# On all documents together the two lists of {glue:text}`o_k` have {glue:text}`o_both` in common.
+#
+# A ranking can share with another only what it keeps itself. Between two halves of the documents rare
+# targets keep {glue:text}`o_within_rare` % of their first {glue:text}`o_k` neurons, common ones
+# {glue:text}`o_within_common` %. The dashed line in {numref}`fig-overlap` is the geometric mean of the two,
+# here {glue:text}`o_ceiling` %: across halves no two classes can be expected to share more. (`code` and `text`
+# rank both classes on the same documents, whose peculiarities are then shared as well; there the line is a
+# guide, not a bound.) Protocols that rank by $|\Delta\ell|$ count a neuron that
+# merely varies as influential on either class; compare the panels.
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Share of the first k neurons that rare and common targets have in common (red), with exchanged labels (grey, 95 %), what each class shares with itself between two halves of the documents (dashed, geometric mean), and chance (dotted). Protocol corrected compares rare targets of one half of the documents with common targets of the other.", "name": "fig-overlap"}, "image": {"alt": "Share of the first k neurons against k in three panels, one a protocol, with permutation band, ceiling and chance", "classes": "wide"}}
+fig, axes = figures.panels(3, width=3.2, height=3.4, share=True)
+for ax, (name, one) in zip(axes, shared.items(), strict=True):
+    overlap_figures.shared_tops(ax, **overlap_page.tops_figure(one))
+    ax.set_title(name)
+figures.legend_below(fig, axes[0], 3)
+
+# %% tags=["remove-cell"]
+print(digest(fig))
+
+# %% tags=["hide-input"]
+overlap_page.overlap_table(shared, shared_untrained)
+
+# %% [markdown]
+# The top rare neuron (number {glue:text}`o_neuron`) is worth {glue:text}`o_first_rare` nats of rare loss
+# and {glue:text}`o_first_common` nats of common loss ({glue:text}`o_first_low` to
+# {glue:text}`o_first_high`), where its rank is {glue:text}`o_first_rank` of {glue:text}`o_n`. Of the
+# first {glue:text}`o_k`, {glue:text}`o_hurt` do harm to common targets: ablating them lowers the common
+# loss. Together the plateau neurons carry {glue:text}`o_carried` % of all positive influence on common
+# targets, their controls {glue:text}`o_carried_controls` % (p {glue:text}`o_carried_p`). Over all
+# neurons the two influences have a rank correlation of {glue:text}`o_spearman`.
+
+# %% tags=["hide-input"]
+overlap_page.top_table(shared[lead])
+
+# %% [markdown]
+# ## Does it matter what is put in the neuron's place?
+#
+# Reviewers asked why a neuron is set to its mean. {numref}`fig-modes` repeats the curves with zero and
+# with the activation of another position of the same class in its place, and for mean ablation with
+# the scale of the final norm held (`direct`: entropy neurons act through that scale and drop out). A
+# head is set apart in {glue:text}`i_heads` of these curves; the ranking on rare targets agrees with
+# that of mean ablation to a rank correlation of at least {glue:text}`i_least`.
+
+# %% tags=["remove-cell"]
+replaced = study.interventions("corrected")
+for name, text in interventions.intervention_words(replaced).items():
+    glue(name, text, display=False)
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Influence by rank under four interventions (positive part, sorted, protocol corrected): rare targets left, common targets right, equal axes.", "name": "fig-modes"}, "image": {"alt": "Log-log rank curves under mean, zero, resample and direct ablation for rare and common targets"}}
+fig, axes = figures.panels(2, share=True)
+for ax, kind in zip(axes, ("rare", "common"), strict=True):
+    figures.overlaid_curves(ax, {name: kinds[kind].curve for name, kinds in replaced.items()})
+    ax.set_title(f"{kind} targets")
+axes[0].set_ylim(bottom=1e-6)
+figures.legend_below(fig, axes[0], 4)
+
+# %% tags=["remove-cell"]
+print(digest(fig))
+
+# %% tags=["hide-input"]
+interventions.intervention_table(replaced)
+
+# %% [markdown]
+# ## All at once
+#
+# One neuron at a time hides redundancy: neurons that back each other up matter little alone and much
+# together. {numref}`fig-together` ablates the whole group of the top 1 % at once, and control groups
+# matched to it. Above the dotted line a group does more than its neurons one by one; on rare targets
+# the group does {glue:text}`j_ratio` times their sum, the controls {glue:text}`j_controls` times.
+
+# %% tags=["remove-cell"]
+at_once = {"rare targets": study.together(lead), "common targets": study.together(lead, kind=2)}
+glue("j_ratio", f"{at_once['rare targets'].ratio:.2f}", display=False)
+glue("j_controls", f"{at_once['rare targets'].ratio_of_controls:.2f}", display=False)
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The top 1 % of neurons ablated at once against the sum of their single effects, on rare and on common targets; grey: control groups on rare targets. Above the dotted line neurons back each other up, below it they saturate.", "name": "fig-together"}, "image": {"alt": "Scatter of joint against summed effects of groups with the line of equality"}}
+fig, axes = figures.panels(1, width=6.4)
+figures.joint_scatter(
+    axes[0],
+    at_once["rare targets"].summed_null,
+    at_once["rare targets"].joint_null,
+    {name: (one.summed, one.joint) for name, one in at_once.items()},
+)
+figures.legend_below(fig, axes[0], 4)
+
+# %% tags=["remove-cell"]
+print(digest(fig))
+
+# %% tags=["hide-input"]
+together_table(at_once)
+
+# %% [markdown]
 # ## The same under three protocols
 #
 # {numref}`fig-protocols` puts the three readings side by side. Means of $|\Delta\ell|$, which the
@@ -204,7 +328,10 @@ verdict_table(evidence)
 # no plateau of either kind) and the size of the group that stands out most at the head (R2, R3), with
 # 95 % intervals over documents; *p* tests the head against one smooth curve. For R1 all parts must
 # show: a head set apart, three pieces better than any smooth curve, and a last piece steeper than the
-# middle one.
+# middle one. For O1 *ours* is the share of the top neurons that both classes have, and *p* tests it
+# against chance: the claim is that they share none beyond it, so one shared neuron can be enough to
+# contradict it, and *ours* says how much is shared. The power counts how far the rankings can be
+# repeated.
 #
 # ## Limits
 #

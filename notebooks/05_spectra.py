@@ -119,8 +119,8 @@ tables.statistics_table(found[lead])
 # {glue:text}`untrained_p`). The suppress part has {glue:text}`suppress_index` (p
 # {glue:text}`suppress_p_controls` against its controls).
 #
-# A curve that falls all the way, as these do, is not that of a power law, which would run level. A low index
-# says that rows are correlated, not how. One direction shared by all {glue:text}`size` rows, with the
+# A power law would make the curve run level, but no curve of nine points can show that it does. And a low
+# index says that rows are correlated, not how. One direction shared by all {glue:text}`size` rows, with the
 # group's largest eigenvalue and Gaussian noise otherwise, gives an index of {glue:text}`one_low` to
 # {glue:text}`one_high` in 95 % of draws; the group lies {glue:text}`one_finding` that range.
 
@@ -139,10 +139,11 @@ print(digest(fig))
 #
 # The released code takes a tenth of the eigenvalues: of a group of {glue:text}`size` neurons that is
 # {glue:text}`code_tail`, of its groups of 30 to 50 it is 3 to 5. The relative standard error of
-# {eq}`eq-hill` is about $1/\sqrt k$, here {glue:text}`code_error` %. The table measures it. Eigenvalues
-# repel each other, so in the middle of the spectrum the estimate is steadier than the formula says;
-# with $k = 1$, the ratio of the first two, it is not, and a test is worth little: half the controls'
-# index would mostly go unseen. The smallest eigenvalue ($k = n - 1$) is no better a threshold.
+# {eq}`eq-hill` is about $1/\sqrt k$ for independent values, here {glue:text}`code_error` %. The table measures
+# it. Eigenvalues repel each other, so the estimate is steadier than the formula says. Still, with
+# $k = 1$, the ratio of the first two eigenvalues, half the controls' index would be seen with a power of
+# {glue:text}`power_first` only; with $k$ = {glue:text}`tail` it is {glue:text}`power_tail`. At the other end
+# ($k = n - 1$) everything hangs on the smallest eigenvalue.
 
 # %% tags=["hide-input"]
 tables.tails_table(found[lead])
@@ -165,16 +166,19 @@ tables.sizes_table(found[lead], others, rng=rng)
 # {glue:text}`code_distance` for every input, which also decides the "phase" it prints. So its index is
 # referred here to random groups and to Gaussian rows. `text` takes both matrices and half of the eigenvalues, as is
 # usual for layers, with random controls; `corrected` chooses the group by signed means on half of the documents, and
-# its controls are matched. The index falls most where the controls are random: part of the effect is that
-# influential neurons have such traits as a large norm.
+# its controls are matched. Random controls have a median index of {glue:text}`controls_text` under
+# `text`, matched ones of {glue:text}`controls_corrected` under `corrected`: what separates the two is the
+# part of the effect that any neuron of such activation and norm would show. A second control, *equally
+# influential*, are neurons that matter to common targets as much as the group does to rare ones; under
+# {glue:text}`lead` they have a median of {glue:text}`equals` (p {glue:text}`p_equals`).
 
 # %% tags=["hide-input"]
 tables.protocols_table(found)
 
 # %% [markdown]
 # One more comparison of the released code is between the boost and suppress neurons *together* and a control
-# group of the single size. A union has twice the eigenvalues and twice the $k$. With nothing planted at all
-# that alone makes its index the lower one most of the time:
+# group of the single size. A union has twice the eigenvalues and twice the $k$. In a fair comparison of
+# neurons that have nothing in common, either would have the lower index in 50 % of draws:
 
 # %% tags=["hide-input"]
 tables.union_table(found["code"], rng=rng)
@@ -184,12 +188,13 @@ tables.union_table(found["code"], rng=rng)
 #
 # With all neurons of the layer the question can be asked properly. There are more neurons than entries, so the spectrum
 # is that of the squared singular values. {numref}`fig-layer` shows the trained and the untrained layer over the
-# law of noise. Untrained, the law fits: {glue:text}`untrained_beyond_W_in` and
-# {glue:text}`untrained_beyond_W_out` eigenvalues beyond the edge. Trained,
-# {glue:text}`beyond_W_in` of {glue:text}`rank_W_in` ($W_\text{in}$, the first at
-# {glue:text}`first_W_in`) and {glue:text}`beyond_W_out` of {glue:text}`rank_W_out`
-# ($W_\text{out}$, {glue:text}`first_W_out`). Training made the tail of the *whole layer* heavy, with
-# an index of {glue:text}`layer_index_W_in` and {glue:text}`layer_index_W_out` in the largest tenth.
+# law of noise. Untrained, {glue:text}`untrained_beyond_W_in` ($W_\text{in}$) and
+# {glue:text}`untrained_beyond_W_out` ($W_\text{out}$) eigenvalues lie beyond the edge; trained,
+# {glue:text}`beyond_W_in` of {glue:text}`rank_W_in` (the first at {glue:text}`first_W_in`) and
+# {glue:text}`beyond_W_out` of {glue:text}`rank_W_out` ({glue:text}`first_W_out`). The largest tenth has a tail
+# index of {glue:text}`layer_index_W_in` and {glue:text}`layer_index_W_out`, untrained
+# {glue:text}`untrained_layer_index_W_in` and {glue:text}`untrained_layer_index_W_out`. What training did to the
+# spectrum, it did to the whole layer.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Density of the non-zero eigenvalues of the whole layer, log-log: trained (black), untrained (grey), and the Marchenko-Pastur law of noise (dashed).", "name": "fig-layer"}, "image": {"alt": "Log-log density of the eigenvalues of W_in and W_out of the whole layer, trained and untrained, with the law of noise"}}
 fig, axes = figures.panels(2, share=True)
@@ -248,7 +253,9 @@ tables.cosines_table(found)
 
 # %% tags=["hide-input"]
 # NBVAL_CHECK_OUTPUT
-evidence = [e for name in found for e in spectra_evidence(found[name], untrained[name])]
+runs = {name: study.effects(name).attrs.get("run", "") for name in found}
+pairs = {name: (found[name], untrained[name], runs[name]) for name in found}
+evidence = [one for pair in pairs.values() for one in spectra_evidence(*pair)]
 verdict_table(evidence)
 
 # %% [markdown]

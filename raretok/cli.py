@@ -1,4 +1,4 @@
-"""The command line: `raretok run | ablate | train | book | inspect`."""
+"""The command line: `raretok run | ablate | bench | train | book | inspect`."""
 
 import hashlib
 import json
@@ -65,9 +65,7 @@ def run(
     folder = out or ROOT / "runs" / f"pages-{key_of(values)}"
     if folder.resolve() == ROOT / "book":
         raise UserError("--out book would replace the pages of the book: choose another folder")
-    for source in sources:
-        done = pages.run_page(source, folder / f"{source.stem}.ipynb", values)
-        print(done)
+    pages.run_pages(sources, folder, values)
 
 
 def split_assignment(text: str) -> tuple[str, str]:
@@ -88,8 +86,7 @@ def book() -> None:
     """Run every page on the shipped model and build the site."""
     from raretok import pages
 
-    for source in pages.pages(ROOT):
-        pages.run_page(source, ROOT / "book" / f"{source.stem}.ipynb", {})
+    pages.run_pages(pages.pages(ROOT), ROOT / "book", {}, done=lambda page: None)
     print(f"The front page is {pages.build_site(ROOT).relative_to(ROOT)}")
 
 
@@ -123,13 +120,25 @@ def ablate(
     model: Annotated[str, typer.Option(help="shipped name, directory or Hub id")] = "docs-gpt2",
     corpus: Annotated[str, typer.Option(help="docs, or a .txt, .jsonl, .parquet file")] = "docs",
     positions: Annotated[int, typer.Option(help="scored positions")] = 4096,
+    layer: Annotated[int, typer.Option(help="MLP layer; -1 is the last, all its neurons")] = -1,
+    mode: Annotated[str, typer.Option(help="mean, zero or resample")] = "mean",
+    effect: Annotated[str, typer.Option(help="total, or direct: the final norm's scale held")] = (
+        "total"
+    ),
+    tolerance: Annotated[
+        float, typer.Option(help="error of a neuron's mean effect, nats; 0 sums all tokens")
+    ] = 5e-7,
     seed: Annotated[int, typer.Option(help="seed of the draw of positions")] = 0,
     out: Annotated[Path | None, typer.Option(help="folder of the run; default runs/KEY")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     max_memory: Annotated[float, typer.Option(help="GB above the model")] = 2.0,
     resume: Annotated[bool, typer.Option("--resume/--fresh", help="go on, or start again")] = True,
 ) -> None:
-    """Ablate every neuron of the last MLP at N positions, into a run on disk."""
+    """Ablate every neuron of the last MLP at N positions, into a run on disk.
+
+    Of an earlier layer every neuron is screened by its gradient, and the top ones and a random
+    subset are ablated exactly.
+    """
     from raretok import effects
 
     print(
@@ -137,6 +146,10 @@ def ablate(
             model,
             corpus,
             positions,
+            layer=layer,
+            mode=mode,
+            effect=effect,
+            tolerance=tolerance,
             seed=seed,
             out=out,
             device=device,
@@ -144,6 +157,34 @@ def ablate(
             resume=resume,
         ).summary
     )
+
+
+@app.command()
+def bench(
+    shape: Annotated[
+        list[str] | None, typer.Option(help="docs-gpt2, gpt2-small, pythia-1b; default all")
+    ] = None,
+    positions: Annotated[int, typer.Option(help="scored positions, in whole contexts")] = 4096,
+    scaling: Annotated[
+        bool, typer.Option("--scaling", help="time against positions, neurons, vocabulary instead")
+    ] = False,
+    out: Annotated[Path | None, typer.Option("--json", help="file for the numbers")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+) -> None:
+    """Time all ways to ablate every neuron on the same positions, with errors and memory."""
+    from raretok import bench as cost
+    from raretok import bench_scaling
+    from raretok.bench_cases import SHAPES
+
+    if not scaling:
+        print(
+            cost.table(cost.bench(shape or SHAPES, positions, device=device, out=out)).to_string()
+        )
+        return
+    if shape:
+        raise UserError("--scaling uses heads of its own: leave --shape out")
+    for record in bench_scaling.scaling(device=device, out=out):
+        print(f"{record[record['axis']]:>7,} {record['axis']:10} {record['seconds']:8.3f} s")
 
 
 @app.command()

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import xarray as xr
 
+from raretok.ablation.plan import Options
+from raretok.ablation.precision import TOLERANCE
 from raretok.ablation.stream import MAX_MEMORY, ablate_to_disk
 from raretok.parameters import check_sources, validated
 from raretok.rarity import all_positions, draw_total
@@ -39,6 +41,10 @@ def measure(
     corpus: str = "docs",
     positions: int = 4096,
     *,
+    layer: int = -1,
+    mode: str = "mean",
+    effect: str = "total",
+    tolerance: float = TOLERANCE,
     seed: int = 0,
     out: Path | None = None,
     device: str = "cpu",
@@ -62,6 +68,7 @@ def measure(
         study.contexts,
         drawn,
         out,
+        options=Options(mode=mode, effect=effect, tolerance=tolerance, resample_seed=seed),
         source={"corpus_sha256": study.corpus.sha256, "seed": seed},
         max_memory=max_memory,
         resume=resume,

@@ -6,6 +6,7 @@ import seaborn as sns
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 # One colour a meaning, on every page; the pairs differ for the colour-blind and in grey.
 _PALETTE = sns.color_palette("colorblind")
@@ -16,6 +17,8 @@ COLOURS = {
     "null": "0.75",
     "fit": "black",
 }
+# For series that have no meaning of their own on other pages.
+_SERIES = [(_PALETTE[2], "o"), (_PALETTE[1], "s"), (_PALETTE[4], "^")]
 
 
 def panels(
@@ -102,6 +105,33 @@ def legend_below(figure: Figure, ax: Axes, columns: int) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
 
 
+def overlaid_curves(
+    ax: Axes,
+    curves: dict[str, tuple[Float[np.ndarray, " rank"], Float[np.ndarray, " rank"]]],
+) -> None:
+    """Several rank curves in one axes, told apart by colour and dashes."""
+    looks = zip(["-", "--", "-.", ":"], _PALETTE, strict=False)
+    for (label, (rank, value)), (style, colour) in zip(curves.items(), looks, strict=False):
+        ax.loglog(rank, value, style, color=colour, lw=1.6, label=label)
+    ax.set(xlabel="neuron, by rank of influence", ylabel="influence (nats per token)")
+
+
+def joint_scatter(
+    ax: Axes,
+    summed: Float[np.ndarray, " draw"],
+    joint: Float[np.ndarray, " draw"],
+    observed: dict[str, tuple[float, float]],
+) -> None:
+    """Groups ablated at once against the sum of their neurons, with the line where they agree."""
+    ax.plot(summed, joint, "o", ms=4, mew=0, color="0.6", alpha=0.7, label="control groups")
+    for (label, point), marker in zip(observed.items(), "Ds^", strict=False):
+        kind = next((k for k in ("rare", "common") if k in label), "fit")
+        ax.plot(*point, marker, ms=8, color=COLOURS[kind], label=label)
+    ends = np.array([min(0.0, summed.min()), max(summed.max(), *(x for x, _ in observed.values()))])
+    ax.plot(ends, ends, ":", color="black", lw=1, label="effects add up")
+    ax.set(xlabel="sum of single effects (nats per token)", ylabel="joint effect (nats per token)")
+
+
 def fitted_regimes(
     ax: Axes,
     rank: Float[np.ndarray, " rank"],
@@ -119,3 +149,38 @@ def fitted_regimes(
     for at in breaks:
         ax.axvline(at, color="0.6", lw=0.8, zorder=0)
     ax.set_title(f"{kind} targets")
+
+
+def relative_times(ax: Axes, ways: list[str], times: dict[str, list[float]]) -> None:
+    """Times of several ways in forward passes, on a log axis: one dot a way and series."""
+    for i, (label, values) in enumerate(times.items()):
+        colour, marker = _SERIES[i % len(_SERIES)]
+        # A little apart, so that equal times are seen as two.
+        height = np.arange(len(ways)) + 0.18 * (i - (len(times) - 1) / 2)
+        ax.plot(values, height, marker, color=colour, ms=6, label=label)
+    ax.axvline(1, color="0.6", lw=0.8, zorder=0)
+    ax.set(xscale="log", xlabel="time (forward passes)", yticks=range(len(ways)))
+    ax.set_yticklabels(ways)
+    ax.invert_yaxis()
+    ax.grid(axis="y", color="0.92")
+
+
+def power_law(
+    ax: Axes,
+    size: Float[np.ndarray, " point"],
+    seconds: Float[np.ndarray, " point"],
+    line: Float[np.ndarray, " point"],
+    *,
+    xlabel: str,
+    title: str,
+) -> None:
+    """Seconds against a size, log-log, with the fitted line."""
+    ax.loglog(size, seconds, "o", color=COLOURS["common"], ms=5, label="measured")
+    ax.loglog(size, line, "-", color=COLOURS["fit"], lw=1.2, label="fitted power law")
+    ax.set(xlabel=xlabel, ylabel="time (s)", title=title)
+    shown = size[[0, size.size // 2, -1]]
+    ax.set_xticks(shown, [f"{n:,.0f}" for n in shown])
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter("{x:g}")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_minor_locator(NullLocator())

@@ -1,5 +1,6 @@
 """Language models: the one adapter over TransformerLens, reading Hugging Face directories."""
 
+import hashlib
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -188,6 +189,21 @@ def load_model(
             hf_model, sha256 = _weights(folder, config, dtype, label), files_digest(folder, None)
         tokenizer = _tokenizer(folder, label)
         return _assemble(hf_model.to(device, dtype), tokenizer, label, str(folder), sha256)
+
+
+def random_model(
+    config: PretrainedConfig, tokenizer: Any, name: str, *, seed: int, device: str = "cpu"
+) -> LanguageModel:
+    """A model with random weights, straight from a configuration: what a shape costs to run.
+
+    Raises `UserError` for one that TransformerLens cannot wrap.
+    """
+    record = f"{config.to_json_string()}, seed {seed}\n"
+    with _quiet():
+        hf_model = _fresh(config, seed, name).to(device)
+        # The source is a label here; a name that TransformerLens knows would be looked up.
+        sha256 = hashlib.sha256(record.encode()).hexdigest()
+        return _assemble(hf_model, tokenizer, name, f"random/{name}", sha256)
 
 
 def untrained_twin(config: PretrainedConfig, seed: int) -> PreTrainedModel:

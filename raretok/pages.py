@@ -6,6 +6,8 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from papermill.exceptions import PapermillExecutionError
 from traitlets import default
 
 from raretok.errors import UserError
+from raretok.records import FOLDER, READERS, book_ledger, executed_pages, ledger_json, title
 
 METADATA = {
     "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
@@ -41,6 +44,31 @@ class PageKernel(AsyncKernelManager):
 def pages(root: Path) -> list[Path]:
     """The page sources of the book at `root`, in reading order."""
     return sorted((root / "notebooks").glob("[0-9][0-9]_*.py"))
+
+
+def running_order(sources: list[Path]) -> list[Path]:
+    """Pages in the order they run: those that read what the others recorded come last."""
+    return sorted(sources, key=lambda page: (title(page.stem) in READERS, page.stem))
+
+
+def run_pages(
+    sources: list[Path], folder: Path, parameters: dict[str, Any], done: Callable = print
+) -> None:
+    """Run pages into a folder, call `done` with each file, and with the ledger where it is due.
+
+    After a page that reads the records of the others, `ledger.json` is written beside them.
+    """
+    for source in running_order(sources):
+        done(run_page(source, folder / f"{source.stem}.ipynb", parameters))
+    if any(title(source.stem) in READERS for source in sources):
+        done(write_ledger(folder))
+
+
+def write_ledger(folder: Path) -> Path:
+    """Write `ledger.json` from the executed pages in a folder."""
+    out = folder / "ledger.json"
+    write_whole(out, ledger_json(book_ledger(folder)))
+    return out
 
 
 def page_named(root: Path, name: str) -> Path:
@@ -68,7 +96,9 @@ def run_page(source: Path, out: Path, parameters: dict[str, Any]) -> Path:
     with tempfile.TemporaryDirectory() as scratch:
         draft = Path(scratch) / "draft.ipynb"
         try:
-            execute(notebook, draft, parameters, cwd=source.parents[1] / "book", name=source.stem)
+            with kernel_environment(out.parent):
+                book = source.parents[1] / "book"
+                execute(notebook, draft, parameters, cwd=book, name=source.stem)
         except UserError:
             if draft.exists() and "runs" in out.resolve().parts:
                 failed.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +133,6 @@ def execute(
 ) -> None:
     """Run all cells and write the notebook to `draft`, also when a cell fails (`UserError`)."""
     cwd.mkdir(exist_ok=True)
-    backend = os.environ.pop("MPLBACKEND", None)  # with one set, a kernel draws no inline figures
     try:
         papermill.execute_notebook(
             notebook,
@@ -118,9 +147,21 @@ def execute(
         raise UserError(f"page {name} stopped in cell {cell}: {reason(error)}") from None
     except DeadKernelError:
         raise UserError(f"page {name} stopped: its kernel died (out of memory?)") from None
+
+
+@contextmanager
+def kernel_environment(folder: Path) -> Iterator[None]:
+    """What a kernel inherits: the folder whose pages a page may read, and no MPLBACKEND.
+
+    With a backend set, a kernel draws no inline figures.
+    """
+    before = {name: os.environ.pop(name, None) for name in ("MPLBACKEND", FOLDER)}
+    os.environ[FOLDER] = str(folder.resolve())
+    try:
+        yield
     finally:
-        if backend is not None:
-            os.environ["MPLBACKEND"] = backend
+        del os.environ[FOLDER]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 def reason(error: PapermillExecutionError) -> str:
@@ -179,15 +220,17 @@ def build_site(root: Path, out: Path | None = None) -> Path:
 
 
 def write_generated(book: Path) -> None:
-    """Write what hand-written pages include: the table of parameters and the front figure."""
-    from raretok import parameters
+    """Write what hand-written pages include: parameters, the front figures, what stands so far."""
+    from raretok import ledger_page, parameters
 
     folder = book / "_generated"
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "parameters.md", parameters.parameter_table())
-    for page in sorted(book.glob("*.ipynb")):
-        for picture in glued_pictures(page, "front"):
-            (folder / "front.png").write_bytes(picture)
+    write_whole(folder / "standing.md", ledger_page.standing(book_ledger(book)))
+    for page in executed_pages(book):
+        for name in ("front", "matrix"):
+            for picture in glued_pictures(page, name):
+                (folder / f"{name}.png").write_bytes(picture)
 
 
 def glued_pictures(page: Path, name: str) -> list[bytes]:

@@ -4,6 +4,7 @@ Positions of one document share its topic and its words, so the document is the 
 resampled or split; labels are permuted inside a document.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -171,30 +172,59 @@ class NullTest:
 def null_test(value: float, null: Float[np.ndarray, " draw"], side: Side) -> NullTest:
     """Refer a statistic to its null; draws that are not finite are left out.
 
-    Raises `ValueError` where no draw is finite or the value is not.
+    Raises `ValueError` ("not testable") where the value or every draw is not finite, and where the
+    draws are all the same: a null without scatter would grant every power.
     """
     null = null[np.isfinite(null)]
     if null.size == 0 or not np.isfinite(value):
         raise ValueError("not testable: the statistic or its null has no finite value")
+    sd = float(null.std())
+    if sd <= 1e-12 * float(np.abs(null).max()):  # what rounding leaves of equal values
+        raise ValueError(f"not testable: all draws of the null are the same, {null[0]:.3g}")
     above = float(monte_carlo_p(value, null))
     below = float(monte_carlo_p(-value, -null))
     p = {"greater": above, "less": below, "two-sided": min(1.0, 2 * min(above, below))}[side]
-    sd = float(null.std())
-    z = (value - float(null.mean())) / sd if sd > 0 else 0.0
+    z = (value - float(null.mean())) / sd
     return NullTest(value, null, side, p, z, smallest_effect(null, side))
 
 
+def critical_value(null: Float[np.ndarray, " draw"], tail: float) -> float:
+    """What a statistic must exceed to have a Monte-Carlo p below `tail`.
+
+    Infinite where the draws are too few for any value to have one (19 for a tail of 0.05).
+    """
+    p = (1 + np.arange(null.size)) / (1 + null.size)  # by how many draws reach the statistic
+    allowed = int(np.count_nonzero(p < tail))
+    return float(np.sort(null)[-allowed]) if allowed else np.inf
+
+
 def smallest_effect(null: Float[np.ndarray, " draw"], side: Side) -> float:
-    """Shift of the null that is seen, at the 5 % level, in 80 % of draws."""
-    tail = ALPHA / 2 if side == "two-sided" else ALPHA
-    up = np.quantile(null, 1 - tail) - np.quantile(null, 1 - POWER)
-    down = np.quantile(null, POWER) - np.quantile(null, tail)
-    return float({"greater": up, "less": down, "two-sided": max(up, down)}[side])
+    """Shift of the null that is seen, at the 5 % level, in 80 % of draws.
+
+    Two-sided: in the direction where it takes more. Infinite where the draws are too few.
+    """
+    missed = null.size - math.ceil(POWER * null.size)  # draws that a shift may leave unseen
+    shifts = [
+        critical_value(draws, tail) - np.sort(draws)[max(missed - 1, 0)]
+        for draws, tail in directions(null, side)
+    ]
+    return float(max(shifts))
 
 
 def power_of_shift(null: Float[np.ndarray, " draw"], shift: float, side: Side) -> float:
-    """Share of draws that the test sees once they are shifted; the worse direction of two."""
-    tail = ALPHA / 2 if side == "two-sided" else ALPHA
-    up = float((null + shift > np.quantile(null, 1 - tail)).mean())
-    down = float((null - shift < np.quantile(null, tail)).mean())
-    return {"greater": up, "less": down, "two-sided": min(up, down)}[side]
+    """Share of draws that the test sees once moved by `shift`, 0 or more, to the test's side.
+
+    Two-sided: in the direction where fewer are seen.
+    """
+    return min(
+        float((draws + shift > critical_value(draws, tail)).mean())
+        for draws, tail in directions(null, side)
+    )
+
+
+def directions(
+    null: Float[np.ndarray, " draw"], side: Side
+) -> list[tuple[Float[np.ndarray, " draw"], float]]:
+    """The draws, turned so that an effect raises them, and the level, for each side tested."""
+    both = [(null, ALPHA / 2), (-null, ALPHA / 2)]
+    return {"greater": [(null, ALPHA)], "less": [(-null, ALPHA)], "two-sided": both}[side]

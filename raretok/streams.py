@@ -76,7 +76,7 @@ def prepare(work: Path, d_vocab: int) -> tuple[Path, str]:
     return work / "tokens.npy", json.loads(done.read_text())["sha256"]
 
 
-def write_json(path: Path, record: dict[str, Any]) -> None:
+def write_json(path: Path, record: dict[str, Any] | list[dict[str, Any]]) -> None:
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(record, indent=1) + "\n")
     os.replace(partial, path)

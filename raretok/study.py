@@ -11,7 +11,11 @@ import xarray as xr
 from jaxtyping import Bool, Int
 
 from raretok import model_files, models
-from raretok.ablation.run import ablate
+from raretok.ablation.groups import delta_loss_group
+from raretok.ablation.head import final_head
+from raretok.ablation.plan import Options
+from raretok.ablation.run import gather
+from raretok.ablation.stream import ablate_to_disk
 from raretok.corpus import (
     Contexts,
     Corpus,
@@ -36,11 +40,27 @@ from raretok.rarity import (
     type_classes,
     unigram,
 )
+from raretok.sections.attention import Attention, find_attention, run_heads
+from raretok.sections.head_ablation import HeadEffects
+from raretok.sections.interventions import Intervened, intervene
+from raretok.sections.modularity import Modularity, find_modularity
+from raretok.sections.overlap import Overlap, find_overlap
+from raretok.sections.overlap import evidence as overlap_evidence
 from raretok.sections.regimes import Regimes, Settings, evidence, find_regimes
 from raretok.sections.spectra import Spectra, find_spectra, weight_rows
+from raretok.sections.together import Joint, Together, together
+from raretok.stats import resample_documents
 
 COUNTS_FILE = "unigram_counts.npy"
 RELEASED_CONTEXTS = 10  # the released code scores this many sequences
+PAGE_MEMORY = 8.0  # GB above the model, for the ablation of a page
+JOINT_CONTROLS = 100  # control groups that are ablated as a whole: each costs a product
+INTERVENTIONS: dict[str, dict[str, str]] = {
+    "mean": {},
+    "zero": {"mode": "zero"},
+    "resample": {"mode": "resample"},
+    "direct": {"effect": "direct"},  # mean ablation, the scale of the final norm held
+}
 
 
 class Study:
@@ -131,24 +151,37 @@ class Study:
         return draw_stratified(everything, n_per_class=n, n_middle=n // 4, rng=rng)
 
     @cache  # noqa: B019
-    def run(self, draw: str, trained: bool = True) -> xr.Dataset:
-        """Loss change of ablating each final-MLP neuron at each position of a draw."""
-        return ablate(
-            self.model if trained else self.twin,
+    def run(self, draw: str, trained: bool = True, intervention: str = "mean") -> xr.Dataset:
+        """Loss change of ablating each final-MLP neuron at each position of a draw.
+
+        Kept on disk, so that pages share it; attribute `run` names it. Raises `UserError` where its
+        audit failed: a page must not show wrong numbers.
+        """
+        model = self.model if trained else self.twin
+        folder, data = ablate_to_disk(
+            model,
             self.contexts,
             self.positions(draw),
-            include_first=draw == "whole contexts",
+            options=Options(include_first=draw == "whole contexts", **INTERVENTIONS[intervention]),
+            source={"corpus_sha256": self.corpus.sha256},
+            max_memory=PAGE_MEMORY,
+            wait=True,
             progress=False,
         )
+        if not data.audit_passed:
+            raise UserError(f"the ablation of {model.name} failed its audit: {folder} says how far")
+        return data.load().assign_attrs(run=folder.name)
 
-    def effects(self, protocol: str, trained: bool = True) -> xr.Dataset:
+    def effects(
+        self, protocol: str, trained: bool = True, intervention: str = "mean"
+    ) -> xr.Dataset:
         """The run a protocol needs, its positions classed as that protocol does.
 
         `text` and `corrected` read one run: weights say what each position stands for, so classes
         may be cut across the strata it was drawn from.
         """
         reading = PROTOCOLS[protocol]
-        run = self.run(reading.draw, trained)
+        run = self.run(reading.draw, trained, intervention)
         stratum = self.classes(protocol).stratum(run[reading.by].values)
         return run.assign_coords(stratum=("position", stratum))
 
@@ -189,6 +222,58 @@ class Study:
                 f"(its last MLP has {effects.sizes['neuron']} neurons)"
             ) from None
 
+    def interventions(self, protocol: str) -> dict[str, dict[str, Intervened]]:
+        """Influence on rare and common targets under every intervention."""
+        return {
+            name: intervene(self.effects(protocol, intervention=name)) for name in INTERVENTIONS
+        }
+
+    @cache  # noqa: B019
+    def together(self, protocol: str, part: str = "boost", kind: int = RARE) -> Together:
+        """The plateau group ablated at once, beside control groups, on a class of targets."""
+        effects, reading = self.effects(protocol), PROTOCOLS[protocol]
+        n_documents = int(effects.document.max()) + 1
+        rng = self.rng(f"together {protocol} {part}")
+        return together(
+            self.folds(protocol, part=part),
+            effects.delta_loss.values,
+            effects.weight.values,
+            effects.document.values,
+            effects.stratum.values == kind,
+            self.joint_effects(reading.draw),
+            n_controls=min(JOINT_CONTROLS, self.parameters.n_controls),
+            counts=resample_documents(n_documents, self.parameters.n_bootstrap, rng=rng),
+        )
+
+    @cache  # noqa: B019
+    def joint_effects(self, draw: str) -> Joint:
+        """What ablates groups of neurons as a whole at the positions of a draw."""
+        first, head = draw == "whole contexts", final_head(self.model)
+        seen = gather(
+            self.model, self.contexts, self.positions(draw), include_first=first, progress=False
+        )
+        target = torch.from_numpy(self.positions(draw).target).to(self.model.device)
+
+        def joint(chosen, groups):
+            rows = torch.from_numpy(np.flatnonzero(chosen)).to(target.device)
+            there = (seen.resid[rows], seen.post[rows], target[rows], seen.mean_post)
+            members = torch.from_numpy(groups).to(target.device)
+            return delta_loss_group(head, *there, members).cpu().numpy()
+
+        return joint
+
+    @cache  # noqa: B019
+    def overlap(self, protocol: str, trained: bool = True) -> Overlap:
+        """How far rare and common targets share their top neurons, under a protocol."""
+        return find_overlap(
+            self.effects(protocol, trained),
+            self.folds(protocol, trained),
+            PROTOCOLS[protocol],
+            n_boot=self.parameters.n_bootstrap,
+            n_perm=self.parameters.n_null,
+            rng=self.rng(f"overlap {protocol} {trained}"),
+        )
+
     @cache  # noqa: B019
     def spectra(self, protocol: str, trained: bool = True) -> Spectra:
         """Weight spectra of the plateau group, boost and suppress part, under a protocol."""
@@ -198,6 +283,52 @@ class Study:
         rng = self.rng(f"spectra {protocol} {trained}")
         family = model.architecture.family
         return find_spectra(rows, parts, PROTOCOLS[protocol], family, rng=rng)
+
+    @cache  # noqa: B019
+    def modularity(self, protocol: str, trained: bool = True) -> Modularity:
+        """Modules of the plateau group and of its controls under a protocol."""
+        return find_modularity(
+            self.effects(protocol, trained),
+            self.folds(protocol, trained),
+            PROTOCOLS[protocol],
+            rng=self.rng(f"modularity {protocol} {trained}"),
+        )
+
+    @cache  # noqa: B019
+    def head_effects(self, draw: str, trained: bool = True) -> dict[str, HeadEffects]:
+        """What ablating attention heads does to the last MLP at positions of a draw."""
+        return run_heads(
+            self.model if trained else self.twin,
+            self.contexts,
+            self.positions(draw),
+            released=draw == "whole contexts",
+            trained=trained,
+            rng=self.rng(f"heads {draw}"),
+        )
+
+    @cache  # noqa: B019
+    def attention(self, protocol: str, trained: bool = True) -> Attention:
+        """Attention of rare and common queries, and its effect on the group, under a protocol."""
+        reading, d_mlp = PROTOCOLS[protocol], self.model.architecture.d_mlp
+        groups = {"boost": self.folds(protocol, trained)}
+        if trained:
+            groups["suppress"] = self.folds(protocol, part="suppress")
+            groups |= {
+                f"{percent} %": self.folds(protocol, size=percent * d_mlp // 100)
+                for percent in (2, 5)
+            }
+        return find_attention(
+            self.model if trained else self.twin,
+            self.contexts,
+            all_positions(self.contexts, self.classes(protocol), reading.by),
+            self.effects(protocol, trained),
+            self.head_effects(reading.draw, trained),
+            groups,
+            reading,
+            Settings(self.parameters.n_bootstrap, self.parameters.n_null),
+            trained=trained,
+            rng=self.rng(f"attention {protocol}"),
+        )
 
     def run_table(self) -> pd.DataFrame:
         """What was scored for each protocol, and the largest error the audit found."""
@@ -226,7 +357,14 @@ class Study:
         return [
             one
             for name in found
-            for one in evidence(found[name], untrained[name], n_draws=n, rng=rng)
+            for one in (
+                *evidence(found[name], untrained[name], n_draws=n, rng=rng),
+                overlap_evidence(
+                    self.overlap(name),
+                    self.overlap(name, trained=False),
+                    self.effects(name).attrs.get("run", ""),
+                ),
+            )
         ]
 
 

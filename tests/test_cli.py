@@ -1,19 +1,19 @@
 """The command line: pages rerun on other models, and one clear line for every mistake."""
 
-import ast
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-import nbformat
 import numpy as np
 import pytest
 
 from raretok import cli
 from raretok.ablation import stream
 from raretok.effects import measure
+from raretok.records import read_claims
+from tests.recorded import evidence, write_page
 from tests.tiny import fake_hub_cache, write_model
 
 ROOT = Path(__file__).parents[1]
@@ -43,26 +43,18 @@ def llama(tmp_path_factory) -> Path:
     return write_model(tmp_path_factory.mktemp("models") / "tiny-llama", "llama", d_mlp=640)
 
 
-def verdicts_in(page: Path) -> list[dict]:
-    for cell in nbformat.read(page, as_version=4).cells:
-        for output in cell.get("outputs", []):
-            if output.get("metadata", {}).get("scrapbook", {}).get("name") == "claims":
-                return ast.literal_eval(output.data["application/papermill.record/text/plain"])
-    raise AssertionError("the page recorded no claims")
-
-
 def test_a_page_runs_on_a_local_llama(tmp_path, llama, texts):
     done = raretok("run", "regimes", "--model", llama, "--corpus", texts, *SMALL, "--out", tmp_path)
     assert done.returncode == 0, done.stderr
     page = tmp_path / "01_regimes.ipynb"
     assert done.stdout.strip() == str(page)
-    claims = verdicts_in(page)
-    assert {(one["claim"], one["protocol"]) for one in claims} == {
+    claims = read_claims(page)
+    assert {(one.claim, one.protocol) for one in claims} == {
         (claim, protocol)
         for claim in ("R1", "R2", "R3")
         for protocol in ("code", "text", "corrected")
     }
-    assert all(np.isfinite(one["value"]) and 0 < one["p"] <= 1 for one in claims)
+    assert all(one.value is not None and one.p > 0 for one in claims)
 
 
 def test_a_page_runs_on_a_hub_id_from_the_offline_cache(tmp_path, texts):
@@ -71,7 +63,21 @@ def test_a_page_runs_on_a_hub_id_from_the_offline_cache(tmp_path, texts):
     words = ["run", "1", "--model", "openai-community/gpt2", "--corpus", texts, *SMALL]
     done = raretok(*words, "--out", tmp_path / "out", HF_HUB_CACHE=str(cache))
     assert done.returncode == 0, done.stderr
-    assert len(verdicts_in(tmp_path / "out" / "01_regimes.ipynb")) == 9
+    assert len(read_claims(tmp_path / "out" / "01_regimes.ipynb")) == 9
+
+
+def test_the_ledger_of_a_run_reads_the_pages_of_that_run(tmp_path):
+    write_page(tmp_path, "01_regimes", [evidence("R1", run="3f2a")], {"model": "another/model"})
+    done = raretok("run", "reviews", "ledger", "--model", "docs-gpt2@untrained", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    written = ["07_ledger.ipynb", "08_reviews.ipynb", "ledger.json"]
+    assert done.stdout.split() == [str(tmp_path / name) for name in written]
+    records = json.loads((tmp_path / "ledger.json").read_text())
+    assert [r["run"] for r in records if r["model"] == "another/model"] == ["3f2a"]
+    page = (tmp_path / "07_ledger.ipynb").read_text()
+    assert "another/model" in page
+    assert "3f2a" in page
+    assert str(tmp_path) not in page
 
 
 def refused(words: list[str], message: str, capsys, monkeypatch) -> None:

@@ -1,6 +1,7 @@
 """The chain on a throw-away page: run, run again, fail, refuse; and what nbval sees of a change."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -106,6 +107,37 @@ def nbval(folder: Path, *notebooks: str) -> str:
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", str(folder)]
     command += ["--color=no", "--nbval", "--nbval-current-env", *notebooks]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True).stdout
+
+
+READER = """\
+# %%
+import os
+from pathlib import Path
+
+sorted(page.name for page in Path(os.environ["RARETOK_PAGES"]).glob("*.ipynb"))
+"""
+
+
+def test_pages_that_read_the_others_run_last_and_read_the_folder_of_the_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("RARETOK_PAGES", "elsewhere")
+    sources = [
+        write_page(tmp_path, text, name)
+        for name, text in {"07_ledger": READER, "01_toy": "# %%\n1", "09_toy": "# %%\n1"}.items()
+    ]
+    done: list[Path] = []
+    pages.run_pages(sources, tmp_path / "mine", {}, done.append)
+    names = ["01_toy.ipynb", "09_toy.ipynb", "07_ledger.ipynb", "ledger.json"]
+    assert done == [tmp_path / "mine" / name for name in names]
+    read = nbformat.read(done[2], 4).cells[0].outputs[0].data["text/plain"]
+    assert read == "['01_toy.ipynb', '09_toy.ipynb']"
+    assert {line["verdict"] for line in json.loads(done[3].read_text())} == {"not run"}
+    assert os.environ["RARETOK_PAGES"] == "elsewhere"
+
+
+def test_without_a_page_that_reads_the_others_no_ledger_is_written(tmp_path, capsys):
+    pages.run_pages([write_page(tmp_path, "# %%\n1")], tmp_path / "mine", {})
+    assert [file.name for file in (tmp_path / "mine").iterdir()] == ["01_toy.ipynb"]
+    assert capsys.readouterr().out == f"{tmp_path / 'mine' / '01_toy.ipynb'}\n"
 
 
 def test_a_failing_cell_is_one_line_and_leaves_the_old_page(tmp_path):

@@ -4,14 +4,18 @@ import pytest
 from raretok.stats import (
     benjamini_hochberg,
     bootstrap_means,
+    critical_value,
     document_halves,
     document_sums,
     interval,
     monte_carlo_p,
+    null_test,
     percentile_interval,
     permute_within,
+    power_of_shift,
     ratio_mean,
     resample_documents,
+    smallest_effect,
 )
 
 RNG = np.random.default_rng
@@ -98,3 +102,95 @@ def test_interval_of_a_known_law():
     found = interval(RNG(4).normal(size=100_000), level=0.9)
     np.testing.assert_allclose([found.low, found.high], [-1.645, 1.645], atol=0.03)
     assert found.level == 0.9
+
+
+def test_a_null_test_by_hand():
+    null = np.arange(1.0, 100.0)  # 99 draws: 1 .. 99
+    test = null_test(97.0, null, "greater")
+    assert test.p == pytest.approx(4 / 100)  # 97, 98, 99 reach it
+    assert test.z == pytest.approx(47 / null.std())
+    assert null_test(97.0, null, "less").p == pytest.approx(98 / 100)
+    assert null_test(97.0, null, "two-sided").p == pytest.approx(8 / 100)
+    assert null_test(50.0, null, "two-sided").p == 1
+    # p < 0.05 asks for at most 3 draws (4 / 100), so for more than 96; 19 draws may be missed.
+    assert critical_value(null, 0.05) == 96
+    assert test.smallest == 96 - 19
+    assert test.power(77.0) == pytest.approx(80 / 99)
+    assert test.power(76.0) == pytest.approx(79 / 99)
+    assert test.power(-77.0) == test.power(77.0)
+
+
+@pytest.mark.parametrize("n_draws", [12, 45, 200])
+def test_power_is_the_share_of_shifted_draws_whose_p_is_below_the_level(n_draws):
+    """Against the p-values themselves, one shifted draw at a time, with ties."""
+    null = np.round(RNG(5).gamma(2.0, size=n_draws), 1)
+    for shift in (0.0, 0.7, 3.0, 9.0):
+
+        def seen(level: float, up: bool, shift=shift) -> float:
+            side, moved = ("greater", null + shift) if up else ("less", null - shift)
+            return np.mean([null_test(x, null, side).p < level for x in moved])
+
+        assert power_of_shift(null, shift, "greater") == seen(0.05, True)
+        assert power_of_shift(null, shift, "less") == seen(0.05, False)
+        worse = min(seen(0.025, True), seen(0.025, False))
+        assert power_of_shift(null, shift, "two-sided") == worse
+
+
+@pytest.mark.parametrize("side", ["greater", "less", "two-sided"])
+def test_the_smallest_effect_is_seen_in_80_percent_of_fresh_runs(side):
+    """Monte Carlo: new statistics, scattered as the null is, with the effect put on them."""
+    rng = RNG(6)
+    null = rng.gumbel(size=4000)  # skewed: the two directions differ
+    smallest = null_test(0.0, null, side).smallest
+    fresh, seen = rng.gumbel(size=4000), []
+    for sign in {"greater": [1], "less": [-1], "two-sided": [1, -1]}[side]:
+        p = monte_carlo_p(sign * fresh + smallest, sign * null)
+        seen.append(np.mean(p < (0.025 if side == "two-sided" else 0.05)))
+    assert min(seen) == pytest.approx(0.8, abs=0.03)
+    assert power_of_shift(null, smallest, side) == pytest.approx(0.8, abs=0.001)
+    assert power_of_shift(null, 0.98 * smallest, side) < 0.8
+
+
+def test_the_null_test_does_not_depend_on_unit_or_sign():
+    null, value = RNG(7).normal(size=500), 1.9
+    one, scaled = null_test(value, null, "greater"), null_test(10 * value, 10 * null, "greater")
+    assert (one.p, one.z) == pytest.approx((scaled.p, scaled.z))
+    assert scaled.smallest == pytest.approx(10 * one.smallest)
+    mirrored = null_test(-value, -null, "less")
+    assert (one.p, one.z, one.smallest) == pytest.approx(
+        (mirrored.p, -mirrored.z, mirrored.smallest)
+    )
+
+
+def test_the_null_test_keeps_its_level():
+    rng = RNG(8)
+    hits = [null_test(x, rng.normal(size=199), "two-sided").p < 0.05 for x in rng.normal(size=2000)]
+    assert np.mean(hits) == pytest.approx(0.05, abs=0.015)
+
+
+def test_too_few_draws_see_nothing_whatever_the_effect():
+    null = np.arange(19.0)
+    assert null_test(1e9, null, "greater").p == 0.05
+    assert power_of_shift(null, 1e9, "greater") == 0
+    assert np.isinf(smallest_effect(null, "greater"))
+    assert power_of_shift(np.arange(20.0), 1e9, "greater") == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "null", "message"),
+    [
+        (np.nan, np.arange(9.0), "no finite value"),
+        (1.0, np.full(9, np.nan), "no finite value"),
+        (1.0, np.empty(0), "no finite value"),
+        (1.0, np.zeros(9), "all draws of the null are the same, 0"),
+        (1.0, np.full(9, 0.1), "all draws of the null are the same, 0.1"),
+    ],
+)
+def test_a_null_that_cannot_be_used_is_refused(value, null, message):
+    with pytest.raises(ValueError, match=f"not testable: .*{message}"):
+        null_test(value, null, "greater")
+
+
+def test_draws_that_are_not_finite_are_left_out():
+    null = np.array([1.0, np.nan, 2.0, np.inf, 3.0])
+    assert null_test(2.5, null, "greater").p == pytest.approx(2 / 4)

@@ -128,7 +128,7 @@ def _delta_block(
 ) -> Float[Tensor, "pos neuron"]:
     """`delta_loss` of a block of positions, neurons block by block."""
     clean, W_out = clean_pass(head, resid, target), head.W_out[neurons]
-    a, b = _shrink_and_push(head, clean, change, neurons, effect)
+    a, b = shift_of_logits(head, clean, change, W_out, head.W_out_sq[neurons], effect)
     moments = _moments(head, clean) if tolerance > 0 else None
     delta = torch.empty_like(change)
     for start in range(0, len(neurons), NEURONS):
@@ -143,16 +143,16 @@ def _delta_block(
     return delta
 
 
-def _shrink_and_push(
+def shift_of_logits(
     head: FinalHead,
     clean: CleanPass,
     change: Float[Tensor, "pos neuron"],
-    neurons: Int[Tensor, " neuron"],
+    W_out: Float[Tensor, "neuron d_model"],
+    W_out_sq: Float[Tensor, " neuron"],
     effect: str,
 ) -> tuple[Float[Tensor, "pos neuron"], Float[Tensor, "pos neuron"]]:
-    """s/s_i - 1 and c_i/s_i: what happens to z, and how much of M is added."""
-    overlap = clean.resid @ head.W_out[neurons].T
-    growth = (2 * change * overlap + change.square() * head.W_out_sq[neurons]) / len(head.G)
+    """s/s_i - 1 and c_i/s_i: what happens to z, and how much of M is added (rows of head.W_out)."""
+    growth = (2 * change * (clean.resid @ W_out.T) + change.square() * W_out_sq) / len(head.G)
     shrunk, inv_scale = rescale(clean.var, growth if effect == "total" else 0 * growth)
     return shrunk, change * inv_scale
 

@@ -1,6 +1,6 @@
 """What follows the last MLP: constants of the model, and its unablated pass at some positions."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -12,7 +12,9 @@ from raretok.models import LanguageModel
 # Total: everything after the neuron reacts. Direct: the final norm divides by its unablated scale,
 # which leaves out what entropy neurons act through (Stolfo et al. 2024, arXiv 2406.16254).
 EFFECTS = ("total", "direct")
-POSITION_BUDGET = 2**24  # elements of one [pos, d_vocab] array; about ten are alive at a time
+# Elements of one [pos, d_vocab] array; about ten are alive at a time. Arrays over 32 MB are given
+# back to the system and mapped anew each time, which costs as much as filling them.
+POSITION_BUDGET = 2**23 - 2**16
 
 
 def check_effect(effect: str) -> None:
@@ -69,20 +71,31 @@ class CleanPass:
 
 
 def clean_pass(
-    head: FinalHead, resid: Float[Tensor, "pos d_model"], target: Int[Tensor, " pos"]
+    head: FinalHead,
+    resid: Float[Tensor, "pos d_model"],
+    target: Int[Tensor, " pos"],
+    *,
+    double: bool = True,
 ) -> CleanPass:
-    """The unablated pass in the dtype of `resid`; `loss` in nats."""
-    # float64: one product of width d_model, and most of the rounding error is gone with it.
-    dtype, resid = resid.dtype, resid.double()
+    """The unablated pass in the dtype of `resid`; `loss` in nats.
+
+    Computed in float64 unless `double` is false: one product of width d_model, and most of the
+    rounding error of a single position is gone with it. Means over positions do not need that.
+    """
+    dtype = resid.dtype
+    if double:
+        head = replace(head, G=head.G.double(), logit_bias=head.logit_bias.double())
+        resid = resid.double()
     if head.centred:
         resid = resid - resid.mean(dim=1, keepdim=True)
     var = resid.square().mean(dim=1, keepdim=True) + head.eps
-    z = (resid * var.rsqrt()) @ head.G.double()
-    log_p = (z + head.logit_bias.double()).log_softmax(dim=1)
-    p = log_p.exp()
+    z = (resid * var.rsqrt()) @ head.G
+    p = z + head.logit_bias
+    log_sum = p.logsumexp(dim=1, keepdim=True)
+    loss = (log_sum - p.gather(1, target[:, None])).squeeze(1)
+    p = p.sub_(log_sum).exp_()
     # The softmax does not see a shift of z, and around its mean the series converges faster.
-    z = z - (p * z).sum(dim=1, keepdim=True)
-    loss = -log_p.gather(1, target[:, None]).squeeze(1)
+    z -= torch.einsum("pv,pv->p", p, z)[:, None]
     return CleanPass(*(part.to(dtype) for part in (resid, var, z, p, loss)))
 
 

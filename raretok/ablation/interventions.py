@@ -11,12 +11,17 @@ from raretok.rarity import STRATA
 MODES = ("mean", "zero", "resample")
 
 
+def check_name(mode: str) -> None:
+    """Raise `UserError` for a mode that is none of MODES."""
+    if mode not in MODES:
+        raise UserError(f"unknown ablation mode {mode!r}: choose one of {', '.join(MODES)}")
+
+
 def check_mode(
     mode: str, stratum: Int[np.ndarray, " position"], rng: np.random.Generator | None
 ) -> None:
     """Raise `UserError` where `replacement` could not serve; it needs no activation to know."""
-    if mode not in MODES:
-        raise UserError(f"unknown ablation mode {mode!r}: choose one of {', '.join(MODES)}")
+    check_name(mode)
     if mode != "resample":
         return
     if rng is None:

@@ -2,6 +2,9 @@
 
 import hashlib
 import platform
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,16 +12,28 @@ import torch
 import zarr
 
 from raretok import __version__
-from raretok.ablation import closed_form
 from raretok.ablation import run as in_memory
 from raretok.ablation.head import POSITION_BUDGET
+from raretok.ablation.precision import TOLERANCE
+from raretok.ablation.sampled import FULL_TILE, short_type
 from raretok.corpus import Contexts
 from raretok.errors import UserError
 from raretok.models import LanguageModel
 from raretok.rarity import Positions
 
-NUMERICS = 1  # raised whenever a change of the code changes a number
 SMALLEST_BLOCK = 8  # positions; below, a block is all overhead
+MOST_PARTS = 64  # that the neurons are cut into to save memory
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run can be asked for, beside model, contexts and positions."""
+
+    mode: str = "mean"
+    effect: str = "total"
+    tolerance: float = TOLERANCE  # nats, of the mean effect of a neuron; 0 is exact
+    resample_seed: int = 0  # of the draw under mode "resample"
+    include_first: bool = False  # the first tokens of contexts count for the mean activation
 
 
 def settings_of(
@@ -26,23 +41,35 @@ def settings_of(
     contexts: Contexts,
     positions: Positions,
     source: dict[str, Any],
-    include_first: bool,
+    options: Options,
 ) -> dict[str, Any]:
     """Everything that decides the numbers."""
-    return source | {
+    settings = source | {
         "files_sha256": model.files_sha256,
         "contexts_sha256": digest_of(contexts),
         "positions_sha256": digest_of(positions),
         "positions": len(positions),
         "layer": model.architecture.n_layers - 1,
-        "mode": "mean",
-        "include_first": include_first,
-        "tolerance": closed_form.TOLERANCE,
+        **asdict(options),
         "dtype": str(model.dtype),
         "device": model.device.type,
+        "products": str(short_type(model.device)),
         "torch": torch.__version__,
-        "numerics": NUMERICS,
+        "numerics": numerics(),
     }
+    if options.mode != "resample":
+        del settings["resample_seed"]
+    return settings
+
+
+@cache
+def numerics() -> str:
+    """One sha256 over the sources that make the numbers: a run by other code is another run."""
+    here = Path(__file__).parent
+    total = hashlib.sha256()
+    for file in [*sorted(here.glob("*.py")), here.parent / "models.py"]:
+        total.update(file.read_bytes())
+    return total.hexdigest()[:16]
 
 
 def digest_of(arrays: Contexts | Positions) -> str:
@@ -54,12 +81,13 @@ def digest_of(arrays: Contexts | Positions) -> str:
     return total.hexdigest()
 
 
-def layout_of(model: LanguageModel, positions: Positions, block: int) -> dict[str, Any]:
+def layout_of(model: LanguageModel, positions: Positions, block: int, parts: int) -> dict[str, Any]:
     """How a run is cut, and the versions that made it."""
     return {
         "positions": len(positions),
         "neurons": model.architecture.d_mlp,
         "block": block,
+        "parts": parts,
         "versions": {
             "raretok": __version__,
             "python": platform.python_version(),
@@ -70,30 +98,39 @@ def layout_of(model: LanguageModel, positions: Positions, block: int) -> dict[st
     }
 
 
-def memory_of(model: LanguageModel, n_ctx: int, block: int) -> int:
+def memory_of(model: LanguageModel, n_ctx: int, block: int, parts: int) -> int:
     """Most memory of a block, in bytes above the model; an upper bound.
 
-    On four shapes the closed form was measured to stay below it (CPU).
+    On four shapes the ablation was measured to stay below it (CPU).
     """
     sizes = model.architecture
+    d_part = -(-sizes.d_mlp // parts)
     at_once = min(block, max(1, POSITION_BUDGET // sizes.d_vocab))
-    head = 12 * sizes.d_model * sizes.d_vocab + 8 * sizes.d_mlp * sizes.d_model
-    logits = at_once * sizes.d_vocab * 40 + closed_form.NEURONS * sizes.d_vocab * 16
-    effects = 4 * sizes.d_mlp * (6 * block + 12 * at_once)
+    head = 8 * sizes.d_model * sizes.d_vocab + 8 * sizes.d_mlp * sizes.d_model
+    tokens = (4 + short_type(model.device).itemsize) * sizes.d_vocab * d_part
+    logits = at_once * sizes.d_vocab * 24 + FULL_TILE[model.device.type] * 12
+    effects = 4 * sizes.d_mlp * (5 * block + 8 * at_once)
     width = 4 * sizes.d_mlp + 12 * sizes.d_model + 4 * sizes.n_heads * n_ctx
     forward = 4 * in_memory.BATCH * n_ctx * width
-    return max(forward, head + logits + effects)
+    return max(forward, head + tokens + logits + effects)
 
 
-def block_size(model: LanguageModel, contexts: Contexts, max_memory: float) -> int:
-    """Positions of a block that fits the memory, in GB. Raises `UserError` where none does."""
-    n_ctx, block = contexts.tokens.shape[1], in_memory.BLOCK
-    while block > SMALLEST_BLOCK and memory_of(model, n_ctx, block) > max_memory * 1e9:
-        block //= 2
-    needed = memory_of(model, n_ctx, block)
-    if not needed <= max_memory * 1e9:
-        raise UserError(
-            f"a memory budget of {max_memory:g} GB is too small for one block of {block} "
-            f"positions of {model.name}: it takes {needed / 1e9:.2g} GB, raise --max-memory"
-        )
-    return block
+def cut_to_fit(model: LanguageModel, contexts: Contexts, max_memory: float) -> tuple[int, int]:
+    """Positions of a block, and parts of the layer, that fit the memory in GB.
+
+    The layer is cut before blocks get smaller: both cost time. Raises `UserError` where no cut
+    fits.
+    """
+    n_ctx, block, parts = contexts.tokens.shape[1], in_memory.BLOCK, 1
+    while memory_of(model, n_ctx, block, parts) > max_memory * 1e9:
+        if parts < MOST_PARTS:
+            parts *= 2
+        elif block > SMALLEST_BLOCK:
+            block //= 2
+        else:
+            needed = memory_of(model, n_ctx, block, parts)
+            raise UserError(
+                f"a memory budget of {max_memory:g} GB is too small for one block of {block} "
+                f"positions of {model.name}: it takes {needed / 1e9:.2g} GB, raise --max-memory"
+            )
+    return block, parts

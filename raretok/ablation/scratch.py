@@ -27,7 +27,7 @@ class Scratch:
     def __init__(self, folder: Path, n_positions: int, model: LanguageModel):
         folder.mkdir(exist_ok=True)
         sizes = model.architecture
-        self.folder = folder
+        self.folder, self.n_positions = folder, n_positions
         self.widths = {"resid": sizes.d_model, "post": sizes.d_mlp}
         for name, width in self.widths.items():
             with self._file(name).open("ab") as opened:
@@ -58,10 +58,11 @@ class Scratch:
             return None  # never finished, or damaged: run again
         return part if sha256 == self._digest(scored) else None
 
-    def rows(self, rows: slice) -> tuple[Float[Tensor, "pos d_model"], Float[Tensor, "pos d_mlp"]]:
-        """Residuals and activations of consecutive positions."""
-        resid, post = (self._read(name, rows.start, rows.stop) for name in self.widths)
-        return torch.from_numpy(resid), torch.from_numpy(post)
+    def at(self, name: str, chosen: Int[np.ndarray, " chosen"]) -> Float[Tensor, "chosen width"]:
+        """Residuals ("resid") or activations ("post") of any positions."""
+        shape = (self.n_positions, self.widths[name])
+        mapped = np.memmap(self._file(name), np.float32, mode="r", shape=shape)
+        return torch.from_numpy(np.array(mapped[chosen]))
 
     def _write(
         self, name: str, scored: Int[np.ndarray, " scored"], rows: Float[np.ndarray, "scored width"]

@@ -29,7 +29,8 @@ from raretok.ablation.records import FORMAT, damaged, key_of, read_record, sha25
 from raretok.errors import UserError
 from raretok.rarity import Positions
 
-UNITS = {"delta_loss": "nats", "loss": "nats"}
+UNITS = {"delta_loss": "nats", "loss": "nats", "sampling_error": "nats", "variance": "nats^2"}
+PER_BLOCK = ("variance", "summed_in_full")  # what sampling_error is summed from
 
 
 @dataclass
@@ -64,6 +65,10 @@ class Run:
             _create(group, name, (n, d_mlp), (block, d_mlp), ("position", "neuron"))
         _create(group, "loss", (n,), (block,), ("position",))
         _create(group, "mean_post", (d_mlp,), (d_mlp,), ("neuron",))
+        _create(group, "sampling_error", (d_mlp,), (d_mlp,), ("neuron",), np.float64)
+        shape = (n_blocks(self.record), d_mlp)
+        _create(group, "variance", shape, (1, d_mlp), ("block", "neuron"), np.float64)
+        _create(group, "summed_in_full", shape[:1], (1,), ("block",), np.int64)
         for name, values in labels.items():
             _create(group, name, (n,), (n,), ("position",), values.dtype)[:] = values
         with warnings.catch_warnings():
@@ -72,18 +77,33 @@ class Run:
             zarr.consolidate_metadata(self.data)
         self._finish_step("labels", sorted(f for f in self.data.rglob("*") if f.is_file()))
 
-    def add_mean(self, mean_post: Float[np.ndarray, " d_mlp"]) -> None:
-        """Write the mean activations."""
-        zarr.open_group(self.data)["mean_post"][:] = mean_post
-        self._finish_step("mean", [self.data / "mean_post" / "c" / "0"])
+    def add_neurons(self, name: str, values: Float[np.ndarray, " d_mlp"]) -> None:
+        """Write what there is one of for each neuron, `mean_post` or `sampling_error`."""
+        zarr.open_group(self.data)[name][:] = values
+        self._finish_step(name, [self.data / name / "c" / "0"])
 
-    def add_block(self, index: int, values: dict[str, Shaped[np.ndarray, "pos *neuron"]]) -> None:
-        """Write one block of positions: `delta_loss`, `post` and `loss`."""
+    def add_block(
+        self,
+        index: int,
+        values: dict[str, Shaped[np.ndarray, "pos *neuron"]],
+        variance: Float[np.ndarray, " d_mlp"],
+        summed_in_full: int,
+    ) -> None:
+        """Write one block of positions, `delta_loss`, `post` and `loss`, and what it sums to."""
         group, start = zarr.open_group(self.data), index * self.record["block"]
         for name, rows in values.items():
             group[name][start : start + len(rows)] = rows
-        files = [self.data / name / "c" / str(index) for name in values]
+        group["variance"][index], group["summed_in_full"][index] = variance, summed_in_full
+        files = [self.data / name / "c" / str(index) for name in (*values, *PER_BLOCK)]
         self._finish_step(str(index), [f / "0" if f.is_dir() else f for f in files])
+
+    def sums(self) -> tuple[Float[np.ndarray, " d_mlp"], int]:
+        """Variance of delta_loss and pairs summed in full, over all blocks in their order."""
+        group = zarr.open_group(self.data, mode="r")
+        variance = np.zeros(self.record["neurons"])
+        for of_block in group["variance"][:]:
+            variance += of_block
+        return variance, int(group["summed_in_full"][:].sum())
 
     def _finish_step(self, step: str, files: list[Path]) -> None:
         found = {f.relative_to(self.data).as_posix(): _stamp(f) for f in files}
@@ -93,7 +113,7 @@ class Run:
         self.steps[step] = found
 
     def finish(self, audit: dict[str, Any]) -> None:
-        """Mark the run complete; its journal is sealed by its sha256."""
+        """Mark the run complete, with its audit; its journal is sealed by its sha256."""
         journal = (self.folder / "blocks.jsonl").read_bytes()
         self.record |= {"state": "complete", "audit": audit, "blocks_sha256": sha256_of(journal)}
         write_record(self.folder, self.record)
@@ -190,7 +210,7 @@ def open_run(folder: str | Path) -> xr.Dataset:
     if stray:
         raise damaged(run.folder, f"{stray[0].relative_to(run.folder)} is not of this run")
     data = xr.open_dataset(run.data, engine="zarr", chunks=None, consolidated=False)
-    return data.assign_attrs(run.record["audit"])
+    return data.drop_vars(PER_BLOCK).assign_attrs(run.record["audit"])
 
 
 def n_blocks(record: dict[str, Any]) -> int:

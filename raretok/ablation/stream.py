@@ -1,9 +1,12 @@
 """`ablate` with its result on disk: bounded memory, and a killed run goes on where it stopped."""
 
 import json
+import os
 import shutil
 import sys
 import time
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +14,17 @@ import numpy as np
 import torch
 import xarray as xr
 import zarr
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
 from raretok.ablation import run as in_memory
-from raretok.ablation.head import FinalHead, final_head
+from raretok.ablation.head import check_effect, final_head
+from raretok.ablation.interventions import check_mode, donors
+from raretok.ablation.method import Method, apply_method, make_method
 from raretok.ablation.modules import delta_loss_modules, real_modules
-from raretok.ablation.plan import block_size, layout_of, settings_of
+from raretok.ablation.plan import Options, cut_to_fit, layout_of, settings_of
+from raretok.ablation.precision import check_tolerance, pilot_positions
 from raretok.ablation.records import is_run, key_of, locked, one_line, remove_run
 from raretok.ablation.scratch import Scratch
 from raretok.ablation.store import Run, create_run, n_blocks, open_run, read_run
@@ -27,7 +33,7 @@ from raretok.errors import UserError
 from raretok.models import LanguageModel
 from raretok.rarity import Positions
 
-RUNS = Path(__file__).parents[2] / "runs"
+RUNS = Path(os.environ.get("RARETOK_RUNS", Path(__file__).parents[2] / "runs"))
 MAX_MEMORY = 2.0  # GB above the model
 
 
@@ -37,40 +43,49 @@ def ablate_to_disk(
     positions: Positions,
     out: Path | None = None,
     *,
+    options: Options | None = None,
     source: dict[str, Any] | None = None,
-    include_first: bool = False,
     max_memory: float = MAX_MEMORY,
     resume: bool = True,
+    wait: bool = False,
     progress: bool = True,
 ) -> tuple[Path, xr.Dataset]:
-    """Mean-ablate as `ablate` does, block by block into a run directory; it and the result.
+    """Ablate as `ablate` does, block by block into a run directory; it and the result.
 
     `out` is `runs/KEY` unless given; `source` is what else identifies the corpus (its sha256, the
     seed of the draw). An unfinished run goes on, a finished one is opened; `resume=False` starts
-    again. `max_memory`, in GB above the model, decides how many positions make a block: with the
-    blocks of `ablate` (1,024) the numbers equal its numbers to the bit, else to rounding. Killed
-    and resumed on the same machine, a run ends with the same bytes. Raises `UserError`.
+    again. `max_memory`, in GB above the model, decides how many positions make a block and how
+    many neurons are handled together: with the blocks of `ablate` (1,024) and all neurons the
+    numbers equal its numbers to the bit, else to rounding and `tolerance`. Killed and resumed on
+    the same machine, a run ends with the same bytes. Another process that writes the same run is
+    refused, or awaited with `wait`. A run whose audit fails is kept, marked and warned of.
+    Raises `UserError`.
     """
+    options = options or Options()
     in_memory.check_contexts(model, contexts)
-    settings = settings_of(model, contexts, positions, source or {}, include_first)
+    check_mode(options.mode, positions.stratum, np.random.default_rng(options.resample_seed))
+    check_effect(options.effect)
+    check_tolerance(options.tolerance)
+    final_head(model)  # refuses a model that the closed form does not hold for
+    settings = settings_of(model, contexts, positions, source or {}, options)
     folder = out or RUNS / key_of(settings)
-    block = block_size(model, contexts, max_memory)
+    block, parts = cut_to_fit(model, contexts, max_memory)
     is_run(folder)  # refused before anything is written
-    with one_line(folder), locked(folder):
+    with one_line(folder), locked(folder, wait=wait):
         begun = is_run(folder)
         if begun and not resume:
             remove_run(folder)
         if begun and resume:
-            run = resumed(folder, settings, block)
+            run = resumed(folder, settings, block, parts)
         else:
-            run = create_run(folder, settings, layout_of(model, positions, block))
+            run = create_run(folder, settings, layout_of(model, positions, block, parts))
         if not run.complete:
-            complete(run, model, contexts, positions, include_first, progress)
+            complete(Work(run, model, contexts, positions, options, progress))
         shutil.rmtree(run.scratch, ignore_errors=True)
     return folder, open_run(folder)
 
 
-def resumed(folder: Path, settings: dict[str, Any], block: int) -> Run:
+def resumed(folder: Path, settings: dict[str, Any], block: int, parts: int) -> Run:
     """The run in a directory, checked and ready to go on. Raises `UserError`."""
     run = read_run(folder)
     theirs = run.record["settings"]
@@ -81,10 +96,11 @@ def resumed(folder: Path, settings: dict[str, Any], block: int) -> Run:
             f"{folder} is a run with other settings ({', '.join(different)}): {name} is "
             f"{theirs.get(name)}, not {settings.get(name)}; give another directory or --fresh"
         )
-    if run.record["block"] > block:
+    if run.record["block"] > block or run.record["parts"] < parts:
         raise UserError(
-            f"{folder} is cut into blocks of {run.record['block']} positions and this memory "
-            f"budget allows {block}: raise --max-memory or use --fresh"
+            f"{folder} is cut into blocks of {run.record['block']} positions and "
+            f"{run.record['parts']} parts of the layer, this memory budget asks for {block} and "
+            f"{parts}: raise --max-memory or use --fresh"
         )
     run.check()
     if not run.complete:
@@ -92,93 +108,152 @@ def resumed(folder: Path, settings: dict[str, Any], block: int) -> Run:
     return run
 
 
-def complete(
-    run: Run,
-    model: LanguageModel,
-    contexts: Contexts,
-    positions: Positions,
-    include_first: bool,
-    progress: bool,
-) -> None:
+@dataclass(frozen=True)
+class Rows:
+    """What the ablation needs at some positions."""
+
+    resid: Float[Tensor, "pos d_model"]
+    post: Float[Tensor, "pos d_mlp"]
+    target: Int[Tensor, " pos"]
+    new: Float[Tensor, "pos d_mlp"]
+
+
+@dataclass(frozen=True)
+class Work:
+    """A run under way and all it is made from."""
+
+    run: Run
+    model: LanguageModel
+    contexts: Contexts
+    positions: Positions
+    options: Options
+    progress: bool
+
+    @cached_property
+    def scratch(self) -> Scratch:
+        return Scratch(self.run.scratch, len(self.positions), self.model)
+
+    @cached_property
+    def target(self) -> Int[Tensor, " position"]:
+        return torch.from_numpy(self.positions.target)
+
+    @cached_property
+    def donor(self) -> Int[np.ndarray, " position"]:
+        rng = np.random.default_rng(self.options.resample_seed)
+        return donors(self.positions.stratum, rng)
+
+    def new_post(
+        self, chosen: Int[np.ndarray, " chosen"], mean: Float[Tensor, " d_mlp"]
+    ) -> Float[Tensor, "*chosen d_mlp"]:
+        """What replaces the activations at some positions."""
+        if self.options.mode == "resample":
+            return self.scratch.at("post", self.donor[chosen]).to(mean.device)
+        return mean if self.options.mode == "mean" else torch.zeros_like(mean)
+
+    def rows(self, chosen: Int[np.ndarray, " chosen"], mean: Float[Tensor, " d_mlp"]) -> Rows:
+        """Residuals, activations, targets and replacements at some positions."""
+        resid, post = (self.scratch.at(name, chosen) for name in ("resid", "post"))
+        post = post.to(mean.device)
+        new = self.new_post(chosen, mean).expand_as(post)
+        return Rows(resid.to(mean.device), post, self.target[chosen].to(mean.device), new)
+
+
+def complete(work: Work) -> None:
     """Compute what is missing of a run, audit it and seal it."""
-    started, head = time.monotonic(), final_head(model)
+    started, run, options = time.monotonic(), work.run, work.options
     if "labels" not in run.steps:
-        run.add_labels(positions, in_memory.provenance(model))
-    scratch = Scratch(run.scratch, len(positions), model)
-    mean = gather_to(scratch, model, contexts, positions, include_first, progress)
-    if "mean" not in run.steps:
-        run.add_mean(mean.cpu().numpy())
-    fill_blocks(run, scratch, head, positions, mean, progress)
-    error = audit_stored(run, scratch, model, positions, mean)
-    in_memory.check_audit(model, error)
+        made = {"mode": options.mode, "effect": options.effect, "tolerance": options.tolerance}
+        run.add_labels(work.positions, in_memory.provenance(work.model) | made)
+    mean = gather_to(work)
+    if "mean_post" not in run.steps:
+        run.add_neurons("mean_post", mean.cpu().numpy())
+    method = method_for(work, mean)
+    fill_blocks(work, method, mean)
+    variance, in_full = run.sums()
+    if "sampling_error" not in run.steps:
+        error = in_memory.sampling_error(variance, len(work.positions))
+        run.add_neurons("sampling_error", error)
+    audit = in_memory.audit_record(
+        work.model,
+        method,
+        audit_stored(work, mean),
+        options.tolerance,
+        len(work.positions),
+        in_full,
+    )
     seconds = {"seconds_of_last_session": round(time.monotonic() - started, 3)}
     (run.folder / "timings.json").write_text(json.dumps(seconds) + "\n")
-    run.finish({"audit_pairs": in_memory.AUDIT_PAIRS, "audit_max_error": error})
+    run.finish(audit)
 
 
-def gather_to(
-    scratch: Scratch,
-    model: LanguageModel,
-    contexts: Contexts,
-    positions: Positions,
-    include_first: bool,
-    progress: bool,
-) -> Float[Tensor, " d_mlp"]:
+def gather_to(work: Work) -> Float[Tensor, " d_mlp"]:
     """Run the contexts not yet run; the mean activations, summed in the order `ablate` sums."""
+    model, contexts, positions = work.model, work.contexts, work.positions
     batches = in_memory.context_batches(contexts, positions)
     total, count = np.zeros(model.architecture.d_mlp), 0
-    with bar("contexts", sum(map(len, batches)), progress) as shown:
+    with bar("contexts", sum(map(len, batches)), work.progress) as shown:
         for index, batch in enumerate(batches):
             scored = np.flatnonzero(np.isin(positions.context, batch))
-            part = scratch.kept(index, scored)
+            part = work.scratch.kept(index, scored)
             if part is None:
-                found = in_memory.run_batch(model, contexts, positions, batch, include_first)
-                part = scratch.keep(index, found)
+                first = work.options.include_first
+                found = in_memory.run_batch(model, contexts, positions, batch, first)
+                part = work.scratch.keep(index, found)
             total, count = total + part[0], count + part[1]
             shown.update(len(batch))
     return torch.from_numpy(total / count).to(model.device, torch.float32)
 
 
-def fill_blocks(
-    run: Run,
-    scratch: Scratch,
-    head: FinalHead,
-    positions: Positions,
-    mean: Float[Tensor, " d_mlp"],
-    progress: bool,
-) -> None:
+def method_for(work: Work, mean: Float[Tensor, " d_mlp"]) -> Method:
+    """The method `ablate` would choose; it depends on the pilot positions alone."""
+    n, options = len(work.positions), work.options
+    pilot = work.rows(pilot_positions(n).numpy(), mean)
+    return make_method(
+        final_head(work.model),
+        pilot.resid,
+        pilot.new - pilot.post,
+        pilot.target,
+        tolerance=options.tolerance,
+        n_positions=n,
+        effect=options.effect,
+        n_parts=work.run.record["parts"],
+    )
+
+
+def fill_blocks(work: Work, method: Method, mean: Float[Tensor, " d_mlp"]) -> None:
     """Compute and write the blocks that are not finished."""
-    device, size, n = mean.device, run.record["block"], len(positions)
+    size, n, run = work.run.record["block"], len(work.positions), work.run
+    offset = in_memory.sampling_offsets(n)
     missing = [k for k in range(n_blocks(run.record)) if str(k) not in run.steps]
     todo = sum(min(size, n - k * size) for k in missing)
-    with bar("positions", n, progress, initial=n - todo) as shown:
+    with bar("positions", n, work.progress, initial=n - todo) as shown:
         for k in missing:
-            rows = slice(k * size, min((k + 1) * size, n))
-            resid, post = scratch.rows(rows)
-            target = torch.from_numpy(positions.target[rows]).to(device)
-            delta, loss = in_memory.effects(head, resid.to(device), post.to(device), target, mean)
-            blocks = {"delta_loss": delta.cpu(), "post": post, "loss": loss.cpu()}
-            run.add_block(k, {name: values.numpy() for name, values in blocks.items()})
-            shown.update(rows.stop - rows.start)
+            chosen = np.arange(k * size, min((k + 1) * size, n))
+            rows = work.rows(chosen, mean)
+            here = offset[chosen].to(mean.device)
+            found = apply_method(method, rows.resid, rows.post, rows.target, rows.new, here)
+            blocks = {"delta_loss": found.delta_loss, "post": rows.post, "loss": found.loss}
+            blocks = {name: values.cpu().numpy() for name, values in blocks.items()}
+            run.add_block(k, blocks, found.variance.cpu().numpy(), found.summed_in_full)
+            shown.update(chosen.size)
 
 
-def audit_stored(
-    run: Run,
-    scratch: Scratch,
-    model: LanguageModel,
-    positions: Positions,
-    mean: Float[Tensor, " d_mlp"],
-) -> float:
+def audit_stored(work: Work, mean: Float[Tensor, " d_mlp"]) -> float:
     """Largest error, in nats, of the pairs that `ablate` would check, as they are on disk."""
     rng, n_pairs = np.random.default_rng(in_memory.AUDIT_SEED), in_memory.AUDIT_PAIRS
-    pos = rng.integers(len(positions), size=n_pairs)
+    pos = rng.integers(len(work.positions), size=n_pairs)
     neuron = rng.integers(len(mean), size=n_pairs)
-    rows = [scratch.rows(slice(p, p + 1)) for p in pos.tolist()]
-    resid, post = (torch.cat(parts).to(model.device) for parts in zip(*rows, strict=True))
-    target = torch.from_numpy(positions.target[pos]).to(model.device)
-    chosen = torch.from_numpy(neuron).to(model.device)
-    exact = delta_loss_modules(real_modules(model), resid, post, target, chosen, mean[chosen])
-    stored = zarr.open_group(run.data, mode="r")["delta_loss"]
+    rows, chosen = work.rows(pos, mean), torch.from_numpy(neuron).to(mean.device)
+    exact = delta_loss_modules(
+        real_modules(work.model),
+        rows.resid,
+        rows.post,
+        rows.target,
+        chosen,
+        rows.new[torch.arange(n_pairs), chosen],
+        effect=work.options.effect,
+    )
+    stored = zarr.open_group(work.run.data, mode="r")["delta_loss"]
     found = np.array([stored[int(p), int(i)] for p, i in zip(pos, neuron, strict=True)])
     return float(np.abs(found.astype(np.float64) - exact.cpu().numpy()).max())
 

@@ -52,6 +52,21 @@ def quality(
     return np.einsum("gij,gij->g", matrix, same)
 
 
+def dealt_quality(
+    matrix: Float[np.ndarray, "graph node node"], labels: Int[np.ndarray, "graph node"]
+) -> Float[np.ndarray, " graph"]:
+    """Mean quality if the nodes are dealt at random to communities of the same sizes.
+
+    Each pair is together with one probability p, each node with itself for certain. Below 0 for a
+    modularity matrix: its diagonal is negative, and all of it adds up to 0.
+    """
+    n_nodes = labels.shape[1]
+    together = (labels[:, :, None] == labels[:, None, :]).sum(axis=(1, 2)) - n_nodes
+    p = together / (n_nodes * (n_nodes - 1))
+    own = np.trace(matrix, axis1=1, axis2=2)
+    return own + p * (matrix.sum(axis=(1, 2)) - own)
+
+
 def modularity(
     weights: Float[np.ndarray, "graph node node"],
     labels: Int[np.ndarray, "graph node"],

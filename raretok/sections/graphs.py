@@ -14,6 +14,7 @@ from raretok.errors import UserError
 from raretok.groups import Fold
 from raretok.stats import document_halves
 
+SMALLEST = 4  # neurons: two modules of two; below, no partition of a group means anything
 STILL = 1e-7  # an sd below this share of a neuron's largest value is rounding: it is constant
 BALANCED = 1e-10  # relative error of the strengths of a rewired graph
 ROUNDS = 1_000  # of balancing; about 30 are needed
@@ -46,9 +47,14 @@ def fold_activity(
 ) -> Activity:
     """What a fold measures of the positions in `rows`, ordered by document.
 
-    Raises `UserError` for fewer positions than the group has neurons and two more, or for fewer
-    than four documents: halves of them could not be told from one document.
+    Raises `UserError` for a group too small to hold two modules, for fewer positions than the group
+    has neurons and two more, or for fewer than four documents: a half would be one document.
     """
+    if fold.group.size < SMALLEST:
+        raise UserError(
+            f"a group of {fold.group.size} neurons cannot hold two modules: it needs {SMALLEST}, "
+            "raise group_percent"
+        )
     at = np.flatnonzero(rows & fold.measured)
     at = at[np.argsort(document[at], kind="stable")]
     present, index = np.unique(document[at], return_inverse=True)

@@ -22,7 +22,7 @@ class LayerSpectrum:
     d: int  # entries of a row
     spectrum: Float[np.ndarray, " rank"]
     directions: Float[np.ndarray, "weight rank"]  # eigenvectors in weight space
-    shuffled: Float[np.ndarray, " rank"]  # spectrum with each row's entries in random order
+    shuffled: Float[np.ndarray, " other"]  # spectrum with each row's entries in random order
     tail: int  # eigenvalues the tail index is estimated from: a tenth
     index: float
     interval: Interval  # 95 %, over neurons

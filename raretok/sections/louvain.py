@@ -68,19 +68,27 @@ def consensus(
 
 def mean_agreement(runs: Int[np.ndarray, "run node"]) -> float:
     """Mean adjusted Rand index over all pairs of runs; 1 for a single run."""
-    pairs = [(one, two) for one in range(len(runs)) for two in range(one)]
-    return float(np.mean([adjusted_rand(runs[one], runs[two]) for one, two in pairs] or [1.0]))
+    distinct, count = np.unique(in_order(runs), axis=0, return_counts=True)
+    n_pairs = choose_two(np.array([len(runs)]))
+    equal = choose_two(count)  # pairs of equal runs agree fully
+    unequal = sum(
+        count[one] * count[two] * adjusted_rand(distinct[one], distinct[two])
+        for one in range(len(distinct))
+        for two in range(one)
+    )
+    return float((equal + unequal) / n_pairs) if n_pairs else 1.0
 
 
 def adjusted_rand(one: Int[np.ndarray, " node"], two: Int[np.ndarray, " node"]) -> float:
     """Agreement of two partitions corrected for chance (Hubert and Arabie, 1985); 1 if equal."""
-    shared = (one[:, None] == np.unique(one)).T.astype(float) @ (two[:, None] == np.unique(two))
-
-    def pairs(count: Float[np.ndarray, "*shape"]) -> float:
-        return float((count * (count - 1) / 2).sum())
-
-    together = pairs(shared)
-    first, second = pairs(shared.sum(axis=1)), pairs(shared.sum(axis=0))
-    expected = first * second / pairs(np.array([float(one.size)]))
+    shared = (one[:, None] == np.unique(one)).T.astype(int) @ (two[:, None] == np.unique(two))
+    together = choose_two(shared)
+    first, second = choose_two(shared.sum(axis=1)), choose_two(shared.sum(axis=0))
+    expected = first * second / choose_two(np.array([one.size]))
     most = (first + second) / 2
     return 1.0 if most == expected else (together - expected) / (most - expected)
+
+
+def choose_two(counts: Int[np.ndarray, "*shape"]) -> float:
+    """Number of pairs within sets of these sizes."""
+    return float((counts * (counts - 1) / 2).sum())

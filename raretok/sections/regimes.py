@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
 
-from raretok.ledger import Evidence
+from raretok.claims import Evidence
 from raretok.protocol import Protocol
 from raretok.rarity import COMMON, RARE
 from raretok.sections.contrast import Classes, Contrast, contrast
@@ -81,6 +81,7 @@ class Regimes:
     rare: ClassRegimes
     common: ClassRegimes
     share: Contrast  # what the top 1 % hold of all positive influence, rare less common
+    run: str = ""  # key of the ablation run
 
     def __iter__(self):
         return iter((("rare", self.rare), ("common", self.common)))
@@ -107,6 +108,7 @@ def find_regimes(
             n_boot=settings.n_bootstrap,
             rng=rng,
         ),
+        run=effects.attrs.get("run", ""),
     )
 
 
@@ -214,6 +216,8 @@ def evidence(
             p=three_regimes_p(rare),
             null_world_p=three_regimes_p(untrained.rare),
             power=power["rare"],
+            figure="fig-fits",
+            run=found.run,
         ),
         Evidence(
             claim="R2",
@@ -224,6 +228,8 @@ def evidence(
             p=rare.head.p,
             null_world_p=untrained.rare.head.p,
             power=power["rare"],
+            figure="fig-heads",
+            run=found.run,
         ),
         Evidence(
             claim="R3",
@@ -234,5 +240,7 @@ def evidence(
             p=common.head.p,
             null_world_p=untrained.common.head.p,
             power=power["common"],
+            figure="fig-heads",
+            run=found.run,
         ),
     ]

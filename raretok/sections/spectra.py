@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import t as student
 
+from raretok.claims import Evidence
 from raretok.groups import Fold
-from raretok.ledger import Evidence
 from raretok.protocol import Protocol
 from raretok.sections.eigenvalues import (
     beyond_edge,
@@ -64,9 +64,10 @@ class GroupSpectrum:
     tail: int  # eigenvalues the tail index is estimated from
     spectrum: Float[np.ndarray, "fold rank"]
     controls: Float[np.ndarray, "draw rank"]
-    noise: Float[np.ndarray, "draw rank"]
+    noise: Float[np.ndarray, "sample rank"]
     measured: dict[str, Measured]  # by statistic; that of INDEX is the natural logarithm
     interval: tuple[float, float]  # 95 % of the tail index, over neurons
+    equals: NullTest  # ln tail index, against neurons as influential on common targets
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def measure(
     side: Side,
     group: Float[np.ndarray, "fold rank"],
     controls: Float[np.ndarray, "draw rank"],
-    noise: Float[np.ndarray, "draw rank"],
+    noise: Float[np.ndarray, "sample rank"],
 ) -> Measured:
     """Mean over folds of a statistic, against its controls and against Gaussian rows."""
     value = float(statistic(group).mean())
@@ -142,7 +143,7 @@ def measure(
 
 
 def spectra_test(
-    rows: Rows, folds: list[Fold], noise: Float[np.ndarray, "draw rank"], tail: int
+    rows: Rows, folds: list[Fold], noise: Float[np.ndarray, "sample rank"], tail: int
 ) -> NullTest:
     """Is the tail index (its logarithm) below the controls' and below that of Gaussian rows?
 
@@ -188,7 +189,7 @@ def group_spectrum(
     part: str,
     rows: Rows,
     folds: list[Fold],
-    noise: Float[np.ndarray, "draw rank"],
+    noise: Float[np.ndarray, "sample rank"],
     tail: int,
 ) -> GroupSpectrum:
     """Every statistic of one group in one matrix."""
@@ -199,10 +200,12 @@ def group_spectrum(
         for name, (statistic, side) in statistics(size, width, tail).items()
     }
     sd = float(np.mean([jackknife_sd(rows, fold.group, tail) for fold in folds]))
+    influential = group_spectra(rows, np.concatenate([fold.equals for fold in folds]))
+    equals = null_test(measured[INDEX].value, np.log(hill(influential, tail)), "less")
     reach = float(student.ppf(0.975, size - 1)) * sd
     low, high = (float(np.exp(measured[INDEX].value + way * reach)) for way in (-1, 1))
     return GroupSpectrum(
-        matrix, part, size, width, tail, group, controls, noise, measured, (low, high)
+        matrix, part, size, width, tail, group, controls, noise, measured, (low, high), equals
     )
 
 

@@ -21,8 +21,8 @@ from raretok.sections.layer_spectrum import (
     layer_spectrum,
 )
 from raretok.sections.released_spectra import released_noise_distance
-from raretok.sections.spectra import INDEX, MATRICES, GroupSpectrum, Spectra
-from raretok.sections.spectra_tables import control_label
+from raretok.sections.spectra import INDEX, MATRICES, MATTERS, GroupSpectrum, Spectra
+from raretok.sections.spectra_tables import control_label, index_tests
 from raretok.stats import ALPHA, NullTest, null_test, percentile_interval
 
 
@@ -120,6 +120,7 @@ def told(
     group, twin = found[lead].claimed, untrained[lead].claimed
     direction = shared_direction(group, rng=rng)
     code = found["code"].claimed
+    medians = {name: index_numbers(one.claimed)["controls"] for name, one in found.items()}
     return {
         "lead": lead,
         "size": str(group.size),
@@ -138,11 +139,19 @@ def told(
         "one_high": f"{np.exp(np.quantile(direction.null, 0.975)):.1f}",
         "one_finding": "inside" if direction.p >= ALPHA else "outside",
         "edge": f"{noise_edges(group.size, group.width)[1]:.2f}",
+        "power_first": f"{index_power(group, 1):.2f}",
+        "power_tail": f"{index_power(group, group.tail):.2f}",
+        **{f"controls_{name}": median for name, median in medians.items()},
         **index_numbers(group),
         **{f"untrained_{k}": v for k, v in index_numbers(twin).items() if k == "index"},
         **{f"suppress_{k}": v for k, v in index_numbers(suppressed(found[lead])).items()},
         **layer_numbers(layers, lead),
     }
+
+
+def index_power(group: GroupSpectrum, k: int) -> float:
+    """Chance that a tail index of k eigenvalues at half the controls' would be seen."""
+    return min(test.power(MATTERS) for test in index_tests(group, k))
 
 
 def suppressed(found: Spectra) -> GroupSpectrum:
@@ -160,6 +169,8 @@ def index_numbers(group: GroupSpectrum) -> dict[str, str]:
         "noise": f"{np.exp(np.median(one.noise.null)):.2f}",
         "p_controls": p_text(one.controls.p),
         "p_noise": p_text(one.noise.p),
+        "equals": f"{np.exp(np.median(group.equals.null)):.2f}",
+        "p_equals": p_text(group.equals.p),
     }
 
 
@@ -174,6 +185,7 @@ def layer_numbers(layers: Layers, lead: str) -> dict[str, str]:
             f"first_{name}": f"{layer.spectrum[0]:.0f}",
             f"untrained_beyond_{name}": str(layers.untrained[name].beyond),
             f"layer_index_{name}": f"{layer.index:.2f}",
+            f"untrained_layer_index_{name}": f"{layers.untrained[name].index:.2f}",
             f"share_{name}": f"{100 * part.lead.value:.0f}",
             f"share_controls_{name}": f"{100 * np.median(part.lead.null):.0f}",
             f"share_p_{name}": p_text(part.lead.p),

@@ -19,7 +19,7 @@ from raretok.sections.spectra import (
     group_spectra,
     other_size,
 )
-from raretok.stats import null_test
+from raretok.stats import NullTest, null_test
 
 PAPER_SHAPES = ((30, 1600), (50, 2048))  # neurons, d_model: GPT-2 XL and Pythia-1B, as released
 SMALL_DRAWS = 300  # draws of noise of the paper's shapes
@@ -61,6 +61,8 @@ def index_row(group: GroupSpectrum) -> dict[str, str]:
         "controls": f"{np.exp(np.median(one.controls.null)):.2f}",
         "p against controls": p_text(one.controls.p),
         "p against noise": p_text(one.noise.p),
+        "equally influential": f"{np.exp(np.median(group.equals.null)):.2f}",
+        "p against those": p_text(group.equals.p),
         "power to see half": f"{min(t.power(MATTERS) for t in (one.controls, one.noise)):.2f}",
     }
 
@@ -86,10 +88,9 @@ def sizes_table(
 def tails_table(found: Spectra) -> pd.DataFrame:
     """How sure a tail index is, by the number of eigenvalues it is estimated from."""
     group = found.claimed
-    references = (group.controls, group.noise)
     rows = {}
     for k in sorted({1, 2, 3, group.size // 2, group.size - 1} & set(range(1, group.size))):
-        tests = [null_test(0.0, np.log(hill(draws, k)), "less") for draws in references]
+        tests = index_tests(group, k)
         smallest = max(test.smallest for test in tests)
         rows[f"k = {k}"] = {
             "relative standard error, independent values": f"{100 / np.sqrt(k):.0f} %",
@@ -99,6 +100,13 @@ def tails_table(found: Spectra) -> pd.DataFrame:
             "power to see half": f"{min(test.power(MATTERS) for test in tests):.2f}",
         }
     return pd.DataFrame(rows).T
+
+
+def index_tests(group: GroupSpectrum, k: int) -> tuple[NullTest, NullTest]:
+    """The log tail index of k eigenvalues against controls and against Gaussian rows."""
+    value = float(np.log(hill(group.spectrum, k)).mean())
+    controls, noise = (np.log(hill(draws, k)) for draws in (group.controls, group.noise))
+    return null_test(value, controls, "less"), null_test(value, noise, "less")
 
 
 def union_table(found: Spectra, *, rng: np.random.Generator) -> pd.DataFrame:
@@ -211,17 +219,8 @@ def cosine_row(found: Spectra, matrix: str) -> dict[str, str]:
         "two-sided",
     )
     across = null_test(
-        float(
-            np.mean(
-                [
-                    between(a.group[None], b.group[None])
-                    for a, b in zip(boost, suppress, strict=True)
-                ]
-            )
-        ),
-        np.concatenate(
-            [between(a.controls, b.controls) for a, b in zip(boost, suppress, strict=True)]
-        ),
+        float(np.mean([between(a.group[None], b.group[None]) for a, b in pairs])),
+        np.concatenate([between(a.controls, b.controls) for a, b in pairs]),
         "two-sided",
     )
     return {

@@ -1,5 +1,7 @@
 """A run: the right positions, the right mean, labels, an audit that bites."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 from raretok.ablation import run
 from raretok.ablation.closed_form import delta_loss
 from raretok.ablation.head import clean_loss, final_head
+from raretok.ablation.method import apply_method
 from raretok.ablation.run import ablate
 from raretok.corpus import Contexts
 from raretok.errors import UserError
@@ -157,12 +160,15 @@ def test_a_mode_that_cannot_be_served_is_refused_before_the_model_runs(
         ablate(model, contexts, positions, mode="resample")
 
 
-def test_the_audit_stops_a_wrong_closed_form(model, contexts, positions, monkeypatch):
-    monkeypatch.setattr(
-        run, "delta_loss", lambda *args, **options: delta_loss(*args, **options) * 1.05
-    )
-    with pytest.raises(UserError, match=r"closed form is wrong for .*: up to 0\.\d+ nats off"):
-        ablate(model, contexts, positions)
+def test_the_audit_speaks_up_for_a_wrong_closed_form(model, contexts, positions, monkeypatch):
+    def wrong(*args):
+        found = apply_method(*args)
+        return replace(found, delta_loss=1.05 * found.delta_loss)
+
+    monkeypatch.setattr(run, "apply_method", wrong)
+    with pytest.warns(UserWarning, match=r"THE AUDIT FAILED: .* up to 0\.\d+ nats off"):
+        found = ablate(model, contexts, positions)
+    assert found.attrs["audit_passed"] == 0
 
 
 def test_contexts_longer_than_the_model_reads_are_refused(model, contexts, positions):

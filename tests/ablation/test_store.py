@@ -7,15 +7,17 @@ import os
 import shutil
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
 
-from raretok.ablation import records, stream
+from raretok.ablation import precision, records, stream
 from raretok.ablation import run as in_memory
-from raretok.ablation.plan import block_size, memory_of
+from raretok.ablation.method import apply_method
+from raretok.ablation.plan import MOST_PARTS, Options, cut_to_fit, memory_of
 from raretok.ablation.run import ablate
 from raretok.ablation.store import Run, open_run, read_run
 from raretok.ablation.stream import ablate_to_disk
@@ -114,7 +116,7 @@ def test_the_store_opens_with_xarray_alone(finished):
 
 def test_a_finished_run_is_opened_not_repeated(finished, work, monkeypatch):
     before = files_of(finished)
-    monkeypatch.setattr(in_memory, "effects", None)
+    monkeypatch.setattr(stream, "apply_method", None)
     monkeypatch.setattr(in_memory, "run_batch", None)
     work(finished)
     assert files_of(finished) == before
@@ -161,9 +163,8 @@ def resumed_equal(work, folder: Path, reference: Path, monkeypatch) -> int:
     written += [f for k in done for f in folder.glob(f"data.zarr/*/c/{k}/0")]
     kept = {f: f.stat().st_mtime_ns for f in written}
     computed = []
-    effects = in_memory.effects
     monkeypatch.setattr(
-        in_memory, "effects", lambda *args: computed.append(len(args[1])) or effects(*args)
+        stream, "apply_method", lambda *args: computed.append(len(args[1])) or apply_method(*args)
     )
     work(folder)
     assert len(computed) == N_BLOCKS - len(done)
@@ -285,8 +286,11 @@ def test_a_budget_too_small_for_one_block_is_refused(work, tmp_path):
 def test_the_budget_decides_the_block(tiny, contexts, monkeypatch):
     monkeypatch.setattr(in_memory, "BLOCK", 1024)
     for block in (1024, 256, 16):
-        enough = memory_of(tiny, 32, block) / 1e9
-        assert block_size(tiny, contexts, enough) == block
+        enough = memory_of(tiny, 32, block, MOST_PARTS) / 1e9
+        assert cut_to_fit(tiny, contexts, enough)[0] >= block
+    plenty = memory_of(tiny, 32, 1024, 1) / 1e9
+    assert cut_to_fit(tiny, contexts, plenty) == (1024, 1)
+    assert cut_to_fit(tiny, contexts, 0.999 * plenty)[1] > 1
 
 
 @pytest.mark.parametrize("at", [2, 5, 9])
@@ -311,12 +315,46 @@ def test_a_full_disk_keeps_finished_blocks(at, work, finished, tmp_path, monkeyp
 def test_nothing_of_the_size_of_the_result_is_held(work, tmp_path, monkeypatch):
     """Every block reads its own rows only."""
     seen = []
-    rows = stream.Scratch.rows
+    at = stream.Scratch.at
 
-    def watched(self, chosen):
-        seen.append(chosen.stop - chosen.start)
-        return rows(self, chosen)
+    def watched(self, name, chosen):
+        seen.append(chosen.size)
+        return at(self, name, chosen)
 
-    monkeypatch.setattr(stream.Scratch, "rows", watched)
+    monkeypatch.setattr(stream.Scratch, "at", watched)
+    monkeypatch.setattr(in_memory, "AUDIT_PAIRS", BLOCK)
+    monkeypatch.setattr(precision, "PILOT", BLOCK)
     work(tmp_path / "run")
     assert max(seen) == BLOCK
+
+
+@pytest.mark.parametrize("mode", ["zero", "resample"])
+@pytest.mark.parametrize("effect", ["total", "direct"])
+def test_every_intervention_equals_ablate(mode, effect, work, tiny, contexts, positions, tmp_path):
+    options = Options(mode=mode, effect=effect, resample_seed=3)
+    found = work(tmp_path / "run", options=options).load()
+    rng = np.random.default_rng(3)
+    expected = ablate(tiny, contexts, positions, mode=mode, effect=effect, rng=rng, progress=False)
+    assert found.identical(expected)
+
+
+def test_the_exact_path_and_a_layer_in_parts_agree(work, tmp_path, monkeypatch):
+    exact = work(tmp_path / "exact", options=Options(tolerance=0.0)).load()
+    assert exact.attrs["summed_in_full"] == 1
+    assert float(exact.sampling_error.max()) == 0
+    monkeypatch.setattr(stream, "cut_to_fit", lambda *args: (BLOCK, 3))
+    parts = work(tmp_path / "parts").load()
+    means = parts.delta_loss.mean("position") - exact.delta_loss.mean("position")
+    assert float(abs(means).max()) < 5e-7
+
+
+def test_a_failed_audit_marks_the_run_and_says_so(work, tmp_path, monkeypatch):
+    def wrong(method, resid, post, target, new, offset):
+        found = apply_method(method, resid, post, target, new, offset)
+        return replace(found, delta_loss=1.2 * found.delta_loss)
+
+    monkeypatch.setattr(stream, "apply_method", wrong)
+    with pytest.warns(UserWarning, match=r"THE AUDIT FAILED: .* up to 0\.\d+ nats off"):
+        found = work(tmp_path / "run")
+    assert found.attrs["audit_passed"] == 0
+    assert open_run(tmp_path / "run").attrs["audit_passed"] == 0

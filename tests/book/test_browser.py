@@ -12,7 +12,10 @@ import pytest
 
 pytestmark = pytest.mark.browser
 
-PAGES = ("intro", "01_regimes", "method", "rerun")
+PAGES = (
+    *("intro", "01_regimes", "02_coordination", "03_modularity", "04_attention", "05_spectra"),
+    *("06_detectors", "07_ledger", "08_reviews", "09_cost", "method", "rerun"),
+)
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 SETTLED = "() => !window.MathJax || !window.MathJax.startup || window.MathJax.startup.promise"
 

@@ -8,6 +8,7 @@ import yaml
 
 from raretok import pages
 from raretok.errors import UserError
+from raretok.records import book_ledger
 
 ROOT = Path(__file__).parents[2]
 LOADED = re.compile(
@@ -40,6 +41,9 @@ def test_every_page_is_built_with_its_title(site):
     [
         ("intro", "2509.21163"),
         ("01_regimes", "plateau"),
+        ("07_ledger", "adjusted p.*artefact of the method"),
+        ("08_reviews", "V1 .*V18 "),
+        ("09_cost", "forward pass"),
         ("method", "ln_final|final norm"),
         ("rerun", "raretok run"),
     ],
@@ -66,9 +70,35 @@ def test_figures_have_words_for_those_who_do_not_see_them(site):
             assert "_images" not in alt[1], f"{page.name}: {image}"
 
 
-def test_the_front_figure_is_the_one_of_its_page(site):
-    (picture,) = pages.glued_pictures(ROOT / "book" / "01_regimes.ipynb", "front")
+@pytest.mark.parametrize(("page", "name"), [("01_regimes", "front"), ("07_ledger", "matrix")])
+def test_a_front_figure_is_the_one_of_its_page(site, page, name):
+    (picture,) = pages.glued_pictures(ROOT / "book" / f"{page}.ipynb", name)
     assert picture in [file.read_bytes() for file in (site / "_images").glob("*.png")]
+
+
+def test_links_of_tables_lead_to_pages_and_figures_that_are_there(site):
+    """Sphinx checks its own links; those in the HTML of a table it does not see."""
+    n = 0
+    for page in ("07_ledger", "08_reviews"):
+        for target in re.findall(r'<a href="(\w+\.html)(?:#([\w-]+))?">', (site / "book" / f"{page}.html").read_text()):
+            html = (site / "book" / target[0]).read_text()
+            assert not target[1] or f'id="{target[1]}"' in html, target
+            n += 1
+    assert n > 10
+
+
+def test_the_front_page_names_every_claim_with_its_verdict(site):
+    said = words((site / "book" / "intro.html").read_text())
+    for entry in book_ledger(ROOT / "book"):
+        if entry.protocol == "corrected":
+            verdict = entry.verdict.capitalize()
+            assert re.search(rf"{verdict} ?: [^.]*{entry.claim.id}, {entry.claim.short}", said)
+
+
+def test_the_ledger_can_be_downloaded(site):
+    (link,) = re.findall(r'href="([^"]*ledger\.json)"', (site / "book" / "07_ledger.html").read_text())
+    stored = (ROOT / "book" / "ledger.json").read_bytes()
+    assert (site / "book" / link).read_bytes() == stored
 
 
 def test_a_broken_reference_stops_the_build_and_is_named(tmp_path):

@@ -1,0 +1,111 @@
+"""How a run computes its numbers: the fast path by its plan, or every pair exactly."""
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from raretok.ablation.closed_form import delta_loss
+from raretok.ablation.head import FinalHead, clean_loss
+from raretok.ablation.precision import choose_plan
+from raretok.ablation.sampled import Directions, Estimate, Plan, directions, estimate
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some neurons of the layer, and the plan for them."""
+
+    neurons: slice
+    head: FinalHead  # with the rows of W_out of these neurons
+    plan: Plan
+    tokens: Directions | None  # None: made anew for each block of positions, to save memory
+
+
+@dataclass(frozen=True)
+class Method:
+    """What turns activations into loss changes."""
+
+    head: FinalHead
+    effect: str
+    parts: tuple[Part, ...]  # of the fast path; none for the exact one
+
+    @property
+    def described(self) -> dict[str, int]:
+        """The plan, as a run records it: the most that any part needs."""
+        plans = [part.plan for part in self.parts]
+        return {
+            "n_head": max((plan.n_head for plan in plans), default=len(self.head.logit_bias)),
+            "n_tail": max((plan.n_tail for plan in plans), default=0),
+            "second_order": int(any(plan.second_order for plan in plans)),
+        }
+
+
+def make_method(
+    head: FinalHead,
+    resid: Float[Tensor, "pilot d_model"],
+    change: Float[Tensor, "pilot d_mlp"],
+    target: Int[Tensor, " pilot"],
+    *,
+    tolerance: float,
+    n_positions: int,
+    effect: str,
+    n_parts: int = 1,
+) -> Method:
+    """The method that keeps `tolerance` (nats, of a neuron's mean); 0 is the exact one.
+
+    `change` is what ablation adds to the activations at the pilot positions of a run of
+    `n_positions`. In `n_parts` the neurons take turns, and need that much less memory.
+    """
+    if tolerance == 0:
+        return Method(head, effect, ())
+    edges = np.linspace(0, len(head.W_out), n_parts + 1).astype(int).tolist()
+    parts = []
+    for start, stop in pairwise(edges):
+        cols = slice(start, stop)
+        of_part = replace(head, W_out=head.W_out[cols], W_out_sq=head.W_out_sq[cols])
+        tokens = directions(of_part)
+        plan = choose_plan(
+            of_part,
+            tokens,
+            resid,
+            change[:, cols],
+            target,
+            tolerance=tolerance,
+            n_positions=n_positions,
+            effect=effect,
+        )
+        parts.append(Part(cols, of_part, plan, tokens if n_parts == 1 else None))
+    return Method(head, effect, tuple(parts))
+
+
+def apply_method(
+    method: Method,
+    resid: Float[Tensor, "pos d_model"],
+    post: Float[Tensor, "pos d_mlp"],
+    target: Int[Tensor, " pos"],
+    new: Float[Tensor, "*pos d_mlp"],
+    offset: Float[Tensor, " pos"],
+) -> Estimate:
+    """Loss change of each neuron whose activation becomes `new`, and loss, in nats.
+
+    `offset` in [0, 1) is the chance in the sampling, one number a position.
+    """
+    effect, new = method.effect, new.expand_as(post)
+    if not method.parts:
+        delta = delta_loss(method.head, resid, post, target, new, effect=effect)
+        nothing = torch.zeros_like(post[0], dtype=torch.float64)
+        return Estimate(delta, clean_loss(method.head, resid, target), nothing, delta.numel())
+    found = []
+    for part in method.parts:
+        tokens = part.tokens or directions(part.head)
+        rows = (resid, post[:, part.neurons], target, new[:, part.neurons], offset)
+        found.append(estimate(part.head, tokens, part.plan, *rows, effect=effect))
+    return Estimate(
+        torch.cat([one.delta_loss for one in found], dim=1),
+        found[0].loss,
+        torch.cat([one.variance for one in found]),
+        sum(one.summed_in_full for one in found),
+    )

@@ -1,0 +1,120 @@
+"""What `raretok bench` times: models of known shapes, and whole contexts for them to read."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers.models import BPE
+from torch import Tensor
+from transformers import GPT2Config, GPTNeoXConfig, PretrainedConfig, PreTrainedTokenizerFast
+
+from raretok.corpus import cut_contexts, load_corpus
+from raretok.errors import UserError
+from raretok.models import LanguageModel, load_model, random_model
+
+N_CTX = 256  # tokens a context, as in the released code
+SHIPPED = "docs-gpt2"
+SEED = 0  # of random weights and random tokens
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A configuration to fill with random weights; `max_positions` keeps one run in minutes."""
+
+    config: Callable[[], PretrainedConfig]
+    max_positions: int | None = None
+
+
+RANDOM = {
+    "gpt2-small": Shape(GPT2Config),
+    "pythia-1b": Shape(
+        lambda: GPTNeoXConfig(
+            vocab_size=50_304,
+            hidden_size=2_048,
+            num_hidden_layers=16,
+            num_attention_heads=8,
+            intermediate_size=8_192,
+            max_position_embeddings=2_048,
+        ),
+        max_positions=1_020,
+    ),
+}
+SHAPES = (SHIPPED, *RANDOM)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model and whole contexts; every position but the last of each is scored."""
+
+    name: str
+    model: LanguageModel
+    tokens: Int[Tensor, "context pos"]
+    weights: str  # trained or random
+
+    @property
+    def positions(self) -> int:
+        return self.tokens[:, 1:].numel()
+
+
+def check_case(name: str, positions: int) -> None:
+    """Raise `UserError` for a shape that is unknown or no position to score."""
+    if name not in SHAPES:
+        raise UserError(f"unknown shape {name!r}: choose from {', '.join(SHAPES)}")
+    if positions < 1:
+        raise UserError(f"positions must be 1 or more, got {positions}")
+
+
+def load_case(name: str, positions: int, device: str = "cpu") -> Case:
+    """The case of a shape: the fewest whole contexts that hold as many positions.
+
+    The shipped model reads its held-out text, random weights read random tokens.
+    Raises `UserError`.
+    """
+    check_case(name, positions)
+    if name == SHIPPED:
+        model = load_model(name, device=device)
+        return Case(name, model, held_out_tokens(model, positions).to(device), "trained")
+    shape = RANDOM[name]
+    model = random_model(shape.config(), byte_tokenizer(), name, seed=SEED, device=device)
+    tokens = random_tokens(model, min(positions, shape.max_positions or positions))
+    return Case(name, model, tokens.to(device), "random")
+
+
+def held_out_tokens(model: LanguageModel, positions: int) -> Int[Tensor, "context pos"]:
+    """Full contexts of the held-out part of the corpus docs, drawn at random."""
+    n_ctx = min(N_CTX, model.architecture.n_ctx)
+    contexts = cut_contexts(load_corpus(), model.tokenizer, n_ctx=n_ctx, first=model.bos)
+    full, wanted = np.flatnonzero(contexts.length == n_ctx), n_contexts(positions, n_ctx)
+    if wanted > len(full):
+        raise UserError(
+            f"{positions} positions were asked for; the held-out text has {len(full)} whole "
+            f"contexts, {len(full) * (n_ctx - 1)} positions"
+        )
+    drawn = np.random.default_rng(SEED).choice(full, wanted, replace=False)
+    return torch.from_numpy(contexts.tokens[drawn])
+
+
+def random_tokens(model: LanguageModel, positions: int) -> Int[Tensor, "context pos"]:
+    """Contexts of tokens drawn uniformly from the vocabulary."""
+    n_ctx = min(N_CTX, model.architecture.n_ctx)
+    shape = (n_contexts(positions, n_ctx), n_ctx)
+    generator = torch.Generator().manual_seed(SEED)
+    return torch.randint(model.architecture.d_vocab, shape, generator=generator)
+
+
+def n_contexts(positions: int, n_ctx: int) -> int:
+    """Whole contexts for as many positions; the last token of each predicts nothing."""
+    return -(-positions // (n_ctx - 1))
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """The 256 bytes: a model needs some tokenizer, and here it reads ids only.
+
+    With a token that begins texts, TransformerLens would look for its files.
+    """
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(BPE(vocab={byte: i for i, byte in enumerate(alphabet)}, merges=[]))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)

@@ -1,0 +1,248 @@
+"""What the heads do at a few queries: contexts to run, queries matched on position, their rows.
+
+A *query* is the position that attends; its row is the attention it pays to each key up to itself.
+Rows are summed up while a batch runs, so that no pattern is kept.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from raretok.corpus import Contexts
+from raretok.errors import UserError
+from raretok.models import LanguageModel
+from raretok.rarity import COMMON, RARE, Positions
+
+BATCH = 16  # contexts a forward pass
+FEWEST = 20  # queries of a class, below which nothing is compared
+INFEASIBLE = 10.0  # cost of leaving a document's balance, against random costs below 1
+
+
+def contexts_of(
+    positions: Positions, n_rare: int, *, rng: np.random.Generator
+) -> Int[np.ndarray, " context"]:
+    """Contexts in random order until they hold `n_rare` positions of a rare class (or all)."""
+    contexts = rng.permutation(np.unique(positions.context))
+    rare = np.bincount(positions.context[positions.stratum == RARE], minlength=contexts.max() + 1)
+    enough = int(np.searchsorted(np.cumsum(rare[contexts]), n_rare)) + 1
+    return np.sort(contexts[:enough])
+
+
+def choose_queries(
+    everything: Positions, matched: bool, *, rng: np.random.Generator, most: int = 800
+) -> Positions:
+    """Equal numbers of rare and common queries: the rare ones, at most `most`, and common ones.
+
+    `matched`: there are as many common as rare queries at each position, so that both have the
+    same numbers of keys, and as many in each document as far as that goes. Otherwise common ones
+    are drawn at random. Raises `UserError` for fewer than 20 of a class.
+    """
+    rare = np.flatnonzero(everything.stratum == RARE)
+    rare = np.sort(rng.permutation(rare)[:most])
+    common = rng.permutation(np.flatnonzero(everything.stratum == COMMON))
+    if matched:
+        partner = match_queries(everything[rare], everything[common], rng=rng)
+        rare, common = rare[partner >= 0], common[partner[partner >= 0]]
+    n = min(rare.size, common.size)
+    if n < FEWEST:
+        raise UserError(
+            f"{n} rare queries have a common one to be compared with, {FEWEST} are needed: "
+            "raise n_positions or rare_percentile, or give more text"
+        )
+    rare = np.sort(rng.permutation(rare)[:n]) if rare.size > n else rare
+    return everything[np.sort(np.concatenate([rare, common[:n]]))]
+
+
+def match_queries(
+    rare: Positions, common: Positions, *, rng: np.random.Generator
+) -> Int[np.ndarray, " rare"]:
+    """For each rare query a common one at the same position, none twice; -1 where none is left.
+
+    The documents of the common queries are dealt out so that each document is used as often as
+    among the rare ones, where a common query at the position wanted is there.
+    """
+    free: dict[tuple[int, int], list[int]] = {}
+    for row, key in enumerate(zip(common.document.tolist(), common.pos.tolist(), strict=True)):
+        free.setdefault(key, []).append(row)
+    document = deal_documents(rare.document, rare.pos, set(free), rng=rng)
+    partner = np.full(len(rare), -1)
+    for wanted in (document, None):  # second round: any document
+        for query in rng.permutation(np.flatnonzero(partner < 0)):
+            pos = int(rare.pos[query])
+            keys = [k for k in free if k[1] == pos] if wanted is None else [(wanted[query], pos)]
+            rows = next((free[key] for key in keys if free.get(key)), None)
+            partner[query] = rows.pop() if rows else -1
+    return partner
+
+
+def deal_documents(
+    document: Int[np.ndarray, " query"],
+    pos: Int[np.ndarray, " query"],
+    available: set[tuple[int, int]],
+    *,
+    rng: np.random.Generator,
+) -> list[int]:
+    """The documents in another order, so that as many pairs (document, pos) as can be are there."""
+    present = np.array(
+        [[(int(d), int(p)) in available for d in np.unique(document)] for p in np.unique(pos)]
+    )
+    at = np.searchsorted(np.unique(pos), pos)
+    of = np.searchsorted(np.unique(document), document)
+    cost = rng.random((pos.size, pos.size)) + INFEASIBLE * ~present[at][:, of]
+    return document[linear_sum_assignment(cost)[1]].tolist()
+
+
+def offset_edges(n_ctx: int) -> Int[np.ndarray, " edge"]:
+    """Lower ends of the bins of relative offset: single up to 8, then five to an octave pair."""
+    wide = [int(2**octave * part) for octave in range(3, 30) for part in (1, 1.25, 1.5)]
+    edges = np.unique([*range(8), *wide])
+    return edges[edges < n_ctx]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Attention of each query, summed up; the first token is a category of its own, the first."""
+
+    queries: Positions
+    edges: Int[np.ndarray, " edge"]  # lower end of each category but the first, in tokens back
+    keys: Float[np.ndarray, "query category"]  # how many keys the category holds
+    mass: Float[np.ndarray, "layer query head category"]  # attention paid to them together
+    gini: Float[np.ndarray, "layer query head"]
+    gini_rest: Float[np.ndarray, "layer query head"]  # without the first token
+
+    @property
+    def rare(self) -> Bool[np.ndarray, " query"]:
+        return self.queries.stratum == RARE
+
+
+def capture_rows(model: LanguageModel, contexts: Contexts, queries: Positions) -> Rows:
+    """Run the contexts of the queries and sum up the rows of every head."""
+    shape = (model.architecture.n_layers, len(queries), model.architecture.n_heads)
+    edges = offset_edges(contexts.tokens.shape[1])
+    mass = np.zeros((*shape, edges.size + 1), dtype=np.float32)
+    gini, gini_rest = np.zeros(shape), np.zeros(shape)
+    for batch in batches(contexts, queries):
+
+        def keep(layer: int, pattern: Tensor, batch=batch) -> None:
+            rows = causal(pattern[batch.place, :, batch.pos].float().cpu(), batch.pos)
+            mass[layer, batch.scored] = category_mass(rows, batch.pos, edges).numpy()
+            gini[layer, batch.scored] = causal_gini(rows, batch.pos + 1).numpy()
+            gini_rest[layer, batch.scored] = causal_gini(rows[..., 1:], batch.pos).numpy()
+
+        run_hooked(model, batch.tokens, "attn.hook_pattern", keep)
+    keys = category_keys(queries.pos, edges)
+    return Rows(queries, edges, keys, mass, gini, gini_rest)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A few contexts, cut after the last query in them."""
+
+    scored: Int[np.ndarray, " query"]  # indices into all queries
+    tokens: Int[Tensor, "context pos"]
+    place: Int[Tensor, " query"]  # context of each query, and its position
+    pos: Int[Tensor, " query"]
+    real: Bool[Tensor, "context pos"]  # a token of the text: neither padding nor the first
+
+
+def batches(contexts: Contexts, queries: Positions) -> Iterator[Batch]:
+    """The contexts that hold a query, those with queries to a like position together."""
+    used, row = np.unique(queries.context, return_inverse=True)
+    last = np.zeros(used.size, dtype=np.int64)
+    np.maximum.at(last, row, queries.pos)
+    order = np.argsort(last, kind="stable")
+    for start in range(0, used.size, BATCH):
+        chosen = order[start : start + BATCH]
+        place = np.full(used.size, -1)
+        place[chosen] = np.arange(chosen.size)
+        scored = np.flatnonzero(place[row] >= 0)
+        at = np.arange(last[chosen].max() + 1)
+        yield Batch(
+            scored=scored,
+            tokens=torch.from_numpy(contexts.tokens[used[chosen], : at.size]),
+            place=torch.from_numpy(place[row[scored]]),
+            pos=torch.from_numpy(queries.pos[scored]),
+            real=torch.from_numpy((at > 0) & (at < contexts.length[used[chosen], None])),
+        )
+
+
+def run_hooked(
+    model: LanguageModel,
+    tokens: Int[Tensor, "context pos"],
+    point: str,
+    keep: Callable[[int, Tensor], None],
+) -> None:
+    """One forward pass in which `keep` sees an activation of every layer; nothing is stored."""
+
+    def hook_of(layer: int) -> Callable[..., None]:
+        def hook(activation: Tensor, hook: Any) -> None:
+            keep(layer, activation.detach())
+
+        return hook
+
+    layers = range(model.architecture.n_layers)
+    with torch.no_grad():
+        model.bridge.run_with_hooks(
+            tokens.to(model.device),
+            fwd_hooks=[(f"blocks.{layer}.{point}", hook_of(layer)) for layer in layers],
+            return_type=None,
+            logits_to_keep=1,
+            use_cache=False,
+        )
+
+
+def causal(
+    rows: Float[Tensor, "query head key"], pos: Int[Tensor, " query"]
+) -> Float[Tensor, "query head key"]:
+    """Rows with exact zeros beyond the query."""
+    return rows * (torch.arange(rows.shape[-1]) <= pos[:, None])[:, None]
+
+
+def categories(pos: Int[Tensor, " query"], edges: Int[np.ndarray, " edge"]) -> Tensor:
+    """Category of each key of each query, one-hot: the first token, then bins of offset."""
+    offset = pos[:, None] - torch.arange(int(pos.max()) + 1)
+    index = torch.bucketize(offset, torch.from_numpy(edges), right=True)
+    index[:, 0] = 0
+    hot = torch.nn.functional.one_hot(index.clamp(min=0), edges.size + 1)
+    return hot * (offset >= 0)[..., None]
+
+
+def category_mass(
+    rows: Float[Tensor, "query head key"],
+    pos: Int[Tensor, " query"],
+    edges: Int[np.ndarray, " edge"],
+) -> Float[Tensor, "query head category"]:
+    """Attention each query pays to the keys of each category together."""
+    hot = categories(pos, edges).to(rows.dtype)
+    return torch.einsum("qhk,qkc->qhc", rows[..., : hot.shape[1]], hot)
+
+
+def category_keys(
+    pos: Int[np.ndarray, " query"], edges: Int[np.ndarray, " edge"]
+) -> Float[np.ndarray, "query category"]:
+    """How many keys of each query fall into each category."""
+    return categories(torch.from_numpy(pos), edges).sum(dim=1).double().numpy()
+
+
+def causal_gini(
+    rows: Float[Tensor, "query head key"], n_keys: Int[Tensor, " query"]
+) -> Float[Tensor, "query head"]:
+    r"""Gini coefficient of each row over its `n_keys` first keys; the others hold zero.
+
+    $$G = \sum_k (2k - K - 1)\, p_{(k)} \Big/ \Big(K \sum_k p_k\Big)$$
+
+    with p in ascending order. 0: all keys get the same, and (K - 1) / K: one gets all. A row without attention counts as 0.
+    """
+    p = rows.double().sort(dim=-1).values
+    width, keys = p.shape[-1], n_keys.double()[:, None]
+    rank = torch.arange(1, width + 1, dtype=torch.float64)
+    # The zeros beyond the query sort first, so a key of rank k among K stands at k + width - K.
+    total = p.sum(dim=-1)
+    weighted = 2 * (p * rank).sum(dim=-1) - (2 * width - keys + 1) * total
+    return torch.where(total > 0, weighted / (keys * total).clamp(min=1e-300), 0.0)

@@ -1,0 +1,217 @@
+"""Tables, figures and sentences of the page `cost`, from the files `raretok bench` wrote."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+DATA = Path(__file__).parents[2] / "data"
+RESULTS, SCALING = DATA / "bench.json", DATA / "bench_scaling.json"
+
+Row = dict[str, Any]
+# Ways in the order of their time: key of a row, name, whether its time is extrapolated.
+WAYS = {
+    "forward": ("forward pass with its loss", False),
+    "fast": ("all neurons, fast path", False),
+    "atp_last_layer": ("AtP, last layer only", False),
+    "atp": ("AtP, all layers", False),
+    "full": ("closed form, every pair in full", True),
+    "released": ("norm and unembedding again", True),
+    "hooks": ("whole model again, by hooks", True),
+}
+AXES = {"positions": "positions", "neurons": "neurons", "vocabulary": "vocabulary (tokens)"}
+FLOAT = 4  # bytes of a float32
+
+
+def read(path: Path = RESULTS) -> list[Row]:
+    """Rows of a file that `raretok bench --json` wrote."""
+    return json.loads(path.read_text())
+
+
+def times_table(rows: list[Row]) -> pd.DataFrame:
+    """Seconds of each way, and how often one forward pass that is."""
+    found = {}
+    for row in rows:
+        forward = row["seconds_forward"]
+        for key, (name, extrapolated) in WAYS.items():
+            seconds = row[f"seconds_{key}"]
+            text = f"{seconds:,.0f}" if seconds >= 100 else f"{seconds:.2f}"
+            found[row["shape"], name] = {
+                "seconds": text,
+                "forward passes": f"{seconds / forward:,.3g}",
+                "timed on": timed_on(row, key) if extrapolated else "everything",
+            }
+    table = pd.DataFrame.from_dict(found, orient="index")
+    return table.rename_axis(["shape", "way"])
+
+
+def timed_on(row: Row, key: str) -> str:
+    part = row["extrapolated"][key]
+    return f"{part['neurons']} neurons, {part['positions']:,} positions"
+
+
+def summary_table(rows: list[Row]) -> pd.DataFrame:
+    """What was run, the ratios, the errors and the memory: one column a shape."""
+    columns = {}
+    for row in rows:
+        columns[row["shape"]] = {
+            "weights": row["weights"],
+            "positions": f"{row['positions']:,}",
+            "neurons": f"{row['neurons']:,}",
+            "vocabulary": f"{row['vocabulary']:,}",
+            "fast path / forward pass": f"{row['ratio_to_forward']:.2f}",
+            "fast path / AtP": f"{row['ratio_to_atp']:.2f}",
+            "fast path / AtP, last layer": f"{row['ratio_to_atp_last_layer']:.2f}",
+            "released way / fast path": f"{row['speedup_vs_released']:,.0f}",
+            "hook loop / fast path": f"{row['speedup_vs_hooks']:,.0f}",
+            "largest effect, nats": f"{row['largest_effect_nats']:.1e}",
+            "largest error, fast path, nats": f"{row['max_error_nats']:.1e}",
+            "largest error, AtP, nats": f"{row['atp_max_error_nats']:.1e}",
+            "neurons checked": row["reference"],
+            "memory above the model, GB": f"{row['peak_bytes'] / 1e9:.2f}",
+            "run on": f"{row['device']}, {row['threads']} threads, torch {row['torch']}",
+        }
+    return pd.DataFrame(columns)
+
+
+def relative(rows: list[Row]) -> dict[str, list[float]]:
+    """Times in forward passes, in the order of WAYS, by shape."""
+    return {
+        f"{row['shape']}, {row['weights']}": [
+            row[f"seconds_{key}"] / row["seconds_forward"] for key in WAYS
+        ]
+        for row in rows
+    }
+
+
+@dataclass(frozen=True)
+class Operation:
+    """Part of the work at one position: floating-point operations and bytes moved."""
+
+    name: str
+    flops: int
+    bytes: int  # read and written at least once, weights shared by the positions left out
+    once: bool = False  # for a model, not for a position
+    floor: bool = True  # no exact way can leave it out
+    forward: bool = False  # part of a forward pass, too
+
+
+def operations(row: Row) -> list[Operation]:
+    """What the fast path does, from the sizes of a model alone.
+
+    A multiplication and an addition are two operations. Blocks are counted with an MLP of two
+    matrices and full attention. A `floor` operation is one that an exact answer for all neurons
+    needs: the activations and residuals, the prediction, its first order in each neuron's push.
+    """
+    d, n, v, layers = (row[key] for key in ("d_model", "neurons", "vocabulary", "n_layers"))
+    blocks = layers * (2 * (4 * d * d + 2 * d * n) + 4 * d * row["context"])
+    found = [
+        Operation("blocks of the model", blocks, FLOAT * layers * (6 * d + 2 * n), forward=True),
+        Operation("logits and their softmax", 2 * d * v + 5 * v, FLOAT * 3 * v, forward=True),
+        Operation("mean direction of the prediction", 2 * d * v, FLOAT * v),
+        Operation("its product, and the residual's, with W_out", 6 * d * n, FLOAT * 3 * n),
+        Operation("activations read, effects written", 10 * n, FLOAT * 2 * n),
+    ]
+    return found + [replace(one, floor=False) for one in curvature(row)]
+
+
+def curvature(row: Row) -> list[Operation]:
+    """What the fast path does beyond the first order; a function of one token takes about 15."""
+    d, n, v, k = row["d_model"], row["neurons"], row["vocabulary"], row["tokens_summed"]
+    found = [
+        Operation("tokens summed for each neuron", 15 * k * n, FLOAT * k * n),
+        Operation("directions of all tokens", 2 * d * n * v, FLOAT * n * v, once=True),
+    ]
+    if row["second_order"]:
+        found.append(Operation("second order of the other tokens", 2 * n * v + 4 * d * v, 2 * v))
+    pairs = round(row["summed_in_full"] * n * v)
+    return [*found, Operation("pairs summed in full", 15 * pairs, 3 * FLOAT * pairs)]
+
+
+def work_table(rows: list[Row]) -> pd.DataFrame:
+    """Operations and bytes a position; what is done once a model is spread over positions."""
+    columns = {}
+    for row in rows:
+        for one in operations(row):
+            share = row["positions"] if one.once else 1
+            name = f"{one.name} (once a model)" if one.once else one.name
+            columns.setdefault((row["shape"], "MFLOP"), {})[name] = f"{one.flops / share / 1e6:.1f}"
+            columns.setdefault((row["shape"], "MB"), {})[name] = f"{one.bytes / share / 1e6:.2f}"
+    return pd.DataFrame(columns).rename_axis("operation, at one position")
+
+
+def floor_ratio(row: Row) -> float:
+    """Least operations of an exact way, relative to those of one forward pass."""
+    done = operations(row)
+    return sum(o.flops for o in done if o.floor) / sum(o.flops for o in done if o.forward)
+
+
+@dataclass(frozen=True)
+class ScalingFit:
+    """Seconds against one size, and the power law through them (least squares, log-log)."""
+
+    axis: str
+    size: Float[np.ndarray, " point"]
+    seconds: Float[np.ndarray, " point"]
+    exponent: float
+    stderr: float  # from the scatter about the line
+    factor: float  # seconds at size 1
+
+    @property
+    def line(self) -> Float[np.ndarray, " point"]:
+        return self.factor * self.size**self.exponent
+
+
+def fit_scaling(axis: str, records: list[Row]) -> ScalingFit:
+    """The power law of one axis. Raises `ValueError` with fewer than 3 sizes."""
+    points = [(r[axis], r["seconds"]) for r in records if r["axis"] == axis]
+    if len(points) < 3:
+        raise ValueError(f"a line and its error need 3 sizes, {axis} has {len(points)}")
+    size, seconds = np.array(points, dtype=float).T
+    x, y = np.log(size), np.log(seconds)
+    slope, intercept = np.polyfit(x, y, 1)
+    rest = y - slope * x - intercept
+    stderr = np.sqrt(rest @ rest / (x.size - 2) / np.square(x - x.mean()).sum())
+    return ScalingFit(axis, size, seconds, float(slope), float(stderr), float(np.exp(intercept)))
+
+
+def fits(path: Path = SCALING) -> list[ScalingFit]:
+    """One fit an axis."""
+    records = read(path)
+    return [fit_scaling(axis, records) for axis in dict.fromkeys(r["axis"] for r in records)]
+
+
+def base_text(path: Path = SCALING) -> str:
+    """The sizes that stay while one changes: those all axes share."""
+    records = read(path)
+    axes = list(dict.fromkeys(r["axis"] for r in records))
+    base = {axis: next(r[axis] for r in records if r["axis"] != axis) for axis in axes}
+    sizes = ", ".join(f"{value:,} {axis}" for axis, value in base.items())
+    return f"{sizes}, d_model {records[0]['d_model']:,}"
+
+
+def told(rows: list[Row], found: list[ScalingFit]) -> dict[str, str]:
+    """Numbers of the page's sentences, as they are shown."""
+    numbers = {f"exponent_{fit.axis}": f"{fit.exponent:.2f} ± {fit.stderr:.2f}" for fit in found}
+    numbers["base"] = base_text()
+    for row in rows:
+        key = row["shape"].replace("-", "_")
+        numbers |= {
+            f"{key}_ratio": f"{row['ratio_to_forward']:.2f}",
+            f"{key}_floor": f"{floor_ratio(row):.2f}",
+            f"{key}_capture": f"{row['seconds_capture'] / row['seconds_forward']:.2f}",
+            f"{key}_released": f"{row['speedup_vs_released']:,.0f}",
+            f"{key}_hooks": f"{row['speedup_vs_hooks']:,.0f}",
+            f"{key}_atp": f"{row['ratio_to_atp']:.2f}",
+            f"{key}_atp_last": f"{row['ratio_to_atp_last_layer']:.2f}",
+            f"{key}_error": f"{row['max_error_nats']:.0e}",
+            f"{key}_atp_error": f"{row['atp_max_error_nats']:.0e}",
+            f"{key}_largest": f"{row['largest_effect_nats']:.0e}",
+            f"{key}_checked": row["reference"],
+            f"{key}_context": str(row["context"]),
+        }
+    return numbers
