@@ -41,6 +41,7 @@ from raretok.rarity import (
     unigram,
 )
 from raretok.sections.attention import Attention, find_attention, run_heads
+from raretok.sections.ground import Ground, find_ground
 from raretok.sections.head_ablation import HeadEffects
 from raretok.sections.interventions import Intervened, intervene
 from raretok.sections.modularity import Modularity, find_modularity
@@ -221,6 +222,17 @@ class Study:
                 f"{effects.model}, protocol {protocol}: {error} "
                 f"(its last MLP has {effects.sizes['neuron']} neurons)"
             ) from None
+
+    @cached_property
+    def worlds(self) -> Ground:
+        """What planted worlds are planted in: the model and its twin, read at some positions."""
+        return find_ground(
+            (self.model, self.twin),
+            (self.effects("corrected"), self.effects("corrected", trained=False)),
+            self.contexts,
+            size=self.group_size,
+            rng=self.rng("worlds"),
+        )
 
     def interventions(self, protocol: str) -> dict[str, dict[str, Intervened]]:
         """Influence on rare and common targets under every intervention."""

@@ -23,6 +23,7 @@ from raretok.sections.ground import (
     random_run,
     untrained_run,
 )
+from raretok.sections.knockout import attention_test, unit_of
 from raretok.sections.modularity import modularity_test
 from raretok.sections.plateau import head_test
 from raretok.sections.spectra import spectra_test, weight_rows
@@ -86,19 +87,16 @@ def noise_table(size: int, width: int) -> Float[np.ndarray, "draw rank"]:
 
 def attention_p(run: Run, *, rng: np.random.Generator) -> float:
     """Does one head move the group more than any head moves its controls?"""
-    effect = head_effects(run.world, run.fold.measured)
-    groups = np.concatenate([run.fold.group[None], run.fold.controls])
-    largest = effect[:, groups].mean(axis=2).max(axis=0)
-    return null_test(float(largest[0]), largest[1:], "greater").p
+    return attention_test([head_effects(run.world, run.fold.measured)], [run.fold]).p
 
 
 def head_effects(
     world: World, measured: Bool[np.ndarray, " position"]
 ) -> Float[np.ndarray, "head neuron"]:
     """Mean size of each neuron's change when one head is silent, in its standard deviation."""
-    at = world.base.heard_at[measured[world.base.heard_at]]
-    change = np.abs(world.post[at] - world.post_without[:, measured[world.base.heard_at]])
-    return change.mean(axis=1) / np.maximum(world.post.std(axis=0), STILL)
+    at = world.base.heard_at
+    change = np.abs(world.post[at] - world.post_without)[:, measured[at]]
+    return change.mean(axis=1) / unit_of(world.post)
 
 
 DETECTORS: dict[str, Callable[..., float]] = {
@@ -185,7 +183,10 @@ def detect(
 def detector_table(
     ground: Ground, *, n_null: int, n_planted: int, rng: np.random.Generator
 ) -> list[Cell]:
-    """Every detector in every world."""
+    """Every detector in every world.
+
+    Raises `UserError` where the last MLP hears no head, so that nothing can be fed by one.
+    """
     cells: list[Cell] = []
     for kind in KINDS:
         runs = (planted_run(ground, kind, STRENGTH, rng=rng) for _ in range(n_planted))

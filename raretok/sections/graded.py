@@ -50,7 +50,7 @@ class GradedWorld:
 
 @dataclass(frozen=True)
 class Graded:
-    """The series, and the model's plateau group in it, each run on another half of the documents."""
+    """The series, and the model's plateau group, each run on another half of the documents."""
 
     size: int
     worlds: list[GradedWorld]

@@ -15,9 +15,10 @@ from raretok.models import LanguageModel
 from raretok.rarity import COMMON, RARE, Positions
 from raretok.sections.last_mlp import LastMLP, read_last_mlp
 from raretok.sections.worlds import Kind, World, delta_loss_in, plant, reborn, unchanged
-from raretok.stats import document_halves, permute_within, ratio_mean
+from raretok.stats import document_halves, permute_within
 
 CONTROLS = 199  # groups a run; the smallest p-value is then 0.005
+RARE_POSITIONS = 400  # that worlds are measured on, or all there are
 HEARD_CONTEXTS = 24  # that are run again without each head
 SCORED = 60  # rare positions of each half that a run measures influence on
 POOL = 10  # times as many neurons, the most influential, a plateau is raised from
@@ -74,7 +75,7 @@ def find_ground(
     contexts: Contexts,
     *,
     size: int,
-    n_rare: int,
+    n_rare: int = RARE_POSITIONS,
     rng: np.random.Generator,
 ) -> Ground:
     """Read the model and its twin at positions of their runs, in contexts with `n_rare` rare ones.
