@@ -20,7 +20,7 @@ from raretok.stats import document_halves, permute_within
 CONTROLS = 199  # groups a run; the smallest p-value is then 0.005
 RARE_POSITIONS = 400  # that worlds are measured on, or all there are
 HEARD_CONTEXTS = 24  # that are run again without each head
-SCORED = 60  # rare positions of each half that a run measures influence on
+SCORED = 40  # rare positions of each half that a run measures influence on
 POOL = 10  # times as many neurons, the most influential, a plateau is raised from
 LEVEL = 3.0  # of a planted plateau, over the most influential other neuron
 
