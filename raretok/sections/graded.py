@@ -73,6 +73,11 @@ class Graded:
         steps = (self.points[:, None] - centres[None]) / scale
         return [self.worlds[i] for i in np.square(steps).sum(axis=2).argmin(axis=1)]
 
+    def way(self, dimension: float) -> float:
+        """How far from one module (0) to fully distributed (1), both at full strength."""
+        full = {w.n_modules: w.centre[0] for w in self.worlds if w.strength == max(STRENGTHS)}
+        return float((dimension - full[1]) / (full[self.size] - full[1]))
+
     def interval(self, axis: int) -> Interval:
         """95 % of the model's runs: over halves of the documents, and groups chosen on them."""
         return interval(self.points[:, axis])

@@ -131,6 +131,8 @@ def told(cells: list[Cell], found: Graded) -> dict[str, str]:
     near = Counter((world.n_modules, world.strength) for world in found.nearest())
     (n_modules, strength), count = near.most_common(1)[0]
     low, high = found.interval(0).low, found.interval(0).high
+    way, way_low, way_high = (100 * found.way(d) for d in (found.points[:, 0].mean(), low, high))
+    nearest = f"{module_name(n_modules, found.size)} at strength {strength:g}"
     numbers = {
         "strength": f"{STRENGTH:g}",
         "n_planted": str(min(c.n_runs for c in cells if c.planted)),
@@ -138,7 +140,9 @@ def told(cells: list[Cell], found: Graded) -> dict[str, str]:
         "planted_least": f"{100 * min(c.share for c in cells if c.planted):.0f}",
         "null_most": f"{100 * worst.share:.0f}",
         "null_worst": f"{worst.detector}, {worst.world}",
-        "nearest": f"{module_name(n_modules, found.size)} at strength {strength:g}",
+        "nearest": nearest,
+        "between": f"the group has gone {way:.0f} % ({way_low:.0f} to {way_high:.0f}) of the way "
+        f"in dimensions per neuron; the nearest world is {nearest}",
         "nearest_share": f"{100 * count / len(found.model):.0f}",
         "dimension": f"{found.points[:, 0].mean():.2f}",
         "dimension_low": f"{low:.2f}",

@@ -210,7 +210,7 @@ def test_statistics_grow_with_strength():
         tail.append(np.linalg.eigvalsh(rows @ rows.T)[-1])
     assert (np.diff(ratio) < 0).all()
     assert (np.diff(tail) > 0).all()
-    assert detectors.participation(mlp.post, everyone[None, :1])[0] == pytest.approx(1)
+    assert detectors.participation(mlp.post, everyone[None, :1])[0] == pytest.approx(1, rel=1e-5)
 
 
 def test_participation_of_copies_is_1_and_of_unrelated_neurons_is_their_number():
