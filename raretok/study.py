@@ -48,6 +48,7 @@ from raretok.sections.coordination import (
     Weights,
     find_coordination,
 )
+from raretok.sections.ground import Ground, find_ground
 from raretok.sections.head_ablation import HeadEffects
 from raretok.sections.interventions import Intervened, intervene
 from raretok.sections.modularity import Modularity, find_modularity
@@ -243,6 +244,17 @@ class Study:
             )
         except UserError as error:
             return Untestable(PROTOCOLS[protocol], str(error))
+
+    @cached_property
+    def worlds(self) -> Ground:
+        """What planted worlds are planted in: the model and its twin, read at some positions."""
+        return find_ground(
+            (self.model, self.twin),
+            (self.effects("corrected"), self.effects("corrected", trained=False)),
+            self.contexts,
+            size=self.group_size,
+            rng=self.rng("worlds"),
+        )
 
     def interventions(self, protocol: str) -> dict[str, dict[str, Intervened]]:
         """Influence on rare and common targets under every intervention."""
