@@ -1,14 +1,15 @@
 """The page `coordination`: what the neurons of the plateau group do together, and C1 and I1."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float, Int
 
+from raretok.claims import Evidence
 from raretok.errors import UserError
-from raretok.groups import SMALLEST, Compared, Fold, balance, compare, neuron_traits
-from raretok.ledger import Evidence
+from raretok.groups import Compared, Fold, balance, compare, neuron_traits
 from raretok.protocol import Protocol
 from raretok.sections import similarity
 from raretok.sections.dimension import Spectrum, correlations, participation_ratio
@@ -24,7 +25,6 @@ from raretok.sections.joint_activity import (
 from raretok.stats import NullTest, Side, null_test, resample_documents
 
 LOWER, SHARED = 0.1, 0.02  # effects that matter: 10 % fewer dimensions, 0.02 nats a pair
-CALIPERS = (2.0, 1.5, 1.0)  # sd over the layer; a member farther from its controls has no match
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,16 @@ class Coordination:
     @property
     def group_size(self) -> int:
         return self.folds[0].group.size
+
+
+@dataclass(frozen=True)
+class Untested:
+    """A statistic without a usable null."""
+
+    value: float
+    reason: str
+    p: None = None
+    smallest: None = None
 
 
 @dataclass(frozen=True)
@@ -161,65 +171,69 @@ def excess_test(found: Compared | Shared, side: Side = "greater") -> NullTest:
     return null_test(float(found.value - mean), found.null - mean, side)
 
 
-def match_distance(
-    traits: Float[np.ndarray, "neuron trait"], fold: Fold
-) -> Float[np.ndarray, " member"]:
-    """Mean distance of each member from the control neurons drawn for it, sd over the layer."""
-    apart = traits[fold.controls] - traits[fold.group]
-    return np.linalg.norm(apart, axis=2).mean(axis=0)
+def tried(
+    test: Callable[..., NullTest], found: Compared | Shared, *side: Side
+) -> NullTest | Untested:
+    """The result of a test, or why there is none: a null without scatter."""
+    try:
+        return test(found, *side)
+    except ValueError as error:
+        value = float(found.value / np.nanmean(found.null))
+        return Untested(value, str(error).removeprefix("not testable: "))
 
 
-def with_match(
-    traits: Float[np.ndarray, "neuron trait"], folds: list[Fold], caliper: float
-) -> list[Fold] | None:
-    """The folds without the members (and their controls) that are farther than the caliper.
-
-    Control neurons stand in the order of the members they were drawn for. None where a fold keeps
-    too few members for a group.
-    """
-    kept = [match_distance(traits, fold) <= caliper for fold in folds]
-    if min(near.sum() for near in kept) < SMALLEST:
-        return None
-    return [
-        Fold(fold.group[near], fold.controls[:, near], fold.equals[:, near], fold.measured)
-        for fold, near in zip(folds, kept, strict=True)
-    ]
-
-
-def tests(found: Coordination) -> dict[str, NullTest]:
+def tests(found: Coordination) -> dict[str, NullTest | Untested]:
     """The test of each claim, on rare targets."""
-    return {"C1": dimension_test(found.rare.dimension), "I1": excess_test(found.rare.shared)}
+    return {
+        "C1": tried(dimension_test, found.rare.dimension),
+        "I1": tried(excess_test, found.rare.shared),
+    }
 
 
 def evidence(
     found: Coordination | Untestable, untrained: Coordination | Untestable, run: str = ""
 ) -> list[Evidence]:
     """What the page found on C1 and I1 under one protocol, for the ledger."""
-    name = found.protocol.name
     if isinstance(found, Untestable):
-        nothing = {"value": None, "interval": None, "null": "", "p": None, "null_world_p": None}
-        return [
-            Evidence(claim=claim, protocol=name, **nothing, run=run, reason=found.reason)
-            for claim in ("C1", "I1")
-        ]
+        return [nothing(claim, found.protocol, found.reason, run) for claim in ("C1", "I1")]
     chance = {} if isinstance(untrained, Untestable) else tests(untrained)
     kind = "matched" if found.protocol.matched else "random"
-    rare, shown = found.rare, {"C1": "fig-dimension", "I1": "fig-information"}
-    intervals = {"C1": rare.relative, "I1": rare.excess}
+    shown = {"C1": "fig-dimension", "I1": "fig-information"}
+    intervals = {"C1": found.rare.relative, "I1": found.rare.excess}
     matters = {"C1": LOWER, "I1": SHARED}
-    return [
-        Evidence(
-            claim=claim,
-            protocol=name,
-            value=test.value,
-            interval=(intervals[claim].low, intervals[claim].high),
-            null=f"{test.null.size:,} {kind} groups of the same size",
-            p=test.p,
-            null_world_p=chance[claim].p if claim in chance else None,
-            power=test.power(matters[claim]),
-            smallest=test.smallest,
-            figure=shown[claim],
-            run=run,
+    rows = []
+    for claim, test in tests(found).items():
+        if isinstance(test, Untested):
+            rows.append(nothing(claim, found.protocol, test.reason, run))
+            continue
+        rows.append(
+            Evidence(
+                claim=claim,
+                protocol=found.protocol.name,
+                value=test.value,
+                interval=(intervals[claim].low, intervals[claim].high),
+                null=f"{test.null.size:,} {kind} groups of the same size",
+                p=test.p,
+                null_world_p=chance[claim].p if claim in chance else None,
+                power=test.power(matters[claim]),
+                smallest=test.smallest,
+                figure=shown[claim],
+                run=run,
+            )
         )
-        for claim, test in tests(found).items()
-    ]
+    return rows
+
+
+def nothing(claim: str, protocol: Protocol, reason: str, run: str) -> Evidence:
+    """A claim that could not be tested."""
+    return Evidence(
+        claim=claim,
+        protocol=protocol.name,
+        value=None,
+        interval=None,
+        null="",
+        p=None,
+        null_world_p=None,
+        run=run,
+        reason=reason,
+    )

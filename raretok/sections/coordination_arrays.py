@@ -10,7 +10,7 @@ from scipy.spatial.distance import squareform
 
 from raretok.groups import TRAITS
 from raretok.sections import information
-from raretok.sections.coordination import Coordination, Untestable, match_distance
+from raretok.sections.coordination import Coordination, Untestable
 from raretok.sections.dimension import (
     Spectrum,
     correlations,
@@ -19,6 +19,7 @@ from raretok.sections.dimension import (
     participation_ratio,
 )
 from raretok.sections.joint_activity import ClassCoordination
+from raretok.sections.matching import match_distance
 
 Found = Coordination | Untestable
 SAMPLE_SIZES = (50, 100, 200, 400, 800, 2000)

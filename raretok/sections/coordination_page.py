@@ -7,7 +7,6 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
-from raretok.errors import UserError
 from raretok.groups import Compared, Fold, influences
 from raretok.ledger import p_text
 from raretok.parameters import PageParameters
@@ -15,16 +14,17 @@ from raretok.protocol import Protocol
 from raretok.rarity import RARE
 from raretok.sections import information
 from raretok.sections.coordination import (
-    CALIPERS,
     Coordination,
     Untestable,
+    Untested,
     coordination_test,
     dimension_test,
     excess_test,
-    with_match,
+    tried,
 )
 from raretok.sections.dimension import correlations, participation_ratio
 from raretok.sections.joint_activity import KINDS, compare_spectra
+from raretok.sections.matching import CALIPERS, with_match
 from raretok.sections.plateau import head_test
 from raretok.sections.similarity import between, within
 from raretok.stats import NullTest, null_test
@@ -43,7 +43,7 @@ def dimension_table(found: Mapping[str, Found]) -> pd.DataFrame:
         for kind, one in both:
             n, equals = both.group_size, one.ratio.equals
             against = Compared(one.ratio.value, equals, equals)
-            ratio, count = dimension_test(one.ratio), dimension_test(one.count)
+            ratio, count = tried(dimension_test, one.ratio), tried(dimension_test, one.count)
             rows.append(
                 {
                     "run": name,
@@ -54,7 +54,7 @@ def dimension_table(found: Mapping[str, Found]) -> pd.DataFrame:
                     "over controls": f"{ratio.value:.2f}",
                     "p": p_text(ratio.p),
                     "equally influential": f"{np.nanmean(equals):.2f}",
-                    "p, those": p_text(dimension_test(against).p),
+                    "p, those": p_text(tried(dimension_test, against).p),
                     "95 % count / neurons": f"{one.count.value / n:.2f}",
                     "controls ": f"{np.nanmean(one.count.null) / n:.2f}",
                     "p ": p_text(count.p),
@@ -76,7 +76,7 @@ def match_table(found: Found, effects: xr.Dataset) -> pd.DataFrame:
             continue
         rows[name] = {"neurons, by half": ", ".join(str(fold.group.size) for fold in folds)}
         for kind in KINDS:
-            test = dimension_test(measured_again(found, folds, effects, kind))
+            test = tried(dimension_test, measured_again(found, folds, effects, kind))
             rows[name] |= test_texts(test, kind)
     return pd.DataFrame(rows).T.fillna("").rename_axis("members kept")
 
@@ -90,11 +90,13 @@ def measured_again(
     return compare_spectra(folds, matrices, participation_ratio)
 
 
-def test_texts(test: NullTest, kind: str) -> dict[str, str]:
+def test_texts(test: NullTest | Untested, kind: str) -> dict[str, str]:
     return {
         f"{kind}: over controls": f"{test.value:.2f}",
         f"{kind}: p": p_text(test.p),
-        f"{kind}: smallest effect seen": f"{100 * test.smallest:.0f} %",
+        f"{kind}: smallest effect seen": ""
+        if test.smallest is None
+        else f"{100 * test.smallest:.0f} %",
     }
 
 
@@ -148,7 +150,7 @@ def sizes_table(
                 for kind, stratum in KINDS.items():
                     kept = effects.stratum.values == stratum
                     row |= test_texts(coordination_test(effects.post.values, folds, kept), kind)
-            except UserError as error:
+            except ValueError as error:
                 row["rare: over controls"] = f"not testable: {error}"
             rows.append(row)
     return pd.DataFrame(rows).fillna("").set_index(["part", "neurons"])
@@ -194,7 +196,7 @@ def information_table(found: Mapping[str, Found]) -> pd.DataFrame:
             rows[name] |= {
                 f"{kind}: group": f"{one.shared.value:.3f}",
                 f"{kind}: controls": f"{one.shared.null.mean():.3f}",
-                f"{kind}: p": p_text(excess_test(one.shared).p),
+                f"{kind}: p": p_text(tried(excess_test, one.shared).p),
             }
         change = information_change(both)
         rows[name] |= {
@@ -203,7 +205,7 @@ def information_table(found: Mapping[str, Found]) -> pd.DataFrame:
             "p": p_text(change.p),
             "rare, if linear: group": f"{both.rare.linear.value:.3f}",
             "controls ": f"{np.nanmean(both.rare.linear.null):.3f}",
-            "p ": p_text(excess_test(both.rare.linear).p),
+            "p ": p_text(tried(excess_test, both.rare.linear).p),
         }
     return pd.DataFrame(rows).T.fillna("").rename_axis("run")
 
@@ -228,10 +230,10 @@ def weights_table(found: Mapping[str, Found]) -> pd.DataFrame:
                     "size: in the group": f"{one.size.value:.3f}",
                     "group to controls": f"{one.apart:.3f}",
                     "in a control group": f"{one.size.null.mean():.3f}",
-                    "p": p_text(excess_test(one.size).p),
+                    "p": p_text(tried(excess_test, one.size).p),
                     "signed: in the group": f"{one.signed.value:.3f}",
                     "in a control group ": f"{one.signed.null.mean():.3f}",
-                    "p, two-sided": p_text(excess_test(one.signed, "two-sided").p),
+                    "p, two-sided": p_text(tried(excess_test, one.signed, "two-sided").p),
                 }
             )
     return pd.DataFrame(rows).set_index(["run", "weights"]) if rows else pd.DataFrame()

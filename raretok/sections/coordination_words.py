@@ -7,13 +7,11 @@ from raretok.groups import TRAITS, Compared, influences
 from raretok.ledger import p_text
 from raretok.rarity import COMMON, RARE
 from raretok.sections.coordination import (
-    CALIPERS,
     Coordination,
     Untestable,
     dimension_test,
     excess_test,
-    match_distance,
-    with_match,
+    tried,
 )
 from raretok.sections.coordination_page import (
     Found,
@@ -21,6 +19,7 @@ from raretok.sections.coordination_page import (
     measured_again,
     square_means,
 )
+from raretok.sections.matching import CALIPERS, match_distance, with_match
 from raretok.stats import ALPHA
 
 
@@ -55,8 +54,10 @@ def told(found: Found, untrained: Found, effects: xr.Dataset) -> dict[str, str]:
     }
 
 
-def equals(p: float) -> str:
+def equals(p: float | None) -> str:
     """A p-value inside a sentence."""
+    if p is None:
+        return "not to be had: the null does not vary"
     return p_text(p) if p < 0.001 else f"= {p_text(p)}"
 
 
@@ -79,14 +80,14 @@ def match_sentence(found: Coordination, effects: xr.Dataset) -> str:
         if folds is None:
             seen.append(f"within {caliper:g} sd too few members are left")
             continue
-        test = dimension_test(measured_again(found, folds, effects, "rare"))
+        test = tried(dimension_test, measured_again(found, folds, effects, "rare"))
         seen.append(f"within {caliper:g} sd it is {test.value:.2f} (p {equals(test.p)})")
     return ", ".join(seen)
 
 
 def dimension_sentence(one: Compared, kind: str) -> str:
-    test = dimension_test(one)
-    fewer = "lower" if test.p < ALPHA else "not reliably lower"
+    test = tried(dimension_test, one)
+    fewer = "lower" if test.p is not None and test.p < ALPHA else "not reliably lower"
     found = f"{test.value:.2f} times that of its controls on {kind} targets"
     return f"{found}, {fewer} (p {equals(test.p)})"
 
@@ -100,7 +101,7 @@ def equal_sentence(found: Coordination, effects: xr.Dataset) -> str:
     group = np.mean([rare[fold.group].mean() for fold in found.folds])
     controls = np.mean([common[fold.equals].mean() for fold in found.folds])
     ratio = found.rare.ratio
-    test = dimension_test(Compared(ratio.value, ratio.equals, ratio.equals))
+    test = tried(dimension_test, Compared(ratio.value, ratio.equals, ratio.equals))
     return (
         f"their mean influence on common targets is {controls:.2g} nats, that of the group on "
         f"rare ones {group:.2g}; its participation ratio is {test.value:.2f} times theirs "
@@ -117,7 +118,7 @@ def squares_sentence(found: Coordination, effects: xr.Dataset) -> str:
 
 
 def shared_sentence(found: Coordination) -> str:
-    test = excess_test(found.rare.shared)
+    test = tried(excess_test, found.rare.shared)
     return (
         f"{found.rare.shared.value:.3f} nats a pair on rare targets, "
         f"{found.rare.shared.null.mean():.3f} in its controls (p {equals(test.p)})"
@@ -135,7 +136,7 @@ def change_sentence(found: Coordination) -> str:
 def weights_sentence(found: Coordination) -> str:
     parts = [
         f"{one.size.value:.3f} for {name}, {one.size.null.mean():.3f} in its controls "
-        f"(p {equals(excess_test(one.size).p)})"
+        f"(p {equals(tried(excess_test, one.size).p)})"
         for name, one in found.weights.items()
     ]
     return "; ".join(parts)

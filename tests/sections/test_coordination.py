@@ -12,7 +12,7 @@ from raretok.groups import Fold, find_folds
 from raretok.ledger import verdict
 from raretok.protocol import PROTOCOLS
 from raretok.rarity import COMMON, RARE
-from raretok.sections import coordination, dimension, information, similarity
+from raretok.sections import coordination, dimension, information, matching, similarity
 from raretok.sections.coordination_page import dimension_table, information_table, weights_table
 from raretok.sections.coordination_words import told
 from raretok.sections.joint_activity import class_rows
@@ -292,9 +292,6 @@ def test_a_planted_subspace_is_found():
     test = coordination.coordination_test(post, folds, kept)
     assert test.p < 0.02
     assert test.value < 0.9
-    # Neurons that share more than two causes are not fewer dimensions than that.
-    counted = coordination.coordination_test(post, folds, kept, dimension.variance_count)
-    assert counted.value < 1
 
 
 def test_scaling_neurons_is_not_coordination():
@@ -369,8 +366,11 @@ def test_the_code_protocol_counts_components_of_random_groups():
     code = found_in(22, planted=True, protocol="code")
     assert code.rare.dimension is code.rare.count
     assert len(code.folds) == 1
-    (one, _) = coordination.evidence(code, code)
-    assert one.null == "150 random groups of the same size"
+    one, other = coordination.evidence(code, code)
+    assert other.null == "100 random groups of the same size"
+    # Six weakly related neurons always need six components: nothing to tell a group apart by.
+    assert verdict(one) == "not testable here"
+    assert one.reason == "all draws of the null are the same, 1"
 
 
 def test_both_classes_are_measured_on_equal_numbers_of_positions():
@@ -402,8 +402,18 @@ def test_too_few_positions_are_not_testable():
     assert told(nothing, nothing, effects)["dimension"].startswith("not testable here: 40 rare")
 
 
+def test_a_null_without_scatter_is_not_testable(plain):
+    same = replace(plain.rare.dimension, null=np.full(DRAWS, 6.0))
+    still = replace(plain, rare=replace(plain.rare, dimension=same, ratio=same))
+    one, other = coordination.evidence(still, plain)
+    assert verdict(one) == "not testable here"
+    assert one.reason.startswith("all draws of the null are the same")
+    assert other.p is not None
+    assert dimension_table({"corrected": still}).loc[("corrected", "rare"), "p"] == ""
+
+
 def test_members_without_a_match_can_be_left_out(plain):
-    far = coordination.match_distance(plain.traits, plain.folds[0])
+    far = matching.match_distance(plain.traits, plain.folds[0])
     assert far.shape == (SIZE,)
     fold = plain.folds[0]
     by_hand = np.mean(
@@ -413,11 +423,11 @@ def test_members_without_a_match_can_be_left_out(plain):
         ]
     )
     assert far[2] == pytest.approx(by_hand)
-    everyone = coordination.with_match(plain.traits, plain.folds, np.inf)
+    everyone = matching.with_match(plain.traits, plain.folds, np.inf)
     assert [one.group.size for one in everyone] == [SIZE, SIZE]
-    assert coordination.with_match(plain.traits, plain.folds, 0.0) is None
+    assert matching.with_match(plain.traits, plain.folds, 0.0) is None
     caliper = np.sort(far)[3] + 1e-9
-    kept = coordination.with_match(plain.traits, [fold], caliper)[0]
+    kept = matching.with_match(plain.traits, [fold], caliper)[0]
     np.testing.assert_array_equal(kept.controls, fold.controls[:, far <= caliper])
 
 
