@@ -2,7 +2,7 @@
 
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -55,7 +55,7 @@ class Runs:
         self.parameters = parameters
 
     @classmethod
-    def of(cls, namespace: dict[str, Any]) -> Self:
+    def of(cls, namespace: dict[str, Any]) -> "Runs":
         """Of a page, from the variables of its parameters cell."""
         return cls(validated({name: namespace[name] for name in PageParameters.model_fields}))
 
