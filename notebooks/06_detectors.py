@@ -61,7 +61,7 @@ ground = study.worlds
 
 # %% tags=["remove-cell"]
 cells = detector_table(ground, n_null=100, n_planted=30, rng=study.rng("detectors"))
-graded = find_graded(ground, n_runs=8, rng=study.rng("graded"))
+graded = find_graded(ground, n_runs=6, rng=study.rng("graded"))
 for name, text in page.told(cells, graded).items():
     glue(name, text, display=False)
 
@@ -106,7 +106,7 @@ page.cell_table(cells)
 # ## How strong must an effect be?
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Share of runs in which each detector finds the world it is meant for, as the planted effect grows from nothing to neurons that read nothing else. Dotted: 80 %.", "name": "fig-strength"}, "image": {"alt": "Five rising curves of detection against strength"}}
-found = found_by_strength(ground, STRENGTHS, 20, rng=study.rng("strength"))
+found = found_by_strength(ground, STRENGTHS, 15, rng=study.rng("strength"))
 fig, axes = figures.panels(1, width=6.4)
 worlds_figures.strength_curves(axes[0], **page.strength_figure(found, STRENGTHS))
 figures.legend_below(fig, axes[0], 5)
@@ -126,10 +126,10 @@ print(digest(fig))
 # controls {glue:text}`control_dimension`. The graded world nearest to it is {glue:text}`nearest`
 # (in {glue:text}`nearest_share` % of halves).
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Dimensions per neuron against modularity. Lines: graded worlds, strength 0.25 to 1 along each line, starting near the controls. Crosses: the plateau group of the shipped model on 30 halves of the documents; grey: its matched controls.", "name": "fig-graded"}, "image": {"alt": "Scatter of controls and the plateau group near one dimension per neuron, with lines of graded worlds fanning out to the left"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Dimensions per neuron against modularity. Lines: graded worlds, strength 0.25 to 1 along each line, starting near random neurons. Crosses: the plateau group of the shipped model on 30 halves of the documents; grey: its matched controls.", "name": "fig-graded"}, "image": {"alt": "Scatter of controls and the plateau group near one dimension per neuron, with lines of graded worlds fanning out to the left"}}
 fig, axes = figures.panels(1, width=6.8, height=4.4)
 worlds_figures.graded_map(axes[0], **page.graded_figure(graded))
-figures.legend_below(fig, axes[0], 4)
+figures.legend_below(fig, axes[0], 3)
 
 # %% tags=["remove-cell"]
 print(digest(fig))

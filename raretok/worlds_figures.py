@@ -24,8 +24,9 @@ def detector_map(
     for row, column in np.ndindex(share.shape):
         colour = "white" if share[row, column] > 0.6 else "black"
         ax.text(column, row, text[row][column], ha="center", va="center", color=colour, size=8)
+    frame = {"fill": False, "lw": 2.5, "edgecolor": sns.color_palette("colorblind")[1]}
     for row, column in marked:
-        ax.add_patch(Rectangle((column - 0.48, row - 0.46), 0.96, 0.92, fill=False, lw=2))
+        ax.add_patch(Rectangle((column - 0.48, row - 0.46), 0.96, 0.92, **frame))
     for at in lines:
         ax.axhline(at - 0.5, color="white", lw=4)
     ax.set_xticks(range(len(detectors)), detectors)
@@ -46,7 +47,7 @@ def strength_curves(
         ax.plot(strength, 100 * values, marker=marker, color=colour, label=name, clip_on=False)
     ax.axhline(100 * level, color="black", ls=":", lw=1)
     ax.set(xlabel="strength of the planted effect", ylabel="runs in which it is found (%)")
-    ax.set(ylim=(0, 100), xlim=(0, 1))
+    ax.set(ylim=(0, 102), xlim=(0, 1.02))
 
 
 def graded_map(
@@ -57,7 +58,7 @@ def graded_map(
     controls: Float[np.ndarray, "draw 2"],
 ) -> None:
     """Dimensions per neuron against modularity; strength grows along each line."""
-    ax.plot(*controls.T, ",", color=COLOURS["null"], alpha=0.5, zorder=0)
+    ax.plot(*controls.T, ".", ms=2.5, mew=0, color=COLOURS["null"], zorder=0)
     ax.plot([], [], "s", color=COLOURS["null"], label="matched controls")
     colours = sns.color_palette("viridis", len(series))
     for (name, points), colour, marker in zip(series.items(), colours, "osD^vP", strict=False):
