@@ -40,7 +40,7 @@ def trait_dots(
         ax.plot(values, at, marker, color=colour, ms=7, label=name)
     ax.set_yticks(at, traits)
     ax.set(xlabel="mean, standard deviations of the layer from its mean")
-    ax.invert_yaxis()
+    ax.set_ylim(len(traits) - 0.5, -0.5)
 
 
 def member_distances(ax: Axes, distance: list[Float[np.ndarray, "_"]]) -> None:

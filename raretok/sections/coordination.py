@@ -21,8 +21,10 @@ from raretok.sections.joint_activity import (
     class_coordination,
     class_rows,
     compare_spectra,
+    relative_interval,
+    spectrum_of,
 )
-from raretok.stats import NullTest, Side, null_test, resample_documents
+from raretok.stats import Interval, NullTest, Side, null_test, resample_documents
 
 LOWER, SHARED = 0.1, 0.02  # effects that matter: 10 % fewer dimensions, 0.02 nats a pair
 
@@ -62,6 +64,7 @@ class Coordination:
     rows: list[dict[str, Int[np.ndarray, "_"]]]  # positions measured, by fold and class
     rare: ClassCoordination
     common: ClassCoordination
+    relative: Interval  # of the group's dimension on rare targets over the mean of its controls
     weights: dict[str, Similarity]
     traits: Float[np.ndarray, "neuron trait"]
     balance: dict[str, Float[np.ndarray, " trait"]]
@@ -125,6 +128,9 @@ def find_coordination(
         rows=rows,
         rare=rare,
         common=common,
+        relative=relative_interval(
+            sample, folds, [kept["rare"] for kept in rows], spectrum_of(protocol), rare.dimension
+        ),
         weights={name: compare_cosines(vectors, folds) for name, vectors in vars(weights).items()},
         traits=traits,
         balance=balance(traits, folds),
@@ -199,7 +205,7 @@ def evidence(
     chance = {} if isinstance(untrained, Untestable) else tests(untrained)
     kind = "matched" if found.protocol.matched else "random"
     shown = {"C1": "fig-dimension", "I1": "fig-information"}
-    intervals = {"C1": found.rare.relative, "I1": found.rare.excess}
+    intervals = {"C1": found.relative, "I1": found.rare.excess}
     matters = {"C1": LOWER, "I1": SHARED}
     rows = []
     for claim, test in tests(found).items():

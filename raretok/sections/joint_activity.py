@@ -58,7 +58,6 @@ class ClassCoordination:
     count: Compared  # components that hold 95 % of the variance
     linear: Compared  # information if all relations were linear, nats a pair
     shuffled: Float[np.ndarray, " draw"]  # participation ratio of the group, columns permuted
-    relative: Interval  # of the group's dimension over the mean of its controls
     dimension: Compared  # the one of the two that the protocol counts
     n_neighbour: int  # positions the nearest-neighbour information is measured on
     shared: Shared  # by nearest neighbours, at those positions
@@ -104,8 +103,7 @@ def class_coordination(
     )
     if not np.isfinite(ratio.value):
         raise UserError("every neuron of the group is constant: nothing varies together")
-    spectrum = spectrum_of(protocol)
-    dimension = count if spectrum is variance_count else ratio
+    dimension = count if spectrum_of(protocol) is variance_count else ratio
     alone = [
         shuffled(sample.post[kept][:, fold.group], participation_ratio, n_null, rng=rng)
         for fold, kept in zip(folds, rows, strict=True)
@@ -117,7 +115,6 @@ def class_coordination(
         count=count,
         linear=linear,
         shuffled=np.mean(alone, axis=0),
-        relative=relative_interval(sample, folds, rows, spectrum, dimension),
         dimension=dimension,
         n_neighbour=n_neighbour,
         shared=shared,
