@@ -38,14 +38,6 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class Draws:
-    """How many draws the intervals and the shuffled null use."""
-
-    n_bootstrap: int
-    n_null: int
-
-
-@dataclass(frozen=True)
 class Similarity:
     """Cosines of one kind of weight vectors."""
 
@@ -100,8 +92,8 @@ def find_coordination(
     folds: list[Fold],
     protocol: Protocol,
     weights: Weights,
-    draws: Draws,
     *,
+    n_bootstrap: int,
     rng: np.random.Generator,
 ) -> Coordination:
     """Dimension, information and weight similarity of the group against its controls.
@@ -112,12 +104,10 @@ def find_coordination(
     present, document = np.unique(effects.document.values, return_inverse=True)
     if present.size < 2:
         raise UserError("one document is too few: an interval over documents needs at least 2")
-    counts = resample_documents(present.size, draws.n_bootstrap, rng=rng)
+    counts = resample_documents(present.size, n_bootstrap, rng=rng)
     sample = Sample(effects.post.values, document, counts)
     rare, common = (
-        class_coordination(
-            sample, folds, [kept[kind] for kept in rows], protocol, draws.n_null, rng=rng
-        )
+        class_coordination(sample, folds, [kept[kind] for kept in rows], protocol, rng=rng)
         for kind in KINDS
     )
     traits = neuron_traits(sample.post, np.linalg.norm(weights.W_out, axis=1))

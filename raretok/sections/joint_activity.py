@@ -24,7 +24,8 @@ from raretok.stats import Interval, bootstrap_means, document_sums, interval
 
 KINDS = {"rare": RARE, "common": COMMON}
 LEAST = 50  # positions; with fewer the spectrum of unrelated neurons is far from flat
-RESAMPLED = 100  # control groups whose mean is bootstrapped beside the group
+SHUFFLES = 100  # only their mean is shown
+RESAMPLED = 50  # control groups whose mean is bootstrapped beside the group
 
 
 def spectrum_of(protocol: Protocol) -> Spectrum:
@@ -91,7 +92,6 @@ def class_coordination(
     folds: list[Fold],
     rows: list[Int[np.ndarray, "_"]],
     protocol: Protocol,
-    n_null: int,
     *,
     rng: np.random.Generator,
 ) -> ClassCoordination:
@@ -105,7 +105,7 @@ def class_coordination(
         raise UserError("every neuron of the group is constant: nothing varies together")
     dimension = count if spectrum_of(protocol) is variance_count else ratio
     alone = [
-        shuffled(sample.post[kept][:, fold.group], participation_ratio, n_null, rng=rng)
+        shuffled(sample.post[kept][:, fold.group], participation_ratio, SHUFFLES, rng=rng)
         for fold, kept in zip(folds, rows, strict=True)
     ]
     shared, excess, n_neighbour = share_information(sample, folds, rows, rng=rng)
