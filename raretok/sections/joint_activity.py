@@ -168,8 +168,10 @@ def share_information(
     *,
     rng: np.random.Generator,
 ) -> tuple[Shared, Interval, int]:
-    """Nearest-neighbour information of the group and of some controls, with the interval of the
-    difference over documents (each position's share is resampled) and the positions used."""
+    """Nearest-neighbour information of the group and of some controls, and the positions used.
+
+    The interval of their difference over documents resamples what each position adds to it.
+    """
     members = information.member_pairs(folds[0].group.size, rng=rng)
     means, excess, document = [], [], []
     for fold, kept in zip(folds, rows, strict=True):
