@@ -1,16 +1,26 @@
-"""The effect of every final-MLP neuron on a drawn sample of positions, kept on disk."""
+"""What `raretok ablate` does: the effect of a layer's neurons at drawn positions, kept on disk."""
 
+import os
+import tempfile
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 
+from raretok.ablation import layers, stream
+from raretok.ablation.head import check_effect
+from raretok.ablation.interventions import check_name
+from raretok.ablation.partial import layer_index
 from raretok.ablation.plan import Options
-from raretok.ablation.precision import TOLERANCE
+from raretok.ablation.precision import TOLERANCE, check_tolerance
+from raretok.ablation.records import one_line
 from raretok.ablation.stream import MAX_MEMORY, ablate_to_disk
+from raretok.errors import UserError
 from raretok.parameters import check_sources, validated
-from raretok.rarity import all_positions, draw_total
+from raretok.rarity import Positions, all_positions, draw_total
 from raretok.study import Study
 
 
@@ -24,16 +34,29 @@ class Measured:
 
     @property
     def summary(self) -> str:
-        """The run in five lines."""
+        """The run in a few lines."""
         lines = {
             "run": self.folder,
             "positions": self.data.sizes["position"],
             "neurons": self.data.sizes["neuron"],
             "seconds": f"{self.seconds:.1f}",
-            "audit": f"largest error {self.data.audit_max_error:.1e} nats "
-            f"in {self.data.audit_pairs} random pairs",
         }
-        return "\n".join(f"{name:10} {value}" for name, value in lines.items())
+        if "agreement" in self.data:
+            return "\n".join([*map(_line, lines, lines.values()), layers.summary(self.data)])
+        lines["tokens"] = (
+            f"{self.data.n_head} summed, {self.data.n_tail} sampled of the rest, "
+            f"{100 * self.data.summed_in_full:.2g} % of the pairs in full"
+        )
+        lines["error"] = f"{float(self.data.sampling_error.max()):.1e} nats at most, one standard "
+        lines["error"] += "error of a neuron's mean effect"
+        passed = "" if self.data.audit_passed else "THE AUDIT FAILED: "
+        lines["audit"] = f"{passed}largest error {self.data.audit_max_error:.1e} nats "
+        lines["audit"] += f"in {self.data.audit_pairs} random pairs"
+        return "\n".join(map(_line, lines, lines.values()))
+
+
+def _line(name: str, value: Any) -> str:
+    return f"{name:10} {value}"
 
 
 def measure(
@@ -52,17 +75,26 @@ def measure(
     resume: bool = True,
     progress: bool = True,
 ) -> Measured:
-    """Draw positions of a corpus and mean-ablate every neuron of the last MLP at each of them.
+    """Draw positions of a corpus and ablate every neuron of the last MLP at each of them.
 
     What `raretok ablate` does: stratified positions (see `draw_total`) of the protocol `corrected`,
     a run in `out` or under `runs/`, resumed where it stopped unless `resume` is false.
-    `max_memory` is in GB above the model. Raises `UserError`.
+    `max_memory` is in GB above the model. Of an earlier `layer` (negative: from the end) all
+    neurons are screened, and the top ones and a random subset are ablated (ablation/layers.py);
+    that run is written when it is done. Raises `UserError`.
     """
     started = time.monotonic()
+    check_name(mode)
+    check_effect(effect)
+    check_tolerance(tolerance)
     study = Study(validated({"model": model, "corpus": corpus, "seed": seed, "device": device}))
     check_sources(study.parameters)
     everything = all_positions(study.contexts, study.classes("corrected"), "target")
     drawn = draw_total(everything, n=positions, rng=study.rng("positions of a run"))
+    index = layer_index(study.model, layer)
+    if index < study.model.architecture.n_layers - 1:
+        folder, data = earlier_layer(study, drawn, index, mode, seed, out, progress)
+        return Measured(folder, data, time.monotonic() - started)
     folder, data = ablate_to_disk(
         study.model,
         study.contexts,
@@ -75,3 +107,35 @@ def measure(
         progress=progress,
     )
     return Measured(folder, data, time.monotonic() - started)
+
+
+def earlier_layer(
+    study: Study,
+    drawn: Positions,
+    layer: int,
+    mode: str,
+    seed: int,
+    out: Path | None,
+    progress: bool,
+) -> tuple[Path, xr.Dataset]:
+    """Screen and ablate a layer before the last; written whole to `out`, or to `runs/`, at once."""
+    folder = out or stream.RUNS / f"{study.model.name}-layer{layer}-{mode}-{len(drawn)}-{seed}"
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is not empty: a run of an earlier layer needs a new directory")
+    data = layers.ablate_layer(
+        study.model,
+        study.contexts,
+        drawn,
+        layer=layer,
+        rng=study.rng("neurons of a layer"),
+        mode=mode,
+        progress=progress,
+    )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with one_line(folder), tempfile.TemporaryDirectory(dir=folder.parent) as draft:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # text labels are not yet in the Zarr v3 specification
+            data.to_zarr(Path(draft) / "data.zarr", zarr_format=3)
+        folder.mkdir(exist_ok=True)
+        os.replace(Path(draft) / "data.zarr", folder / "data.zarr")
+    return folder, data

@@ -83,19 +83,34 @@ def find_folds(
         first = document_halves(effects.document.values, rng=rng)
         pairs = [(first, ~first), (~first, first)]
     traits = neuron_traits(effects.post.values, W_out_norm)
-    folds = []
-    for chosen, measured in pairs:
-        group = influential(effects, protocol, chosen, RARE, part=part)[:size]
+    groups = [influential(effects, protocol, chosen, RARE, part=part)[:size] for chosen, _ in pairs]
+    for group in groups:
         check_size(group.size, size, traits.shape[0])
-        folds.append(
-            Fold(
-                group,
-                control_groups(traits, group, protocol.matched, n_controls, rng=rng),
-                equal_groups(effects, protocol, chosen, group, part, n_controls, rng=rng),
-                measured,
-            )
+    controls, equals = Draws(n_controls, groups, rng), Draws(n_controls, groups, rng)
+    return [
+        Fold(
+            group,
+            control_groups(traits, group, protocol.matched, controls),
+            equal_groups(effects, protocol, chosen, group, part, equals),
+            measured,
         )
-    return folds
+        for group, (chosen, measured) in zip(groups, pairs, strict=True)
+    ]
+
+
+class Draws:
+    """Control neurons drawn so far, for each neuron of a group.
+
+    The groups of two folds share most of their neurons. Their controls must share as many, or the
+    mean over folds would vary less for controls than for groups and every test reject too often.
+    """
+
+    def __init__(
+        self, n_groups: int, groups: list[Int[np.ndarray, " member"]], rng: np.random.Generator
+    ):
+        self.n_groups, self.rng = n_groups, rng
+        self.barred = np.unique(np.concatenate(groups))  # in no control group of any fold
+        self.drawn: dict[int, Int[np.ndarray, " draw"]] = {}
 
 
 def check_size(found: int, size: int, d_mlp: int) -> None:
@@ -154,14 +169,12 @@ def control_groups(
     traits: Float[np.ndarray, "neuron trait"],
     group: Int[np.ndarray, " member"],
     matched: bool,
-    n_groups: int,
-    *,
-    rng: np.random.Generator,
+    draws: Draws,
 ) -> Int[np.ndarray, "draw member"]:
     """Groups of the same size without a neuron of the group: near it in its traits, or any."""
     if matched:
-        return near_groups(cdist(traits[group], traits), group, n_groups, rng=rng)
-    return near_groups(np.zeros((group.size, len(traits))), group, n_groups, rng=rng, among=None)
+        return near_groups(cdist(traits[group], traits), group, draws)
+    return near_groups(np.zeros((group.size, len(traits))), group, draws, among=None)
 
 
 def equal_groups(
@@ -170,9 +183,7 @@ def equal_groups(
     chosen: Bool[np.ndarray, " position"],
     group: Int[np.ndarray, " member"],
     part: str,
-    n_groups: int,
-    *,
-    rng: np.random.Generator,
+    draws: Draws,
 ) -> Int[np.ndarray, "draw member"]:
     """Groups whose neurons matter as much to common targets as the group's do to rare ones.
 
@@ -182,35 +193,37 @@ def equal_groups(
     _, rare = influences(effects, protocol, chosen, RARE)
     distance = np.abs(np.log(rare[group] + TINY)[:, None] - np.log(common + TINY)[None])
     wrong_sign = signed * {"boost": 1.0, "suppress": -1.0}[part] <= 0
-    return near_groups(distance + 1e6 * wrong_sign, group, n_groups, rng=rng)
+    return near_groups(distance + 1e6 * wrong_sign, group, draws)
 
 
 def near_groups(
     distance: Float[np.ndarray, "member neuron"],
     group: Int[np.ndarray, " member"],
-    n_groups: int,
+    draws: Draws,
     *,
-    rng: np.random.Generator,
     among: int | None = NEIGHBOURS,
 ) -> Int[np.ndarray, "draw member"]:
     """For each member one of its `among` nearest neurons that are still free; None: any of them.
 
-    No neuron twice in one group, none of the given group. Members choose in random order, so that
-    none always chooses last.
+    No neuron twice in one group, none that is barred. A member that has controls already keeps
+    them; the others choose in random order, so that none always chooses last.
     """
-    n_neurons = distance.shape[1]
+    n_neurons, rows = distance.shape[1], np.arange(draws.n_groups)
     among = n_neurons if among is None else among
-    taken = np.zeros((n_groups, n_neurons), dtype=bool)
-    taken[:, group] = True
-    drawn = np.empty((n_groups, group.size), dtype=np.int64)
-    for member in rng.permutation(group.size):
+    taken = np.zeros((draws.n_groups, n_neurons), dtype=bool)
+    taken[:, draws.barred] = True
+    for neuron in filter(draws.drawn.__contains__, group.tolist()):
+        taken[rows, draws.drawn[neuron]] = True
+    for member in draws.rng.permutation(group.size):
+        if int(group[member]) in draws.drawn:
+            continue
         order = np.argsort(distance[member], kind="stable")
         free = ~taken[:, order]
         near = free & (np.cumsum(free, axis=1) <= among)
-        pick = np.where(near, rng.random(near.shape), -1.0).argmax(axis=1)
-        drawn[:, member] = order[pick]
-        taken[np.arange(n_groups), drawn[:, member]] = True
-    return drawn
+        pick = np.where(near, draws.rng.random(near.shape), -1.0).argmax(axis=1)
+        draws.drawn[int(group[member])] = order[pick]
+        taken[rows, order[pick]] = True
+    return np.stack([draws.drawn[neuron] for neuron in group.tolist()], axis=1)
 
 
 def balance(

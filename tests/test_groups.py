@@ -10,6 +10,7 @@ from scipy.stats import chisquare
 from raretok.errors import UserError
 from raretok.groups import (
     TRAITS,
+    Draws,
     balance,
     compare,
     control_groups,
@@ -118,7 +119,9 @@ def test_matched_controls_are_nearer_than_random_ones_in_every_trait(effects, no
     matched, anyone = (
         [
             replace(
-                only, group=extreme, controls=control_groups(traits, extreme, m, DRAWS, rng=RNG(3))
+                only,
+                group=extreme,
+                controls=control_groups(traits, extreme, m, Draws(DRAWS, [extreme], RNG(3))),
             )
         ]
         for m in (True, False)
@@ -139,7 +142,7 @@ def test_traits_are_standardised_and_survive_silent_neurons(effects, norms):
 def test_each_control_neuron_is_among_the_nearest_that_are_free(effects, norms):
     traits = neuron_traits(effects.post.values, norms)
     group = np.array([3, 50, 120])
-    drawn = control_groups(traits, group, True, 50, rng=RNG(4))
+    drawn = control_groups(traits, group, True, Draws(50, [group], RNG(4)))
     for row in drawn:
         for member, neuron in zip(group, row, strict=True):
             apart = np.linalg.norm(traits - traits[member], axis=1)
@@ -161,7 +164,7 @@ def test_equal_groups_matter_as_much_to_common_targets(effects, norms):
 
 def test_random_controls_are_uniform_over_the_other_neurons():
     group = np.array([2, 5, 11])
-    drawn = near_groups(np.zeros((3, 30)), group, 3_000, rng=RNG(5), among=None)
+    drawn = near_groups(np.zeros((3, 30)), group, Draws(3_000, [group], RNG(5)), among=None)
     for column in (*drawn.T, drawn.ravel()):
         counts = np.bincount(column, minlength=30)
         assert (counts[group] == 0).all()
@@ -204,3 +207,17 @@ def test_a_group_of_more_than_half_the_layer_is_refused(effects, norms):
     helping["delta_loss"].values[:] = np.abs(helping.delta_loss.values)
     with pytest.raises(UserError, match="leaves too few to compare it with"):
         folds_of(helping, norms, "text", size=N // 2 + 1)
+
+
+def test_folds_that_share_neurons_share_their_controls(effects, norms):
+    first, second = folds_of(effects, norms, size=40)
+    both = np.intersect1d(first.group, second.group)
+    assert 0 < both.size < 40
+    for name in ("controls", "equals"):
+        of_first, of_second = getattr(first, name), getattr(second, name)
+        for neuron in both:
+            np.testing.assert_array_equal(
+                of_first[:, first.group == neuron], of_second[:, second.group == neuron]
+            )
+        assert not np.isin(of_first, second.group).any()
+        assert not np.isin(of_second, first.group).any()

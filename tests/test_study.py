@@ -14,7 +14,8 @@ from raretok.parameters import (
     resolved,
     validated,
 )
-from raretok.study import Study, read_counts
+from raretok.runs import read_counts
+from raretok.study import Study
 
 ROOT = Path(__file__).parents[1]
 

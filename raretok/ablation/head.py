@@ -90,10 +90,10 @@ def clean_pass(
         resid = resid - resid.mean(dim=1, keepdim=True)
     var = resid.square().mean(dim=1, keepdim=True) + head.eps
     z = (resid * var.rsqrt()) @ head.G
-    p = z + head.logit_bias
-    log_sum = p.logsumexp(dim=1, keepdim=True)
-    loss = (log_sum - p.gather(1, target[:, None])).squeeze(1)
-    p = p.sub_(log_sum).exp_()
+    logits = z + head.logit_bias
+    top, at_target = logits.max(dim=1), logits.gather(1, target[:, None]).squeeze(1)
+    p = torch.softmax(logits, dim=1, out=logits)  # one pass; a logsumexp would be another
+    loss = top.values - p.gather(1, top.indices[:, None]).squeeze(1).log() - at_target
     # The softmax does not see a shift of z, and around its mean the series converges faster.
     z -= torch.einsum("pv,pv->p", p, z)[:, None]
     return CleanPass(*(part.to(dtype) for part in (resid, var, z, p, loss)))

@@ -1,5 +1,6 @@
 """The page `attention`: do rare targets use attention of their own? Evidence on A1 to A4."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -45,9 +46,9 @@ from raretok.sections.knockout import (
 from raretok.sections.regimes import Settings
 
 QUERIES = 400  # rare queries whose rows are captured
-ABLATED = 240  # rare positions at which the heads of the last two layers are mean-ablated
-ABLATED_MORE = 80  # the same for the other modes, and for earlier layers
-RELEASED_QUERIES = 6  # of a class and context that the released ablation is measured at
+ABLATED = 200  # rare positions at which the heads of the last two layers are mean-ablated
+ABLATED_MORE = 64  # the same for the other modes, and for earlier layers
+RELEASED_QUERIES = 5  # of a class and context that the released ablation is measured at
 MEMORY = 2e9  # bytes; a model whose early layers would take more has its last two ablated only
 EARLY = "mean, early layers"  # name of that run
 MATTERS_R, MATTERS_GINI = 0.05, 0.02  # effects that a claim of absence must be able to see
@@ -143,7 +144,7 @@ def find_attention(
     everything: Positions,
     effects: xr.Dataset,
     heads: dict[str, HeadEffects],
-    groups: dict[str, list[Fold]],
+    groups: dict[str, Callable[[], list[Fold]]],
     protocol: Protocol,
     settings: Settings,
     *,
@@ -152,8 +153,9 @@ def find_attention(
 ) -> Attention:
     """Compare attention, and test every group under every mode that was run.
 
-    `everything`: all positions, classed as the protocol does. `groups` holds the folds of "boost"
-    and of others to be shown beside it. Of an untrained model whole layers alone are tested.
+    `everything`: all positions, classed as the protocol does. `groups` gives the folds of "boost",
+    which the claims are about, and then of others to be shown beside it; one that cannot be formed
+    is left out, with a reason. Of an untrained model whole layers alone are tested.
     """
     released = protocol.draw == "whole contexts"
     found = Attention(
@@ -174,30 +176,35 @@ def find_attention(
     # The released code sums changes as they are; elsewhere they are in units of a neuron's sd.
     unit = np.ones(effects.sizes["neuron"]) if released else unit_of(effects.post.values)
     tested = {"n_boot": settings.n_bootstrap, "rng": rng}
-    try:
-        if not found.layers:
-            raise ValueError("not testable: no head of the last two layers reaches the last MLP")
-        for name, folds in groups.items():
+    folds: dict[str, list[Fold]] = {}
+    for name, form in groups.items():
+        try:
+            if not found.layers:
+                raise UserError("no head of the last two layers reaches the last MLP")
+            folds[name] = form()
             for mode in [mode for mode in heads if mode != EARLY]:
-                parts = [part_of(heads[mode], f, effects.stratum.values, unit) for f in folds]
+                parts = [
+                    part_of(heads[mode], fold, effects.stratum.values, unit) for fold in folds[name]
+                ]
                 if trained:
                     knockouts[name, mode] = knock_out(mode, parts, found.layers, **tested)
                 elif mode == found.mode:
                     whole = knock_out_layers(parts, found.layers, **tested)
-    except ValueError as error:
-        if not str(error).startswith("not testable"):
-            raise
-        reasons |= {"A3": str(error), "A4": str(error)}
+        except ValueError as error:
+            if not isinstance(error, UserError) and not str(error).startswith("not testable"):
+                raise
+            if name == "boost" and ("boost", found.mode) not in knockouts:
+                reasons |= {"A3": str(error), "A4": str(error)}
     lead = knockouts.get(("boost", found.mode))
     early: dict[str, dict[Target, float]] = {}
     if lead is not None and EARLY in heads:
-        parts = [part_of(heads[EARLY], f, effects.stratum.values, unit) for f in groups["boost"]]
+        parts = [part_of(heads[EARLY], f, effects.stratum.values, unit) for f in folds["boost"]]
         early = dict(zip(("effect", "control"), head_effects(parts), strict=True))
     return replace(
         found,
         alike=alike,
         early=early,
-        group=groups["boost"][0].group,
+        group=folds["boost"][0].group if "boost" in folds else None,
         knockouts=knockouts,
         whole=whole if lead is None else lead.whole,
         reasons=reasons,

@@ -55,6 +55,8 @@ def choose_queries(
             f"{n} rare queries have a common one to be compared with, {FEWEST} are needed: "
             "raise n_positions or rare_percentile, or give more text"
         )
+    if np.unique(everything.document[rare]).size < 2:
+        raise UserError("all rare queries are in one document: an interval needs 2, give more text")
     rare = np.sort(rng.permutation(rare)[:n]) if rare.size > n else rare
     return everything[np.sort(np.concatenate([rare, common[:n]]))]
 
@@ -235,9 +237,9 @@ def causal_gini(
 ) -> Float[Tensor, "query head"]:
     r"""Gini coefficient of each row over its `n_keys` first keys; the others hold zero.
 
-    $$G = \sum_k (2k - K - 1)\, p_{(k)} \Big/ \Big(K \sum_k p_k\Big)$$
+    $$G = \sum_k (2k - K - 1)\, p_{(k)} \Big/ \Big(K \sum_k p_k\Big),\ p_{(1)} \le p_{(2)} \dots$$
 
-    with p in ascending order. 0: all keys get the same, and (K - 1) / K: one gets all. A row without attention counts as 0.
+    0: all keys get the same, and (K - 1) / K: one gets all. A row without attention counts as 0.
     """
     p = rows.double().sort(dim=-1).values
     width, keys = p.shape[-1], n_keys.double()[:, None]

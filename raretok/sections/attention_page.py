@@ -1,57 +1,20 @@
-"""Tables, plotted arrays and sentences of the page `attention`."""
+"""Plotted arrays and sentences of the page `attention`."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float
 
-from raretok.ledger import p_text, paper_claims
-from raretok.rarity import COMMON, RARE
+from raretok.ledger import p_text
 from raretok.sections.attention import Attention
-from raretok.sections.attention_profiles import LAST, Tested
-from raretok.sections.head_ablation import WHOLE, HeadEffects, Target
-from raretok.sections.knockout import Knockout
-from raretok.stats import (
-    bootstrap_means,
-    document_sums,
-    percentile_interval,
-    resample_documents,
-)
+from raretok.sections.attention_profiles import LAST
+from raretok.sections.attention_tables import MODE_NAMES, NOT_HERE, reason, unit_name
+from raretok.sections.head_ablation import Target
+from raretok.stats import ALPHA, percentile_interval
 
-MODE_NAMES = {
-    "mean": "mean",
-    "zero": "zero",
-    "resample": "resample",
-    "first": "redirect to the first token",
-}
-NOT_HERE = "not testable here"
-
-
-def reason(found: Attention, claim: str) -> str:
-    """Why a claim has no figure."""
-    text = found.reasons.get(claim, "not run").removeprefix("not testable: ")
-    return f"{NOT_HERE}: {text}"
-
-
-def queries_table(found: Mapping[str, Attention]) -> pd.DataFrame:
-    """What was compared under each protocol."""
-    rows = {}
-    for name, one in found.items():
-        if one.alike is None:
-            rows[name] = {"queries a class": reason(one, "A1")}
-            continue
-        queries = one.alike.queries
-        rare = queries.stratum == RARE
-        rows[name] = {
-            "queries a class": str(int(rare.sum())),
-            "documents": str(np.unique(queries.document).size),
-            "matched on": "position, document" if one.protocol.matched else "nothing",
-            "mean position, rare": f"{queries.pos[rare].mean():.1f}",
-            "mean position, common": f"{queries.pos[~rare].mean():.1f}",
-        }
-    return pd.DataFrame(rows).T.fillna("")
+UNITS = {"sd": "of its standard deviation", "raw": "(activation, not standardised)"}
+R_PUBLISHED = 0.82  # lower end of A1's published 0.89 +- 0.07
+PUBLISHED = (-50.0, -45.0)  # A4, as printed; the ledger's range allows for rounding and spread
 
 
 def profile_panels(found: Attention) -> list[dict[str, Any] | str]:
@@ -124,60 +87,6 @@ def gini_dots(found: Attention, rest: bool = False) -> dict[str, Any] | str:
     }
 
 
-def layer_gini_table(found: Attention) -> pd.DataFrame:
-    """Gini by layer, mean over its heads, with interval and null."""
-    if found.alike is None:
-        return note_table(reason(found, "A2"))
-    rows = {}
-    for name, one in (("all keys", found.alike.gini), ("no first token", found.alike.gini_rest)):
-        low, high = percentile_interval(one.boot.mean(axis=2))
-        null = one.null.mean(axis=2)
-        for layer, difference in enumerate(one.difference.mean(axis=1)):
-            above = np.mean(np.abs(null[:, layer]) >= abs(difference))
-            rows[name, layer] = {
-                "rare": f"{one.rare[layer].mean():.3f}",
-                "common": f"{one.common[layer].mean():.3f}",
-                "difference": f"{difference:+.3f}",
-                "95 %": f"{low[layer]:+.3f} to {high[layer]:+.3f}",
-                "exchanged labels as large": f"{100 * above:.1f} %",
-            }
-    table = pd.DataFrame(rows).T
-    return table.rename_axis(index=["keys", "layer"])
-
-
-def note_table(text: str) -> pd.DataFrame:
-    """A table that says why there is none."""
-    return pd.DataFrame({"": [text]}).set_index("")
-
-
-def alike_table(found: Mapping[str, Attention]) -> pd.DataFrame:
-    """Means over the heads of the last two layers, under each protocol."""
-    rows = {}
-    for name, one in found.items():
-        if one.alike is None:
-            rows[name] = {"r": reason(one, "A1")}
-            continue
-        alike, profiles = one.alike, one.alike.profiles
-        rows[name] = {
-            "r": tested_text(alike.profile, 3),
-            "r, exchanged labels": f"{alike.profile.test.null.mean():.3f}",
-            "r, split-half ceiling": f"{profiles.ceiling[-LAST:].mean():.3f}",
-            "r of log attention": f"{profiles.r_log[-LAST:].mean():.3f}",
-            "r with other heads": f"{profiles.other[-LAST:].mean():.2f}",
-            "p, r lower": p_text(alike.profile.test.p),
-            "Gini difference": tested_text(alike.gini_tested, 3),
-            "p, Gini": p_text(alike.gini_tested.test.p),
-            "the same, no first token": tested_text(alike.gini_rest_tested, 3),
-            "p, no first token": p_text(alike.gini_rest_tested.test.p),
-        }
-    return pd.DataFrame(rows).fillna("")
-
-
-def tested_text(tested: Tested, digits: int) -> str:
-    low, high = tested.interval.low, tested.interval.high
-    return f"{tested.test.value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
-
-
 def heat_maps(found: Attention) -> list[dict[str, Any] | str]:
     """Effect of every head that was ablated, on the group and on its controls."""
     knockout = found.knockout
@@ -219,7 +128,7 @@ def layer_dots(found: Attention) -> dict[str, Any] | str:
         "xlabel": "ablation of a whole attention layer",
         "ylabel": "size of activations, change (%)",
         "null_label": "control groups, 95 %",
-        "published": (-50.0, -45.0),
+        "published": PUBLISHED,
         "zero": True,
     }
 
@@ -238,116 +147,6 @@ def largest_figure(found: Attention) -> dict[str, Any] | str:
     }
 
 
-def knockout_row(knockout: Knockout, unit: str) -> dict[str, str]:
-    """One line of a table of knockouts."""
-    layer, head = knockout.strongest
-    whole = knockout.whole.change
-    return {
-        "rare positions": str(knockout.n_positions),
-        "largest head": f"{layer}.{head}",
-        f"its effect, {unit}": f"{knockout.effect[layer, head]:.2f}",
-        "x controls": tested_text(knockout.largest, 2),
-        "p": p_text(knockout.largest.test.p),
-        "p, equals on common": p_text(knockout.equals_p),
-        "its share of all heads": f"{100 * knockout.share.value:.0f} %"
-        f" (controls {100 * knockout.share.null.mean():.0f} %)",
-        "p, share": p_text(knockout.share.p),
-        "whole layers, change %": tested_text(whole, 1),
-        "controls, change %": f"{whole.test.null.mean():.1f}",
-        "p, change": p_text(whole.test.p),
-    }
-
-
-def unit_name(found: Attention) -> str:
-    return "raw" if found.mode == "first" else "sd"
-
-
-def modes_table(found: Attention) -> pd.DataFrame:
-    """The plateau group under every mode."""
-    rows = {
-        MODE_NAMES[mode]: knockout_row(k, unit_name(found))
-        for (name, mode), k in found.knockouts.items()
-        if name == "boost"
-    }
-    return pd.DataFrame(rows) if rows else note_table(reason(found, "A3"))
-
-
-def groups_table(found: Attention) -> pd.DataFrame:
-    """Boost and suppress part, and other sizes, under the mode of the claims."""
-    rows = {
-        name: knockout_row(k, unit_name(found))
-        for (name, mode), k in found.knockouts.items()
-        if mode == found.mode
-    }
-    return pd.DataFrame(rows) if rows else note_table(reason(found, "A3"))
-
-
-def protocols_table(found: Mapping[str, Attention]) -> pd.DataFrame:
-    """The plateau group under each protocol."""
-    rows = {}
-    for name, one in found.items():
-        if one.knockout is None:
-            rows[name] = {"ablation": reason(one, "A3")}
-            continue
-        row = {"ablation": MODE_NAMES[one.mode], **knockout_row(one.knockout, "")}
-        rows[name] = {key.removesuffix(", "): value for key, value in row.items()}
-        rows[name]["unit of its effect"] = unit_name(one)
-    return pd.DataFrame(rows).fillna("")
-
-
-def loss_table(found: Attention, n_boot: int, rng: np.random.Generator) -> pd.DataFrame:
-    """Loss change, nats, of ablating whole layers and the strongest head, rare and common."""
-    rows = {}
-    for mode in MODE_NAMES:
-        run, knockout = found.heads.get(mode), found.knockouts.get(("boost", mode))
-        if run is None:
-            continue
-        whole = [target for target in run.targets if target[1] == WHOLE]
-        for target in [*([knockout.strongest] if knockout else []), *whole]:
-            layer, head = target
-            name = f"layer {layer}" if head == WHOLE else f"head {layer}.{head}"
-            rows[MODE_NAMES[mode], name] = {
-                kind: loss_text(run, target, stratum, n_boot, rng)
-                for kind, stratum in (("rare targets", RARE), ("common targets", COMMON))
-            }
-    return pd.DataFrame(rows).T.rename_axis(index=["ablation", "of"])
-
-
-def loss_text(
-    run: HeadEffects, target: Target, stratum: int, n_boot: int, rng: np.random.Generator
-) -> str:
-    """Mean loss change of a class, nats, with its interval over documents."""
-    rows = run.positions.stratum == stratum
-    document = np.unique(run.positions.document[rows], return_inverse=True)[1]
-    if document.size == 0 or document.max() == 0:
-        return "too few documents"
-    values = run.delta_loss[run.index(*target), rows, None].astype(np.float64)
-    sums = document_sums(values, document, np.ones(rows.sum()))
-    counts = resample_documents(int(document.max()) + 1, n_boot, rng=rng)
-    low, high = percentile_interval(bootstrap_means(sums, counts)[:, 0])
-    return f"{values.mean():+.3f} ({float(low):+.3f} to {float(high):+.3f})"
-
-
-def released_table(found: Attention) -> pd.DataFrame:
-    """The released statistic: sums of changes over the group, rare and other inputs; no test."""
-    run = found.heads.get("first")
-    if run is None or found.group is None:
-        return note_table(reason(found, "A3"))
-    rows = {}
-    for layer, head in run.targets:
-        if head == WHOLE:
-            continue
-        total = np.abs(run.change[run.index(layer, head)][:, found.group]).sum(axis=1)
-        rare, other = (total[run.positions.stratum == s].mean() for s in (RARE, COMMON))
-        rows[f"{layer}.{head}"] = {
-            "influence, rare": f"{rare:.3f}",
-            "influence, other": f"{other:.3f}",
-            "selectivity (difference)": f"{rare - other:+.3f}",
-            "quotient": f"{rare / other:.2f}" if other > 0 else "no effect",
-        }
-    return pd.DataFrame(rows).T.rename_axis(index="head")
-
-
 def path_sentence(found: Attention) -> str:
     """Which heads of the last two layers can reach the last MLP at all."""
     n = found.architecture.n_layers
@@ -364,12 +163,20 @@ def path_sentence(found: Attention) -> str:
 
 def told(found: Attention, n_null: int) -> dict[str, str]:
     """Numbers and findings of the page's sentences."""
-    numbers = {"lead": found.protocol.name, "n_null": str(n_null), "paths": path_sentence(found)}
+    numbers = {
+        "lead": found.protocol.name,
+        "n_null": str(n_null),
+        "paths": path_sentence(found),
+        "unit": UNITS[unit_name(found)],
+    }
     alike, knockout = found.alike, found.knockout
-    none = {name: NOT_HERE for name in ("r", "r_null", "r_p", "r_other", "gini", "gini_p")}
+    none = {
+        name: NOT_HERE for name in ("r", "r_word", "r_null", "r_p", "r_other", "gini", "gini_p")
+    }
     if alike is not None:
         none = {
             "r": f"{alike.profile.test.value:.2f}",
+            "r_word": r_word(alike.profile.test.value),
             "r_null": f"{alike.profile.test.null.mean():.2f}",
             "r_p": p_text(alike.profile.test.p),
             "r_other": f"{alike.profiles.other[-LAST:].mean():.2f}",
@@ -388,4 +195,17 @@ def told(found: Attention, n_null: int) -> dict[str, str]:
             "change": f"{knockout.whole.change.test.value:+.0f}",
             "lost": f"{knockout.whole.change.test.null.mean():+.0f}",
         }
-    return numbers | heads | {"published_layers": paper_claims()["A4"].published}
+    return numbers | heads | {"groups": groups_sentence(found)}
+
+
+def r_word(r: float) -> str:
+    """Where r lies beside the published one."""
+    return "as high as published" if r >= R_PUBLISHED else "lower than published"
+
+
+def groups_sentence(found: Attention) -> str:
+    """In how many of the groups shown the strongest head stands out."""
+    p = [k.largest.test.p for (_, mode), k in found.knockouts.items() if mode == found.mode]
+    if not p:
+        return NOT_HERE
+    return f"in {sum(one < ALPHA for one in p)} of the {len(p)} groups"

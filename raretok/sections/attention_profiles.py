@@ -87,13 +87,13 @@ def mean_profiles(
 
 
 def correlation(
-    one: Float[np.ndarray, "*shape category"], two: Float[np.ndarray, "*shape category"]
-) -> Float[np.ndarray, "*shape"]:
+    one: Float[np.ndarray, "*#shape category"], two: Float[np.ndarray, "*#shape category"]
+) -> Float[np.ndarray, "..."]:
     """Pearson's r along the last axis; 0 where one of the two does not vary."""
     one = one - one.mean(axis=-1, keepdims=True)
     two = two - two.mean(axis=-1, keepdims=True)
     size = np.sqrt((one**2).sum(axis=-1) * (two**2).sum(axis=-1))
-    return (one * two).sum(axis=-1) / np.where(size > 0, size, np.inf)
+    return np.asarray((one * two).sum(axis=-1) / np.where(size > 0, size, np.inf))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ nothing there reads another position any more. The first token is left alone: a 
 nothing but itself there.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -189,8 +188,10 @@ class AblationRun:
         self.target = torch.from_numpy(positions.target[batch.scored])
         self.loss = row_loss(model, self.clean_rows.resid[:, 0], self.target)
         # What rows are compared with is run as they are, so that no effect is exactly 0.
-        every = range(len(batch.scored))
-        self.alone = {n: self._rows(n, self.clean.z[n], every) for n in layers if n == self.last}
+        self.every = torch.arange(len(batch.scored))
+        self.alone = {
+            n: self._rows(n, self.clean.z[n], self.every) for n in layers if n == self.last
+        }
 
     def replace(
         self, mode: str, pool: Pool | None, positions: Positions, *, rng: np.random.Generator
@@ -218,14 +219,14 @@ class AblationRun:
         """Change of the last MLP and of the loss at each scored position."""
         batch, z = self.batch, self._ablated_z(layer, head)
         if layer == self.last:
-            return self._changes(self._rows(layer, z, range(len(batch.scored))), self.alone[layer])
+            return self._changes(self._rows(layer, z, self.every), self.alone[layer])
         if not self.one_by_one:
             ended = self.clean.again(layer, z)
             return self._changes(ended.at(batch.place, batch.pos), self.clean_rows)
         turn = rank_among_equals(batch.place.numpy())  # one query of a context at a time
         post, resid = self.clean_rows.post.clone(), self.clean_rows.resid.clone()
         for number in range(turn.max() + 1):
-            query = np.flatnonzero(turn == number)
+            query = torch.from_numpy(np.flatnonzero(turn == number))
             ended = self._rows(layer, z, query)
             post[query], resid[query] = ended.post, ended.resid
         return self._changes(Ended(post, resid), self.clean_rows)
@@ -238,11 +239,10 @@ class AblationRun:
         return torch.where(mask.to(z.device), self.new[layer], z)
 
     def _rows(
-        self, layer: int, z: Float[Tensor, "context pos head d_head"], query: Sequence[int]
+        self, layer: int, z: Float[Tensor, "context pos head d_head"], query: Int[Tensor, " chosen"]
     ) -> Ended:
         """Run on with `z` at some of the scored positions only."""
-        chosen = torch.as_tensor(query)
-        place, pos = self.batch.place[chosen], self.batch.pos[chosen]
+        place, pos = self.batch.place[query], self.batch.pos[query]
         return self.clean.with_rows(layer, z[place, pos], place, pos)
 
     def _changes(

@@ -74,6 +74,6 @@ def intervention_words(found: Mapping[str, Mapping[str, Intervened]]) -> dict[st
     return {
         "i_heads": f"{sum(p < 0.05 for p in heads)} of {len(heads)}",
         "i_least": f"{min(correlations):.2f}",
-        "interventions": "on rare targets zero, resample and direct effects rank the neurons as mean "
-        f"ablation does, to a rank correlation of {min(correlations):.2f} or more",
+        "interventions": "on rare targets zero, resample and direct effects rank the neurons as "
+        f"mean ablation does, to a rank correlation of {min(correlations):.2f} or more",
     }

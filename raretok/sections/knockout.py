@@ -151,6 +151,8 @@ def part_of(
     if rows.sum() < FEWEST:
         raise ValueError(f"not testable: {rows.sum()} rare positions, {FEWEST} are needed")
     document = found.positions.document
+    if np.unique(document[rows]).size < 2:
+        raise ValueError("not testable: all rare positions are in one document")
     document = np.searchsorted(np.unique(document), document)[rows]
     return Part(fold, found.targets, found.post[rows], found.change[:, rows], unit, document)
 

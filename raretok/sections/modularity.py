@@ -15,8 +15,8 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float, Int
 
+from raretok.claims import Evidence
 from raretok.groups import Compared, Fold
-from raretok.ledger import Evidence
 from raretok.protocol import Protocol
 from raretok.rarity import RARE
 from raretok.sections.communities import best_partitions

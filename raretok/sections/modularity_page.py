@@ -5,8 +5,9 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from raretok.claims import Evidence
 from raretok.errors import UserError
-from raretok.ledger import Evidence, p_text
+from raretok.ledger import p_text
 from raretok.sections.communities import EXACT_NODES, best_partitions, modularity
 from raretok.sections.graphs import correlation
 from raretok.sections.louvain import (

@@ -6,7 +6,7 @@ import xarray as xr
 from scipy.stats import hypergeom
 
 from raretok.errors import UserError
-from raretok.groups import Fold, control_groups
+from raretok.groups import Draws, Fold, control_groups
 from raretok.ledger import paper_claims, verdict
 from raretok.protocol import PROTOCOLS
 from raretok.rarity import COMMON, RARE
@@ -52,7 +52,7 @@ def found_in(effects: xr.Dataset, protocol: str = "corrected", n: int = 150) -> 
     classes = ov.class_arrays(effects)
     mean = influence(classes.delta_loss[classes.rare], classes.weight[classes.rare], signed=True)
     group = np.argsort(-mean)[:K]
-    controls = control_groups(np.zeros((N, 4)), group, False, n, rng=RNG(0))
+    controls = control_groups(np.zeros((N, 4)), group, False, Draws(n, [group], RNG(0)))
     fold = Fold(group, controls, controls, np.ones(2 * PER_CLASS, dtype=bool))
     return ov.find_overlap(effects, [fold], PROTOCOLS[protocol], n_boot=n, n_perm=n, rng=RNG(1))
 

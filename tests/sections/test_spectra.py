@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from raretok.errors import UserError
-from raretok.groups import Fold, control_groups
+from raretok.groups import Draws, Fold, control_groups
 from raretok.ledger import paper_claims, verdict
 from raretok.protocol import PROTOCOLS
 from raretok.sections import spectra as sp
@@ -27,7 +27,7 @@ N, D, SIZE, DRAWS = 240, 64, 10, 200
 
 def fold_of(group, rng, n_neurons=N, draws=DRAWS) -> Fold:
     none = np.zeros((n_neurons, 4))
-    controls = control_groups(none, group, False, draws, rng=rng)
+    controls = control_groups(none, group, False, Draws(draws, [group], rng))
     return Fold(group, controls, controls, np.ones(3, dtype=bool))
 
 
