@@ -130,8 +130,8 @@ page.dimension_table({**found, f"{lead}, untrained": untrained[lead]})
 # ### Only neurons that have a match
 #
 # With the neurons left out that are farther from their controls than a caliper, the ratio to the
-# controls changes: {glue:text}`match`. Fewer neurons also make a blunter test: the last columns say what it would
-# have seen.
+# controls changes: {glue:text}`match`. Fewer neurons also make a blunter test: the columns *smallest
+# effect seen* say what it would have seen in 80 % of cases.
 
 # %% tags=["hide-input"]
 page.match_table(found[lead], effects)
@@ -140,9 +140,8 @@ page.match_table(found[lead], effects)
 # ### Does the size of the group matter, or the sign of its effect?
 #
 # The same test for other sizes, among them the size that the head test of {ref}`regimes` singles out
-# ({glue:text}`singled` neurons), and for as many *suppressing* neurons, those whose ablation lowers the loss on rare
-# targets. The claim is about the
-# boosting ones.
+# ({glue:text}`singled` neurons), and for as many *suppressing* neurons as there are in the group, those
+# whose ablation lowers the loss on rare targets. The claim is about the boosting ones.
 
 # %% tags=["hide-input"]
 sizes = page.group_sizes(effects, study.protocol)
@@ -216,7 +215,8 @@ page.squares_table(found[lead], effects)
 # %% [markdown]
 # ## Mutual information
 #
-# Correlation sees straight lines only; mutual information sees any relation, but has to be estimated.
+# Correlation sees straight lines only; mutual information (the paper's Eq. 5) sees any relation, but
+# has to be estimated.
 # The estimator here, as in the released code, is the one from {glue:text}`k` nearest neighbours
 # {cite}`kraskov2004`, written out and checked against Gaussian pairs, whose information is
 # $-\frac12\ln(1-\rho^2)$, and against scikit-learn. It needs no bins. Activations are
@@ -227,7 +227,8 @@ page.squares_table(found[lead], effects)
 #
 # {numref}`fig-estimator` shows why the estimator matters. Shuffled neurons share nothing: nearest
 # neighbours say so at every sample size, a count in bins does not, and neither does the clipping of
-# negative estimates at 0, which scikit-learn does.
+# negative estimates at 0, which scikit-learn does. Where two neurons do share something, a small
+# sample shows only part of it: only estimates from equal numbers of positions can be compared.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Estimated information by number of positions, mean over the pairs of the group, rare targets. Left: each neuron shuffled over positions, so the truth is 0 (grey line). Right: as measured. The vertical line marks the number used below.", "name": "fig-estimator"}, "image": {"alt": "Estimated mutual information against sample size for three estimators, shuffled and real pairs", "classes": "wide"}}
 fig, axes = figures.panels(2, width=4.4, share=True)
@@ -294,7 +295,9 @@ page.weights_table({**found, f"{lead}, untrained": untrained[lead]})
 #
 # Value of C1: dimension of the group over the mean of its controls; of I1: information of the group less
 # the mean of its controls. Intervals over documents hold the groups fixed. The power is for 10 % fewer
-# dimensions and for 0.02 nats a pair, the smallest effects that would matter.
+# dimensions and for 0.02 nats a pair, the smallest effects that would matter. The verdicts take the
+# whole group, with the matching it has; the table of matches above says what remains of C1 among
+# neurons that have a like.
 
 # %% tags=["hide-input"]
 # NBVAL_CHECK_OUTPUT

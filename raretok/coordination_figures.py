@@ -40,7 +40,7 @@ def trait_dots(
         ax.plot(values, at, marker, color=colour, ms=7, label=name)
     ax.set_yticks(at, traits)
     ax.set(xlabel="mean, standard deviations of the layer from its mean")
-    ax.invert_yaxis()
+    ax.set_ylim(len(traits) - 0.5, -0.5)
 
 
 def member_distances(ax: Axes, distance: list[Float[np.ndarray, "_"]]) -> None:
@@ -48,7 +48,8 @@ def member_distances(ax: Axes, distance: list[Float[np.ndarray, "_"]]) -> None:
     for number, values in enumerate(distance):
         label = "a neuron of the group" if number == 0 else None
         ax.plot(values, np.full(values.size, number), "o", color=COLOURS["rare"], label=label)
-    ax.set_yticks(range(len(distance)), [f"half {n + 1}" for n in range(len(distance))])
+    halves = [f"half {n + 1}" for n in range(len(distance))]
+    ax.set_yticks(range(len(distance)), halves if len(distance) > 1 else ["all"])
     ax.set_ylim(-0.6, len(distance) - 0.4)
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter("{x:g}")

@@ -19,7 +19,6 @@ from raretok.runs import INTERVENTIONS, Runs
 from raretok.sections.attention import Attention, find_attention, run_heads
 from raretok.sections.coordination import (
     Coordination,
-    Draws,
     Untestable,
     Weights,
     find_coordination,
@@ -63,11 +62,15 @@ class Study(Runs):
         model = self.model if trained else self.twin
         effects = self.effects(protocol, trained)
         weights = Weights(*(w.cpu().numpy() for w in (model.W_in, model.W_out)))
-        draws = Draws(self.parameters.n_bootstrap, self.parameters.n_null)
         rng = self.rng(f"coordination {protocol} {trained}")
         try:
             return find_coordination(
-                effects, self.folds(protocol, trained), PROTOCOLS[protocol], weights, draws, rng=rng
+                effects,
+                self.folds(protocol, trained),
+                PROTOCOLS[protocol],
+                weights,
+                n_bootstrap=self.parameters.n_bootstrap,
+                rng=rng,
             )
         except UserError as error:
             return Untestable(PROTOCOLS[protocol], str(error))

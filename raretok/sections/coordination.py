@@ -21,8 +21,10 @@ from raretok.sections.joint_activity import (
     class_coordination,
     class_rows,
     compare_spectra,
+    relative_interval,
+    spectrum_of,
 )
-from raretok.stats import NullTest, Side, null_test, resample_documents
+from raretok.stats import Interval, NullTest, Side, null_test, resample_documents
 
 LOWER, SHARED = 0.1, 0.02  # effects that matter: 10 % fewer dimensions, 0.02 nats a pair
 
@@ -33,14 +35,6 @@ class Weights:
 
     W_in: Float[np.ndarray, "neuron d_model"]
     W_out: Float[np.ndarray, "neuron d_model"]
-
-
-@dataclass(frozen=True)
-class Draws:
-    """How many draws the intervals and the shuffled null use."""
-
-    n_bootstrap: int
-    n_null: int
 
 
 @dataclass(frozen=True)
@@ -62,6 +56,7 @@ class Coordination:
     rows: list[dict[str, Int[np.ndarray, "_"]]]  # positions measured, by fold and class
     rare: ClassCoordination
     common: ClassCoordination
+    relative: Interval  # of the group's dimension on rare targets over the mean of its controls
     weights: dict[str, Similarity]
     traits: Float[np.ndarray, "neuron trait"]
     balance: dict[str, Float[np.ndarray, " trait"]]
@@ -97,8 +92,8 @@ def find_coordination(
     folds: list[Fold],
     protocol: Protocol,
     weights: Weights,
-    draws: Draws,
     *,
+    n_bootstrap: int,
     rng: np.random.Generator,
 ) -> Coordination:
     """Dimension, information and weight similarity of the group against its controls.
@@ -109,12 +104,10 @@ def find_coordination(
     present, document = np.unique(effects.document.values, return_inverse=True)
     if present.size < 2:
         raise UserError("one document is too few: an interval over documents needs at least 2")
-    counts = resample_documents(present.size, draws.n_bootstrap, rng=rng)
+    counts = resample_documents(present.size, n_bootstrap, rng=rng)
     sample = Sample(effects.post.values, document, counts)
     rare, common = (
-        class_coordination(
-            sample, folds, [kept[kind] for kept in rows], protocol, draws.n_null, rng=rng
-        )
+        class_coordination(sample, folds, [kept[kind] for kept in rows], protocol, rng=rng)
         for kind in KINDS
     )
     traits = neuron_traits(sample.post, np.linalg.norm(weights.W_out, axis=1))
@@ -125,6 +118,9 @@ def find_coordination(
         rows=rows,
         rare=rare,
         common=common,
+        relative=relative_interval(
+            sample, folds, [kept["rare"] for kept in rows], spectrum_of(protocol), rare.dimension
+        ),
         weights={name: compare_cosines(vectors, folds) for name, vectors in vars(weights).items()},
         traits=traits,
         balance=balance(traits, folds),
@@ -199,7 +195,7 @@ def evidence(
     chance = {} if isinstance(untrained, Untestable) else tests(untrained)
     kind = "matched" if found.protocol.matched else "random"
     shown = {"C1": "fig-dimension", "I1": "fig-information"}
-    intervals = {"C1": found.rare.relative, "I1": found.rare.excess}
+    intervals = {"C1": found.relative, "I1": found.rare.excess}
     matters = {"C1": LOWER, "I1": SHARED}
     rows = []
     for claim, test in tests(found).items():

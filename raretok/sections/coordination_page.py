@@ -30,6 +30,7 @@ from raretok.sections.similarity import between, within
 from raretok.stats import NullTest, null_test
 
 Found = Coordination | Untestable
+NOT_HERE = "not testable here"  # in tables, which cut long cells; the reason is told in words
 PERCENTS = (1, 2, 5)  # of the layer
 
 
@@ -38,7 +39,7 @@ def dimension_table(found: Mapping[str, Found]) -> pd.DataFrame:
     rows = []
     for name, both in found.items():
         if isinstance(both, Untestable):
-            rows.append({"run": name, "targets": "", "positions": f"not testable: {both.reason}"})
+            rows.append({"run": name, "targets": "", "positions": NOT_HERE})
             continue
         for kind, one in both:
             n, equals = both.group_size, one.ratio.equals
@@ -66,7 +67,7 @@ def dimension_table(found: Mapping[str, Found]) -> pd.DataFrame:
 def match_table(found: Found, effects: xr.Dataset) -> pd.DataFrame:
     """The test again with only those members that have a match within a caliper."""
     if isinstance(found, Untestable):
-        return pd.DataFrame([{"not testable here": found.reason}])
+        return pd.DataFrame([{"": NOT_HERE}])
     rows = {}
     for caliper in (np.inf, *CALIPERS):
         folds = with_match(found.traits, found.folds, caliper)
@@ -150,8 +151,8 @@ def sizes_table(
                 for kind, stratum in KINDS.items():
                     kept = effects.stratum.values == stratum
                     row |= test_texts(coordination_test(effects.post.values, folds, kept), kind)
-            except ValueError as error:
-                row["rare: over controls"] = f"not testable: {error}"
+            except ValueError:
+                row["rare: over controls"] = NOT_HERE
             rows.append(row)
     return pd.DataFrame(rows).fillna("").set_index(["part", "neurons"])
 
@@ -159,7 +160,7 @@ def sizes_table(
 def squares_table(found: Found, effects: xr.Dataset) -> pd.DataFrame:
     """Mean square correlation inside the group, from it to its controls, and inside those."""
     if isinstance(found, Untestable):
-        return pd.DataFrame([{"not testable here": found.reason}])
+        return pd.DataFrame([{"": NOT_HERE}])
     rows = {}
     for kind in KINDS:
         inside, across, controls = square_means(found, effects, kind)
@@ -189,7 +190,7 @@ def information_table(found: Mapping[str, Found]) -> pd.DataFrame:
     rows = {}
     for name, both in found.items():
         if isinstance(both, Untestable):
-            rows[name] = {"positions": f"not testable: {both.reason}"}
+            rows[name] = {"positions": NOT_HERE}
             continue
         rows[name] = {"positions": str(both.rare.n_neighbour)}
         for kind, one in both:

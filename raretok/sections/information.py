@@ -4,7 +4,6 @@ The estimator is the first of Kraskov, Stoegbauer and Grassberger (2004), which 
 uses through scikit-learn: no bins, and nearly no bias where two neurons are unrelated.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 
 import numpy as np
@@ -15,7 +14,6 @@ from scipy.special import digamma
 NEIGHBOURS = 3  # scikit-learn's default
 POSITIONS = 400  # of each class in each half; the cost grows with it, the bias falls
 CONTROLS = 100  # control groups; each costs as much as the group itself
-THREADS = 4
 PAIRS = 45  # of each group; all of them in a group of 10
 BINS = 10  # of the plug-in estimator it is compared with
 JITTER = 1e-6  # sd; parts equal activations (the floor of the nonlinearity, float32)
@@ -101,13 +99,10 @@ def group_information(
     A pair that several groups hold is measured once.
     """
     used, index = np.unique(groups, return_inverse=True)
-    z = prepared(post[:, used], rng=rng)
+    z = np.ascontiguousarray(prepared(post[:, used], rng=rng).T)
     pairs = np.sort(index.reshape(groups.shape)[:, members], axis=-1).reshape(-1, 2)
     distinct, which = np.unique(pairs, axis=0, return_inverse=True)
-    # Threads help: the tree and the sorting release the interpreter's lock.
-    with ThreadPoolExecutor(THREADS) as pool:
-        every = list(pool.map(lambda pair: ksg_terms(z[:, pair[0]], z[:, pair[1]]), distinct))
-    terms = np.stack(every).astype(np.float32)
+    terms = np.stack([ksg_terms(z[a], z[b]) for a, b in distinct]).astype(np.float32)
     which = which.reshape(len(groups), len(members))
     return np.stack([terms[row].mean(axis=0) for row in which]).astype(np.float64)
 

@@ -24,7 +24,8 @@ from raretok.stats import Interval, bootstrap_means, document_sums, interval
 
 KINDS = {"rare": RARE, "common": COMMON}
 LEAST = 50  # positions; with fewer the spectrum of unrelated neurons is far from flat
-RESAMPLED = 100  # control groups whose mean is bootstrapped beside the group
+SHUFFLES = 100  # only their mean is shown
+RESAMPLED = 50  # control groups whose mean is bootstrapped beside the group
 
 
 def spectrum_of(protocol: Protocol) -> Spectrum:
@@ -58,7 +59,6 @@ class ClassCoordination:
     count: Compared  # components that hold 95 % of the variance
     linear: Compared  # information if all relations were linear, nats a pair
     shuffled: Float[np.ndarray, " draw"]  # participation ratio of the group, columns permuted
-    relative: Interval  # of the group's dimension over the mean of its controls
     dimension: Compared  # the one of the two that the protocol counts
     n_neighbour: int  # positions the nearest-neighbour information is measured on
     shared: Shared  # by nearest neighbours, at those positions
@@ -92,7 +92,6 @@ def class_coordination(
     folds: list[Fold],
     rows: list[Int[np.ndarray, "_"]],
     protocol: Protocol,
-    n_null: int,
     *,
     rng: np.random.Generator,
 ) -> ClassCoordination:
@@ -104,10 +103,9 @@ def class_coordination(
     )
     if not np.isfinite(ratio.value):
         raise UserError("every neuron of the group is constant: nothing varies together")
-    spectrum = spectrum_of(protocol)
-    dimension = count if spectrum is variance_count else ratio
+    dimension = count if spectrum_of(protocol) is variance_count else ratio
     alone = [
-        shuffled(sample.post[kept][:, fold.group], participation_ratio, n_null, rng=rng)
+        shuffled(sample.post[kept][:, fold.group], participation_ratio, SHUFFLES, rng=rng)
         for fold, kept in zip(folds, rows, strict=True)
     ]
     shared, excess, n_neighbour = share_information(sample, folds, rows, rng=rng)
@@ -117,7 +115,6 @@ def class_coordination(
         count=count,
         linear=linear,
         shuffled=np.mean(alone, axis=0),
-        relative=relative_interval(sample, folds, rows, spectrum, dimension),
         dimension=dimension,
         n_neighbour=n_neighbour,
         shared=shared,
@@ -171,8 +168,10 @@ def share_information(
     *,
     rng: np.random.Generator,
 ) -> tuple[Shared, Interval, int]:
-    """Nearest-neighbour information of the group and of some controls, with the interval of the
-    difference over documents (each position's share is resampled) and the positions used."""
+    """Nearest-neighbour information of the group and of some controls, and the positions used.
+
+    The interval of their difference over documents resamples what each position adds to it.
+    """
     members = information.member_pairs(folds[0].group.size, rng=rng)
     means, excess, document = [], [], []
     for fold, kept in zip(folds, rows, strict=True):

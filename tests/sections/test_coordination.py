@@ -339,8 +339,9 @@ def found_in(seed: int, *, planted: bool, protocol: str = "corrected") -> coordi
     norms = np.linalg.norm(weights.W_out, axis=1)
     reading = PROTOCOLS[protocol]
     folds = find_folds(effects, reading, norms, size=SIZE, n_controls=DRAWS, rng=RNG(seed))
-    draws = coordination.Draws(60, 60)
-    return coordination.find_coordination(effects, folds, reading, weights, draws, rng=RNG(seed))
+    return coordination.find_coordination(
+        effects, folds, reading, weights, n_bootstrap=60, rng=RNG(seed)
+    )
 
 
 @pytest.fixture(scope="module")
