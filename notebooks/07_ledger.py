@@ -79,7 +79,7 @@ page.shown(rule_table(), "sentences")
 # *Weaker* says that there is an effect, but not the published one: its size differs, upwards or
 # downwards, or its interval over documents reaches no effect although its null is excluded. A claim
 # that something is absent is refuted by any effect that is seen, however small; its interval says
-# how small. The test in the untrained network is a guard and is not adjusted, since that would make
+# how small. The test in a null world (the untrained network, or labels exchanged) is a guard and is not adjusted, since that would make
 # it more lenient. Power is the chance of p < 0.05, before any correction, for the effect that matters,
 # which the next table names.
 

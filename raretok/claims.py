@@ -1,7 +1,7 @@
 """The paper's claims, and what a page finds for one of them under one protocol."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from numbers import Real
 from pathlib import Path
@@ -43,12 +43,13 @@ class Evidence:
     interval: tuple[float, float] | None  # 95 %, over documents
     null: str  # what the p-value was tested against
     p: float | None
-    null_world_p: float | None  # the same test where the effect cannot be: the untrained model
+    null_world_p: float | None  # the same test where the effect cannot be: `null_world`
     power: float | None = None  # chance of seeing the effect that matters (`Claim.matters`)
     smallest: float | None = None  # effect seen in 80 % of runs, in the unit of the claim
     figure: str = ""  # label of the figure that shows it, on the page of the claim
     run: str = ""  # key of the ablation run it was computed from
     reason: str = ""  # why it is not testable here
+    null_world: str = "untrained"  # the world of `null_world_p`
 
     def __post_init__(self):
         for field in fields(self):
@@ -60,6 +61,13 @@ class Evidence:
                 raise ValueError(f"{self.claim}: {name} must lie in 0 to 1, got {given}")
         if self.interval and self.interval[0] > self.interval[1]:
             raise ValueError(f"{self.claim}: the interval {self.interval} ends before it starts")
+
+
+def with_null_world(found: Evidence, p: float, name: str) -> Evidence:
+    """The evidence with another null world, where the test sees more in it than in the present."""
+    if found.null_world_p is not None and found.null_world_p <= p:
+        return found
+    return replace(found, null_world_p=p, null_world=name)
 
 
 def finite(value: Any) -> bool:

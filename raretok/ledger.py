@@ -37,7 +37,7 @@ class Finding:
         return self.found.power is not None and self.found.power >= POWER
 
     @property
-    def in_untrained(self) -> bool:
+    def in_null_world(self) -> bool:
         return self.found.null_world_p is not None and self.found.null_world_p < ALPHA
 
     @property
@@ -101,8 +101,8 @@ RULES = (
         "reproduced",
     ),
     Rule(
-        "seen, and in the untrained model too",
-        lambda one: one.in_untrained,
+        "seen, and in a null world too (the untrained model, or exchanged labels)",
+        lambda one: one.in_null_world,
         "artefact of the method",
         "artefact of the method",
     ),
@@ -113,7 +113,7 @@ RULES = (
         "reproduced",
     ),
     Rule(
-        "seen, but not looked for in the untrained model",
+        "seen, but not looked for in a null world",
         lambda one: one.found.null_world_p is None,
         "not testable here",
         "not reproduced",
@@ -177,7 +177,7 @@ def verdict_table(found: list[Evidence]) -> pd.DataFrame:
                 "ours": number_text(one, claim),
                 "published": claim.published,
                 "p": p_text(one.p),
-                "untrained p": p_text(one.null_world_p),
+                "null world p": null_world_text(one),
                 "power": power_text(one.power),
                 "smallest effect seen": "" if one.smallest is None else f"{one.smallest:.2g}",
             }
@@ -196,6 +196,12 @@ def number_text(found: Evidence, claim: Claim) -> str:
 def p_text(p: float | None) -> str:
     """A p-value as it is shown."""
     return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def null_world_text(found: Evidence) -> str:
+    """The p-value of the same test in its null world; which one, where it is not the untrained."""
+    world = "" if found.null_world == "untrained" else f" ({found.null_world})"
+    return "" if found.null_world_p is None else p_text(found.null_world_p) + world
 
 
 def power_text(power: float | None) -> str:

@@ -4,33 +4,42 @@ from functools import cache, cached_property
 
 import numpy as np
 import torch
+import xarray as xr
 
 from raretok.ablation.groups import delta_loss_group
 from raretok.ablation.head import final_head
 from raretok.ablation.run import gather
+from raretok.claims import Evidence
 from raretok.errors import UserError
-from raretok.ledger import Evidence
+from raretok.groups import Fold, find_folds
 from raretok.protocol import PROTOCOLS
-from raretok.rarity import (
-    RARE,
-    all_positions,
-)
+from raretok.rarity import RARE, all_positions
 from raretok.runs import INTERVENTIONS, Runs
+from raretok.sections import labels
 from raretok.sections.attention import Attention, find_attention, run_heads
 from raretok.sections.coordination import (
     Coordination,
     Untestable,
     Weights,
+    coordination_test,
     find_coordination,
 )
+from raretok.sections.eigenvalues import noise_spectra
 from raretok.sections.ground import Ground, find_ground
 from raretok.sections.head_ablation import HeadEffects
 from raretok.sections.interventions import Intervened, intervene
+from raretok.sections.joint_activity import spectrum_of
 from raretok.sections.modularity import Modularity, find_modularity
 from raretok.sections.overlap import Overlap, find_overlap
 from raretok.sections.overlap import evidence as overlap_evidence
 from raretok.sections.regimes import Regimes, Settings, evidence, find_regimes
-from raretok.sections.spectra import Spectra, find_spectra, weight_rows
+from raretok.sections.spectra import (
+    Spectra,
+    find_spectra,
+    spectra_test,
+    tail_size,
+    weight_rows,
+)
 from raretok.sections.together import Joint, Together, together
 from raretok.stats import resample_documents
 
@@ -74,6 +83,31 @@ class Study(Runs):
             )
         except UserError as error:
             return Untestable(PROTOCOLS[protocol], str(error))
+
+    @cache  # noqa: B019
+    def exchanged(self, protocol: str) -> list[tuple[xr.Dataset, list[Fold]]]:
+        """Groups chosen as the plateau group is, under labels exchanged within documents."""
+        rng, norms = self.rng(f"exchanged {protocol}"), self.model.W_out.norm(dim=1).cpu().numpy()
+        worlds = [labels.exchanged(self.effects(protocol), rng=rng) for _ in range(labels.DRAWS)]
+        n_controls = min(labels.CONTROLS, self.parameters.n_controls)
+        options = {"size": self.group_size, "n_controls": n_controls, "rng": rng}
+        return [(one, find_folds(one, PROTOCOLS[protocol], norms, **options)) for one in worlds]
+
+    def dimension_when_exchanged(self, protocol: str) -> list[float]:
+        """p of C1's test for each of `exchanged`."""
+        spectrum = spectrum_of(PROTOCOLS[protocol])
+        return [
+            coordination_test(one.post.values, folds, one.stratum.values == RARE, spectrum).p
+            for one, folds in self.exchanged(protocol)
+        ]
+
+    def tail_when_exchanged(self, protocol: str) -> list[float]:
+        """p of S1's test for each of `exchanged`."""
+        found, size = self.spectra(protocol), self.group_size
+        rows, rng = found.rows[found.matrix], self.rng(f"tail exchanged {protocol}")
+        noise = noise_spectra(size, rows.shape[1], labels.CONTROLS, rng=rng)
+        tail = tail_size(PROTOCOLS[protocol], size)
+        return [spectra_test(rows, folds, noise, tail).p for _, folds in self.exchanged(protocol)]
 
     @cached_property
     def worlds(self) -> Ground:
