@@ -301,15 +301,18 @@ page.weights_table({**found, f"{lead}, untrained": untrained[lead]})
 # whole group, with the matching it has; the table of matches above says what remains of C1 among
 # neurons that have a like.
 
-# One null world more is asked of C1. Controls are matched on what a neuron does, not on its influence, so
-# the group may be low-dimensional because its neurons matter, not because they matter to *rare* targets. So the
+# One null world more is asked. Controls are matched on what a neuron does, not on its influence, so
+# the group may act together because its neurons matter, not because they matter to *rare* targets. So the
 # labels rare and common are exchanged within documents, groups are chosen again under them, and
-# tested in the same way: the median p is {glue:text}`exchanged_p` under the protocol {glue:text}`lead`. Where that
+# tested in the same way: the median p is {glue:text}`exchanged_p` for the dimension and
+# {glue:text}`informed_p` for the information, under the protocol {glue:text}`lead`. Where that
 # is below 0.05, what is seen is not about rarity, and the verdict says so.
 
 # %% tags=["remove-cell"]
 exchanged = {name: study.dimension_when_exchanged(name) for name in found}
+informed = {name: study.information_when_exchanged(name) for name in found}
 glue("exchanged_p", p_text(float(np.median(exchanged[lead]))), display=False)
+glue("informed_p", p_text(float(np.median(informed[lead]))), display=False)
 
 # %% tags=["hide-input"]
 # NBVAL_CHECK_OUTPUT
@@ -317,7 +320,7 @@ evidence = []
 for name, both in found.items():
     run = study.effects(name).attrs.get("run", "")
     tested = coordination.evidence(both, untrained[name], run)
-    evidence += label_controlled(tested, {"C1": exchanged[name]})
+    evidence += label_controlled(tested, {"C1": exchanged[name], "I1": informed[name]})
 verdict_table(evidence)
 
 # %% [markdown]

@@ -106,7 +106,7 @@ page.cell_table(cells)
 # ## How strong must an effect be?
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Share of runs in which each detector finds the world it is meant for, as the planted effect grows from nothing to neurons that read nothing else. Dotted: 80 %.", "name": "fig-strength"}, "image": {"alt": "Five rising curves of detection against strength"}}
-found = found_by_strength(ground, STRENGTHS, 15, rng=study.rng("strength"))
+found = found_by_strength(ground, STRENGTHS, 10, rng=study.rng("strength"))
 fig, axes = figures.panels(1, width=6.4)
 worlds_figures.strength_curves(axes[0], **page.strength_figure(found, STRENGTHS))
 figures.legend_below(fig, axes[0], 5)

@@ -48,6 +48,7 @@ def run(
         list[str] | None, typer.Option("--parameter", "-p", help="name=value, any page parameter")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the executed pages")] = None,
+    jobs: Annotated[int, typer.Option(help="pages at a time")] = 1,
 ) -> None:
     """Run pages with your parameters, in a folder of their own."""
     from raretok import pages
@@ -65,7 +66,7 @@ def run(
     folder = out or ROOT / "runs" / f"pages-{key_of(values)}"
     if folder.resolve() == ROOT / "book":
         raise UserError("--out book would replace the pages of the book: choose another folder")
-    pages.run_pages(sources, folder, values)
+    pages.run_pages(sources, folder, values, jobs=jobs)
 
 
 def split_assignment(text: str) -> tuple[str, str]:
@@ -82,11 +83,14 @@ def key_of(values: dict) -> str:
 
 
 @app.command()
-def book() -> None:
+def book(
+    jobs: Annotated[int, typer.Option(help="pages at a time; each takes about 1.5 GB")] = 2,
+) -> None:
     """Run every page on the shipped model and build the site."""
     from raretok import pages
 
-    pages.run_pages(pages.pages(ROOT), ROOT / "book", {}, done=lambda page: None)
+    sources = pages.pages(ROOT)
+    pages.run_pages(sources, ROOT / "book", {}, done=lambda page: None, jobs=jobs)
     print(f"The front page is {pages.build_site(ROOT).relative_to(ROOT)}")
 
 

@@ -1,12 +1,14 @@
 """Runs the pages (jupytext -> papermill -> byte-stable .ipynb) and builds the site."""
 
 import base64
+import multiprocessing
 import os
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,16 +54,52 @@ def running_order(sources: list[Path]) -> list[Path]:
 
 
 def run_pages(
-    sources: list[Path], folder: Path, parameters: dict[str, Any], done: Callable = print
+    sources: list[Path],
+    folder: Path,
+    parameters: dict[str, Any],
+    done: Callable = print,
+    jobs: int = 1,
 ) -> None:
     """Run pages into a folder, call `done` with each file, and with the ledger where it is due.
 
-    After a page that reads the records of the others, `ledger.json` is written beside them.
+    `jobs` pages run at a time, each in a process of its own with its share of the cores. Pages that
+    read the records of the others run after them, and `ledger.json` is written beside them.
     """
+    first, last = [], []
     for source in running_order(sources):
+        (last if title(source.stem) in READERS else first).append(source)
+    for finished in run_together(first, folder, parameters, min(jobs, len(first))):
+        done(finished)
+    for source in last:
         done(run_page(source, folder / f"{source.stem}.ipynb", parameters))
-    if any(title(source.stem) in READERS for source in sources):
+    if last:
         done(write_ledger(folder))
+
+
+def run_together(
+    sources: list[Path], folder: Path, parameters: dict[str, Any], jobs: int
+) -> Iterator[Path]:
+    """The executed pages as they are done; the first that fails ends the run (`UserError`)."""
+    outs = [folder / f"{source.stem}.ipynb" for source in sources]
+    if jobs < 2:
+        yield from (run_page(*pair, parameters) for pair in zip(sources, outs, strict=True))
+        return
+    # Processes, not threads: papermill changes the working directory.
+    share = (max(1, (os.cpu_count() or 1) // jobs),)
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, spawn, initializer=limit_threads, initargs=share) as pool:
+        pairs = zip(sources, outs, strict=True)
+        waiting = [pool.submit(run_page, *pair, parameters) for pair in pairs]
+        try:
+            for one in as_completed(waiting):
+                yield one.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def limit_threads(n: int) -> None:
+    """What the kernels of this process inherit: so many threads for matrix products."""
+    os.environ["OMP_NUM_THREADS"] = str(n)
 
 
 def write_ledger(folder: Path) -> Path:

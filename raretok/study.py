@@ -28,7 +28,7 @@ from raretok.sections.eigenvalues import noise_spectra
 from raretok.sections.ground import Ground, find_ground
 from raretok.sections.head_ablation import HeadEffects
 from raretok.sections.interventions import Intervened, intervene
-from raretok.sections.joint_activity import spectrum_of
+from raretok.sections.joint_activity import information_test, spectrum_of
 from raretok.sections.modularity import Modularity, find_modularity
 from raretok.sections.overlap import Overlap, find_overlap
 from raretok.sections.overlap import evidence as overlap_evidence
@@ -99,6 +99,20 @@ class Study(Runs):
         return [
             coordination_test(one.post.values, folds, one.stratum.values == RARE, spectrum).p
             for one, folds in self.exchanged(protocol)
+        ]
+
+    def information_when_exchanged(self, protocol: str) -> list[float]:
+        """p of I1's test for some of `exchanged`, with fewer controls: each pair is dear."""
+        rng = self.rng(f"information exchanged {protocol}")
+        return [
+            information_test(
+                one.post.values,
+                folds,
+                one.stratum.values == RARE,
+                n_controls=labels.DEAR_CONTROLS,
+                rng=rng,
+            ).p
+            for one, folds in self.exchanged(protocol)[: labels.DEAR_DRAWS]
         ]
 
     def tail_when_exchanged(self, protocol: str) -> list[float]:

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 from raretok.ablation.head import FinalHead, final_head
 from raretok.corpus import Contexts
-from raretok.groups import Fold, control_groups, neuron_traits
+from raretok.groups import Draws, Fold, control_groups, neuron_traits
 from raretok.models import LanguageModel
 from raretok.rarity import COMMON, RARE, Positions
 from raretok.sections.last_mlp import LastMLP, read_last_mlp
@@ -20,7 +20,7 @@ from raretok.stats import document_halves, permute_within
 CONTROLS = 199  # groups a run; the smallest p-value is then 0.005
 RARE_POSITIONS = 400  # that worlds are measured on, or all there are
 HEARD_CONTEXTS = 24  # that are run again without each head
-SCORED = 40  # rare positions of each half that a run measures influence on
+SCORED = 32  # rare positions of each half that a run measures influence on
 POOL = 10  # times as many neurons, the most influential, a plateau is raised from
 LEVEL = 3.0  # of a planted plateau, over the most influential other neuron
 
@@ -114,7 +114,7 @@ def matched(
 ) -> Int[np.ndarray, "draw member"]:
     """Control groups like the group in what its neurons do in this world."""
     traits = neuron_traits(world.post, np.linalg.norm(world.W_out, axis=1))
-    return control_groups(traits, group, True, CONTROLS, rng=rng)
+    return control_groups(traits, group, True, Draws(CONTROLS, [group], rng))
 
 
 def planted_run(ground: Ground, kind: Kind, strength: float, *, rng: np.random.Generator) -> Run:

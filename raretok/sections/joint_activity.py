@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from raretok.errors import UserError
 from raretok.groups import Compared, Fold, compare
@@ -20,7 +20,14 @@ from raretok.sections.dimension import (
     shuffled,
     variance_count,
 )
-from raretok.stats import Interval, bootstrap_means, document_sums, interval
+from raretok.stats import (
+    Interval,
+    NullTest,
+    bootstrap_means,
+    document_sums,
+    interval,
+    null_test,
+)
 
 KINDS = {"rare": RARE, "common": COMMON}
 LEAST = 50  # positions; with fewer the spectrum of unrelated neurons is far from flat
@@ -159,6 +166,28 @@ def finite_mean(draws: Float[np.ndarray, "draw boot"]) -> Float[np.ndarray, " bo
     finite = np.isfinite(draws)
     count = finite.sum(axis=0)
     return np.where(finite, draws, 0.0).sum(axis=0) / np.where(count > 0, count, np.nan)
+
+
+def information_test(
+    post: Float[np.ndarray, "position neuron"],
+    folds: list[Fold],
+    kept: Bool[np.ndarray, " position"],
+    *,
+    n_controls: int,
+    rng: np.random.Generator,
+) -> NullTest:
+    """Does the group share more information a pair than its first control groups?
+
+    `kept`: the positions of one class; each fold measures those of its own half.
+    """
+    members, means = information.member_pairs(folds[0].group.size, rng=rng), []
+    for fold in folds:
+        thinned = rng.permutation(np.flatnonzero(fold.measured & kept))[: information.POSITIONS]
+        groups = np.concatenate([fold.group[None], fold.controls[:n_controls]])
+        terms = information.group_information(post[thinned], groups, members, rng=rng)
+        means.append(terms.mean(axis=1))
+    mean = np.mean(means, axis=0)
+    return null_test(float(mean[0]), mean[1:], "greater")
 
 
 def share_information(

@@ -13,6 +13,7 @@ from raretok.rarity import COMMON, RARE
 from raretok.stats import permute_within
 
 CONTROLS = 400  # control groups for each
+DEAR_DRAWS, DEAR_CONTROLS = 3, 39  # where a statistic is dear
 DRAWS = 11  # ways to exchange the labels; the median p-value of a test stands for them
 
 
