@@ -19,9 +19,13 @@ book: .venv/installed
 test: .venv/installed
 	@echo "Checking the code style."
 	@.venv/bin/ruff check --quiet .
-	@echo "Running the tests, and every page again against its stored numbers and figures."
+	@echo "Running the tests and, beside them, every page again against its stored numbers and figures."
 	@$(if $(WITH_BROWSER),,echo "No Chromium found: the browser test is left out.")
-	@.venv/bin/python -m pytest $(if $(WITH_BROWSER),,-m "not browser") --nbval --nbval-current-env tests book
+	@mkdir -p build; export OMP_NUM_THREADS=1; \
+	.venv/bin/python -m pytest -p no:cacheprovider --nbval --nbval-current-env book >build/pages.log 2>&1 & pages=$$!; \
+	.venv/bin/python -m pytest $(if $(WITH_BROWSER),,-m "not browser") tests; tests=$$?; \
+	wait $$pages; pages=$$?; echo "The pages, run again:"; cat build/pages.log; \
+	exit $$((tests + pages))
 
 clean:
 	@echo "Deleting the built site and the caches (.venv and runs/ stay)."

@@ -1,10 +1,10 @@
 r"""How many tokens to sum: chosen from the error that the mean effect of a neuron may have.
 
 The mean over T positions of errors of standard deviation $\sigma$ has $\sigma / \sqrt T$. So if no
-pair of position and neuron is off by more than $\tau \sqrt T / 3$ (one standard error), no mean
-effect of a neuron is off by more than $\tau$ (three of them). A pilot measures at a few positions
-what each number of head and sampled tokens would leave, and takes those that cost least, full sums
-included.
+pair of position and neuron is off by more than $\tau \sqrt T / 2$ (one standard error), no mean
+effect of a neuron is off by more than $\tau$ (two of them; and nearly all pairs are far below). A
+pilot measures at a few positions what each number of head and sampled tokens would leave, and takes
+those that cost least, full sums included.
 """
 
 import math
@@ -28,12 +28,12 @@ from raretok.errors import UserError
 
 TOLERANCE = 5e-7  # nats, of the mean effect of a neuron
 FLOOR = 1e-8  # nats; below, float32 rounding is what is left
-SIGMAS = 3.0
+SIGMAS = 2.0
 SIZES = (8, 16, 32, 64, 128, 256)  # that the numbers of head and sampled tokens are chosen from
 PILOT = 32  # positions
 # Cost of a token, in picked tokens: in a full sum (strided reads, one pair at a time), and in the
 # product that gives the second order (measured on two cores).
-FULL_SUM = 8.0
+FULL_SUM = 20.0
 PRODUCT = {torch.bfloat16: 1 / 128, torch.float32: 1 / 32}
 
 

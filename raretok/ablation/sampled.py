@@ -159,8 +159,9 @@ def pick_tokens(
 ) -> Picked:
     """The head, and a systematic sample of the tail: weighted, their sum is unbiased."""
     n_pos, d_vocab = clean.p.shape
-    score = clean.p.new_zeros(n_pos, d_vocab + -d_vocab % CHUNK)
+    score = clean.p.new_empty(n_pos, d_vocab + -d_vocab % CHUNK)
     torch.mul(clean.p, tokens.length_sq, out=score[:, :d_vocab])
+    score[:, d_vocab:] = 0
     top = score.topk(plan.n_head, dim=1).indices
     score.scatter_(1, top, 0.0)
     sampled, total = systematic(score, plan.n_tail, offset)
