@@ -33,7 +33,7 @@ SIZES = (8, 16, 32, 64, 128, 256)  # that the numbers of head and sampled tokens
 PILOT = 32  # positions
 # Cost of a token, in picked tokens: in a full sum (strided reads, one pair at a time), and in the
 # product that gives the second order (measured on two cores).
-FULL_SUM = 20.0
+FULL_SUM = 8.0
 PRODUCT = {torch.bfloat16: 1 / 128, torch.float32: 1 / 32}
 
 
