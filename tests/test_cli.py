@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from raretok import cli
 from raretok.ablation import stream
@@ -162,10 +163,24 @@ def test_ablate_measures_then_opens_what_it_measured(llama, texts, tmp_path, cap
             cli.main()
         assert stopped.value.code == 0
         shown.append(dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()))
-    assert list(shown[0]) == ["run", "positions", "neurons", "seconds", "audit"]
+    names = ["run", "positions", "neurons", "seconds", "tokens", "error", "audit"]
+    assert list(shown[0]) == names
     assert shown[0]["run"] == str(tmp_path / "run")
     assert (shown[0]["positions"], shown[0]["neurons"]) == ("30", "640")
     assert len({one["audit"] for one in shown}) == 1
+
+
+def test_ablate_of_an_earlier_layer_is_written_whole(llama, texts, tmp_path, capsys, monkeypatch):
+    words = ablate_words(llama, texts, tmp_path / "run", layer=-2, positions=60)
+    monkeypatch.setattr(sys, "argv", ["raretok", *words])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 0
+    assert "agreement  rare positions, top neurons: Spearman" in capsys.readouterr().out
+    with xr.open_zarr(tmp_path / "run" / "data.zarr", chunks=None, consolidated=False) as data:
+        assert data.delta_loss.dims == ("position", "neuron")
+        assert data.sizes["screened"] == 640
+    refused(words, "is not empty: a run of an earlier layer needs a new", capsys, monkeypatch)
 
 
 def test_ablate_names_the_folder_of_a_run_by_what_decides_its_numbers(
@@ -189,6 +204,10 @@ def test_ablate_names_the_folder_of_a_run_by_what_decides_its_numbers(
         ({"max-memory": 1e-4}, "0.0001 GB is too small for one block"),
         ({"max-memory": "nan"}, "nan GB is too small for one block"),
         ({"seed": -1}, "parameter seed: "),
+        ({"mode": "median"}, "unknown ablation mode 'median': choose one of mean, zero, resample"),
+        ({"effect": "both"}, "unknown effect 'both': choose one of total, direct"),
+        ({"tolerance": 1e-12}, "a tolerance of 1e-12 nats cannot be kept: float32 gives"),
+        ({"layer": 7}, "7"),
         ({"corpus": "nowhere.txt"}, "no corpus file nowhere.txt"),
         ({"model": "./nowhere"}, "the model directory ./nowhere does not exist"),
     ],

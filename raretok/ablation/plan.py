@@ -122,7 +122,7 @@ def cut_to_fit(model: LanguageModel, contexts: Contexts, max_memory: float) -> t
     fits.
     """
     n_ctx, block, parts = contexts.tokens.shape[1], in_memory.BLOCK, 1
-    while memory_of(model, n_ctx, block, parts) > max_memory * 1e9:
+    while not memory_of(model, n_ctx, block, parts) <= max_memory * 1e9:
         if parts < MOST_PARTS:
             parts *= 2
         elif block > SMALLEST_BLOCK:

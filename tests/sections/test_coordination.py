@@ -62,7 +62,8 @@ def test_variance_count_by_hand():
 
 
 def test_variance_count_is_what_pca_of_z_scored_columns_gives():
-    sklearn = pytest.importorskip("sklearn.decomposition")
+    import sklearn.decomposition as sklearn
+
     rng = RNG(1)
     post = rng.normal(size=(90, 12)) @ rng.normal(size=(12, 12))
     z = (post - post.mean(axis=0)) / post.std(axis=0)
@@ -172,7 +173,8 @@ def test_ksg_equals_a_slow_count():
 
 @pytest.mark.parametrize("rho", [0.4, 0.8])
 def test_ksg_equals_scikit_learn(rho):
-    selection = pytest.importorskip("sklearn.feature_selection")
+    import sklearn.feature_selection as selection
+
     for seed in range(5):
         x, y = gaussian_pair(RNG(seed), rho, 300)
         z = information.prepared(np.column_stack([x, y]), rng=RNG(seed))
