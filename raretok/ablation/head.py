@@ -12,9 +12,7 @@ from raretok.models import LanguageModel
 # Total: everything after the neuron reacts. Direct: the final norm divides by its unablated scale,
 # which leaves out what entropy neurons act through (Stolfo et al. 2024, arXiv 2406.16254).
 EFFECTS = ("total", "direct")
-# Elements of one [pos, d_vocab] array; about ten are alive at a time. Arrays over 32 MB are given
-# back to the system and mapped anew each time, which costs as much as filling them.
-POSITION_BUDGET = 2**23 - 2**16
+POSITION_BUDGET = 2**24  # elements of one [pos, d_vocab] array; about six are alive at a time
 
 
 def check_effect(effect: str) -> None:

@@ -27,8 +27,8 @@ from raretok.ablation.closed_form import shift_of_logits
 from raretok.ablation.head import CleanPass, FinalHead, check_effect, clean_pass, position_blocks
 
 CHUNK = 64  # tokens: sampling first finds a chunk, then a token in it
-# Elements of [position, token, neuron] at a time: on a CPU a few of them stay in the cache.
-TILE = {"cpu": 2**18, "cuda": 2**26}
+# Elements of [position, token, neuron] at a time: on a CPU they stay in the shared cache.
+TILE = {"cpu": 2**20, "cuda": 2**26}
 FULL_TILE = {"cpu": 2**20, "cuda": 2**26}
 
 
