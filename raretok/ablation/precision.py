@@ -33,7 +33,8 @@ SIZES = (8, 16, 32, 64, 128, 256)  # that the numbers of head and sampled tokens
 PILOT = 32  # positions
 # Cost of a token, in picked tokens: in a full sum (strided reads, one pair at a time), and in the
 # product that gives the second order (measured on two cores).
-FULL_SUM = 8.0
+FULL_SUM, UNCACHED = 8.0, 16.0
+CACHED = 2**24  # elements of M that a cache may hold
 PRODUCT = {torch.bfloat16: 1 / 128, torch.float32: 1 / 32}
 
 
@@ -86,9 +87,14 @@ def choose_plan(
                 costs[n_head, n_tail, second_order] = (
                     n_head
                     + n_tail
-                    + d_vocab * (FULL_SUM * poor + second_order * product_cost(head))
+                    + d_vocab * (full_sum_cost(tokens) * poor + second_order * product_cost(head))
                 )
     return Plan(*min(costs, key=costs.get), pair_error=limit)
+
+
+def full_sum_cost(tokens: Directions) -> float:
+    """Cost of a token of a full sum, in picked tokens: a cache miss each where M is large."""
+    return FULL_SUM if tokens.M.numel() <= CACHED else UNCACHED
 
 
 def product_cost(head: FinalHead) -> float:
