@@ -157,7 +157,8 @@ def _create(
         chunks=chunks,
         dtype=dtype,
         dimension_names=dims,
-        fill_value=np.nan if is_float else 0,
+        # A value that no block holds: a chunk of nothing but fill values would not be written.
+        fill_value=np.nan if is_float else -1,
         compressors=None,  # activations and effects are noise to a compressor
         attributes={"units": UNITS[name]} if name in UNITS else {},
         config={"write_empty_chunks": True},  # every chunk is a file: a missing one is damage

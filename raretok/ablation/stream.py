@@ -70,7 +70,8 @@ def ablate_to_disk(
     settings = settings_of(model, contexts, positions, source or {}, options)
     folder = out or RUNS / key_of(settings)
     block, parts = cut_to_fit(model, contexts, max_memory)
-    is_run(folder)  # refused before anything is written
+    if not wait:
+        is_run(folder)  # refused before anything is written
     with one_line(folder), locked(folder, wait=wait):
         begun = is_run(folder)
         if begun and not resume:

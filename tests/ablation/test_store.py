@@ -348,6 +348,12 @@ def test_the_exact_path_and_a_layer_in_parts_agree(work, tmp_path, monkeypatch):
     assert float(abs(means).max()) < 5e-7
 
 
+def test_a_run_without_a_full_sum_is_kept_like_any_other(work, tmp_path):
+    found = work(tmp_path / "run", options=Options(tolerance=0.9))
+    assert found.attrs["summed_in_full"] == 0
+    assert open_run(tmp_path / "run").load().identical(found.load())
+
+
 def test_a_failed_audit_marks_the_run_and_says_so(work, tmp_path, monkeypatch):
     def wrong(method, resid, post, target, new, offset):
         found = apply_method(method, resid, post, target, new, offset)
