@@ -30,6 +30,7 @@ METADATA = {
     "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
     "language_info": {"name": "python"},
 }
+PICTURE = "application/papermill.record/image/png"
 PARAMETER_TYPES = (str, int, float, bool, list, type(None))
 
 
@@ -277,7 +278,8 @@ def glued_pictures(page: Path, name: str) -> list[bytes]:
         o for cell in nbformat.read(page, as_version=4).cells for o in cell.get("outputs", [])
     ]
     kept = [o for o in outputs if o.get("metadata", {}).get("scrapbook", {}).get("name") == name]
-    return [base64.b64decode(o.data["application/papermill.record/image/png"]) for o in kept]
+    # A page may keep a word under the same name.
+    return [base64.b64decode(o.data[PICTURE]) for o in kept if PICTURE in o.data]
 
 
 def plain_environment() -> dict[str, str]:

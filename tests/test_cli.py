@@ -52,7 +52,7 @@ def test_a_page_runs_on_a_local_llama(tmp_path, llama, texts):
     claims = read_claims(page)
     assert {(one.claim, one.protocol) for one in claims} == {
         (claim, protocol)
-        for claim in ("R1", "R2", "R3")
+        for claim in ("R1", "R2", "R3", "O1")
         for protocol in ("code", "text", "corrected")
     }
     assert all(one.value is not None and one.p > 0 for one in claims)
@@ -64,7 +64,7 @@ def test_a_page_runs_on_a_hub_id_from_the_offline_cache(tmp_path, texts):
     words = ["run", "1", "--model", "openai-community/gpt2", "--corpus", texts, *SMALL]
     done = raretok(*words, "--out", tmp_path / "out", HF_HUB_CACHE=str(cache))
     assert done.returncode == 0, done.stderr
-    assert len(read_claims(tmp_path / "out" / "01_regimes.ipynb")) == 9
+    assert len(read_claims(tmp_path / "out" / "01_regimes.ipynb")) == 12
 
 
 def test_the_ledger_of_a_run_reads_the_pages_of_that_run(tmp_path):
