@@ -56,7 +56,7 @@ for name, text in page.told(entries, pages_folder()).items():
 # {numref}`fig-matrix` is the whole of it: read a row to see whether a claim holds under every reading of
 # the paper, a column to see what one reading makes of the claims.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Claims of the paper (rows) under three readings (columns): what the released code does, what the text says, a corrected design. Dark blue: the claim holds; light blue: in part; orange: it does not; pale orange: a network without training shows the same; grey: this design cannot tell.", "name": "fig-matrix"}, "image": {"alt": "Matrix of verdicts, one row a claim and one column a protocol, each cell with its verdict in words", "classes": "wide"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Claims of the paper (rows) under three readings (columns): what the released code does, what the text says, a corrected design. Dark blue: the claim holds; light blue: in part; orange: it does not; pale orange: a world without the effect shows the same; grey: this design cannot tell.", "name": "fig-matrix"}, "image": {"alt": "Matrix of verdicts, one row a claim and one column a protocol, each cell with its verdict in words", "classes": "wide"}}
 fig, axes = figures.panels(1, width=6.4, height=4.8)
 verdict_matrix(axes[0], **page.matrix(entries))
 
