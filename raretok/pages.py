@@ -30,6 +30,7 @@ METADATA = {
     "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
     "language_info": {"name": "python"},
 }
+LONGEST = ("detectors",)  # begun first where pages run side by side
 PICTURE = "application/papermill.record/image/png"
 PARAMETER_TYPES = (str, int, float, bool, list, type(None))
 
@@ -89,7 +90,9 @@ def run_together(
     share = (max(1, (os.cpu_count() or 1) // jobs),)
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, spawn, initializer=limit_threads, initargs=share) as pool:
-        pairs = zip(sources, outs, strict=True)
+        pairs = sorted(
+            zip(sources, outs, strict=True), key=lambda p: title(p[0].stem) not in LONGEST
+        )
         waiting = [pool.submit(run_page, *pair, parameters) for pair in pairs]
         try:
             for one in as_completed(waiting):
