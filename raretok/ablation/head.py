@@ -1,5 +1,6 @@
 """What follows the last MLP: constants of the model, and its unablated pass at some positions."""
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,7 +13,7 @@ from raretok.models import LanguageModel
 # Total: everything after the neuron reacts. Direct: the final norm divides by its unablated scale,
 # which leaves out what entropy neurons act through (Stolfo et al. 2024, arXiv 2406.16254).
 EFFECTS = ("total", "direct")
-POSITION_BUDGET = 2**24  # elements of one [pos, d_vocab] array; about six are alive at a time
+POSITION_BUDGET = 3 * 2**23  # elements of a [pos, d_vocab] array; three to six are alive at once
 
 
 def check_effect(effect: str) -> None:
@@ -57,6 +58,20 @@ def final_head(model: LanguageModel, dtype: torch.dtype | None = None) -> FinalH
     )
 
 
+class Room:
+    """Memory that blocks of positions use in turn: fresh pages cost as much as a small product."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Tensor] = {}
+
+    def take(self, name: str, like: Tensor, *shape: int) -> Tensor:
+        """What was kept under a name, its values as they happen to be, in another shape."""
+        size, kept = math.prod(shape), self._kept.get(name)
+        if kept is None or kept.numel() < size:
+            kept = self._kept[name] = like.new_empty(size)
+        return kept[:size].view(shape)
+
+
 @dataclass(frozen=True)
 class CleanPass:
     """The unablated final norm and logits at some positions."""
@@ -74,11 +89,13 @@ def clean_pass(
     target: Int[Tensor, " pos"],
     *,
     double: bool = True,
+    room: Room | None = None,
 ) -> CleanPass:
     """The unablated pass in the dtype of `resid`; `loss` in nats.
 
     Computed in float64 unless `double` is false: one product of width d_model, and most of the
     rounding error of a single position is gone with it. Means over positions do not need that.
+    What lies in `room`, which needs `double=False`, lasts until it is used again.
     """
     dtype = resid.dtype
     if double:
@@ -87,8 +104,9 @@ def clean_pass(
     if head.centred:
         resid = resid - resid.mean(dim=1, keepdim=True)
     var = resid.square().mean(dim=1, keepdim=True) + head.eps
-    z = (resid * var.rsqrt()) @ head.G
-    logits = z + head.logit_bias
+    shape, room = (len(resid), head.G.shape[1]), room or Room()
+    z = torch.mm(resid * var.rsqrt(), head.G, out=room.take("z", head.G, *shape))
+    logits = torch.add(z, head.logit_bias, out=room.take("p", head.G, *shape))
     top, at_target = logits.max(dim=1), logits.gather(1, target[:, None]).squeeze(1)
     p = torch.softmax(logits, dim=1, out=logits)  # one pass; a logsumexp would be another
     loss = top.values - p.gather(1, top.indices[:, None]).squeeze(1).log() - at_target
@@ -116,6 +134,10 @@ def rescale(
 
 
 def position_blocks(head: FinalHead, n: int) -> list[slice]:
-    """Slices of `n` positions, each small enough to hold its logits; one empty slice for none."""
-    size = max(1, POSITION_BUDGET // head.G.shape[1])
-    return [slice(start, start + size) for start in range(0, max(n, 1), size)]
+    """Slices of `n` positions, alike in size, each small enough to hold its logits.
+
+    One empty slice for none.
+    """
+    most = max(1, POSITION_BUDGET // head.G.shape[1])
+    size = max(1, -(-n // -(-n // most))) if n else 1
+    return [slice(start, min(start + size, n)) for start in range(0, max(n, 1), size)]

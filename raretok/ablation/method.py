@@ -1,6 +1,6 @@
 """How a run computes its numbers: the fast path by its plan, or every pair exactly."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from raretok.ablation.closed_form import delta_loss
-from raretok.ablation.head import FinalHead, clean_loss
+from raretok.ablation.head import FinalHead, Room, clean_loss
 from raretok.ablation.precision import choose_plan
 from raretok.ablation.sampled import Directions, Estimate, Plan, directions, estimate
 
@@ -31,6 +31,7 @@ class Method:
     head: FinalHead
     effect: str
     parts: tuple[Part, ...]  # of the fast path; none for the exact one
+    room: Room = field(default_factory=Room)
 
     @property
     def described(self) -> dict[str, int]:
@@ -102,7 +103,7 @@ def apply_method(
     for part in method.parts:
         tokens = part.tokens or directions(part.head)
         rows = (resid, post[:, part.neurons], target, new[:, part.neurons], offset)
-        found.append(estimate(part.head, tokens, part.plan, *rows, effect=effect))
+        found.append(estimate(part.head, tokens, part.plan, *rows, effect=effect, room=method.room))
     return Estimate(
         torch.cat([one.delta_loss for one in found], dim=1),
         found[0].loss,

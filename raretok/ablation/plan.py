@@ -15,7 +15,7 @@ from raretok import __version__
 from raretok.ablation import run as in_memory
 from raretok.ablation.head import POSITION_BUDGET
 from raretok.ablation.precision import TOLERANCE
-from raretok.ablation.sampled import FULL_TILE, short_type
+from raretok.ablation.sampled import TILE, short_type
 from raretok.corpus import Contexts
 from raretok.errors import UserError
 from raretok.models import LanguageModel
@@ -108,7 +108,7 @@ def memory_of(model: LanguageModel, n_ctx: int, block: int, parts: int) -> int:
     at_once = min(block, max(1, POSITION_BUDGET // sizes.d_vocab))
     head = 8 * sizes.d_model * sizes.d_vocab + 8 * sizes.d_mlp * sizes.d_model
     tokens = (4 + short_type(model.device).itemsize) * sizes.d_vocab * d_part
-    logits = at_once * sizes.d_vocab * 24 + FULL_TILE[model.device.type] * 12
+    logits = at_once * sizes.d_vocab * 24 + TILE[model.device.type] * 12
     effects = 4 * sizes.d_mlp * (5 * block + 8 * at_once)
     width = 4 * sizes.d_mlp + 12 * sizes.d_model + 4 * sizes.n_heads * n_ctx
     forward = 4 * in_memory.BATCH * n_ctx * width

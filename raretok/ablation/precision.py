@@ -4,26 +4,28 @@ The mean over T positions of errors of standard deviation $\sigma$ has $\sigma /
 pair of position and neuron is off by more than $\tau \sqrt T / 2$ (one standard error), no mean
 effect of a neuron is off by more than $\tau$ (two of them; and nearly all pairs are far below). A
 pilot measures at a few positions what each number of head and sampled tokens would leave, and takes
-those that cost least, full sums included.
+those that cost least, with what it takes to mend the pairs that are off by more.
 """
 
 import math
+from dataclasses import replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from raretok.ablation.head import FinalHead, clean_pass
 from raretok.ablation.sampled import (
+    AGAIN,
+    DOUBT,
     Directions,
-    Picked,
     Plan,
     Push,
     excess,
-    pick_tokens,
     push_of,
     short_type,
 )
+from raretok.ablation.tokens import Picked, rank_tokens
 from raretok.errors import UserError
 
 TOLERANCE = 5e-7  # nats, of the mean effect of a neuron
@@ -31,10 +33,12 @@ FLOOR = 1e-8  # nats; below, float32 rounding is what is left
 SIGMAS = 2.0
 SIZES = (8, 16, 32, 64, 128, 256)  # that the numbers of head and sampled tokens are chosen from
 PILOT = 32  # positions
-# Cost of a token, in picked tokens: in a full sum (strided reads, one pair at a time), and in the
-# product that gives the second order (measured on two cores).
-FULL_SUM, UNCACHED = 8.0, 16.0
-CACHED = 2**24  # elements of M that a cache may hold
+# Costs of a token, in picked tokens, measured on two cores: of a pair sampled again, from an M that
+# a cache may hold or not; of a pair summed in full, for its terms and for each dimension of the
+# model that its direction is made of; and of the product for the second order.
+CACHED = 2**24  # elements of M
+SCATTERED, UNCACHED = 8.0, 40.0
+FULL_SUM, DIMENSION = 3.0, 1 / 64
 PRODUCT = {torch.bfloat16: 1 / 128, torch.float32: 1 / 32}
 
 
@@ -72,34 +76,28 @@ def choose_plan(
 
     `change` is what ablation adds to the activations at the pilot positions.
     """
-    d_vocab, limit = len(tokens.M), pair_error(tolerance, n_positions)
+    limit, d_vocab = pair_error(tolerance, n_positions), head.G.shape[1]
     sizes = [n for n in SIZES if 4 * n <= d_vocab] or [1]
     clean = clean_pass(head, resid, target, double=False)
     push = push_of(head, clean, change, target, effect)
-    widest = Plan(sizes[-1], sizes[-1], False, math.inf)
-    picked = pick_tokens(clean, tokens, widest, torch.full_like(clean.loss, 0.5))
+    ranked = rank_tokens(clean, tokens.length_sq, sizes[-1])
+    picked = ranked.pick(sizes[-1], torch.full_like(clean.loss, 0.5))
+    in_full = d_vocab * (FULL_SUM + DIMENSION * len(head.G))
+    product = d_vocab * PRODUCT[short_type(head.G.device)]
+    again = AGAIN * (SCATTERED if tokens.M.numel() <= CACHED else UNCACHED)
     costs = {}
     for second_order in (False, True):
-        one_draw = variance_of_a_draw(push, tokens, picked, sizes, second_order)
+        one_draw = variance_of_a_draw(push, tokens, picked, sizes, second_order) / limit**2
         for n_head, of_head in zip(sizes, one_draw, strict=True):
+            fixed = n_head + second_order * product + in_full * share(of_head > AGAIN)
             for n_tail in sizes:
-                poor = float((of_head > n_tail * limit**2).double().mean())
-                costs[n_head, n_tail, second_order] = (
-                    n_head
-                    + n_tail
-                    + d_vocab * (full_sum_cost(tokens) * poor + second_order * product_cost(head))
-                )
+                poor = share(of_head > n_tail / DOUBT)
+                costs[n_head, n_tail, second_order] = fixed + n_tail + again * poor
     return Plan(*min(costs, key=costs.get), pair_error=limit)
 
 
-def full_sum_cost(tokens: Directions) -> float:
-    """Cost of a token of a full sum, in picked tokens: a cache miss each where M is large."""
-    return FULL_SUM if tokens.M.numel() <= CACHED else UNCACHED
-
-
-def product_cost(head: FinalHead) -> float:
-    """Cost of the second order of a token, in picked tokens."""
-    return PRODUCT[short_type(head.G.device)]
+def share(marked: Bool[Tensor, "pos neuron"]) -> float:
+    return float(marked.double().mean())
 
 
 def variance_of_a_draw(
@@ -110,14 +108,13 @@ def variance_of_a_draw(
     What is picked stands for the whole vocabulary: head tokens beyond `n_heads`, likeliest first,
     are part of the tail.
     """
-    device = picked.token.device
     in_tail = torch.arange(picked.token.shape[1]) >= torch.tensor(n_heads)[:, None]
-    all_tail = Plan(0, picked.token.shape[1], second_order, math.inf)
+    picked, in_tail = replace(picked, n_head=0), in_tail.to(picked.token.device)
     found = []
-    for pos in range(len(picked.token)):
-        f = excess(push, tokens, picked, slice(pos, pos + 1), all_tail)[0]
-        weight = picked.weight[pos] * in_tail.to(device)
-        score = tokens.length_sq[picked.token[pos]]
+    for pos in (slice(t, t + 1) for t in range(len(picked.token))):
+        here = picked.at(pos)
+        f = excess(tokens.M[here.token], push.at(pos), here, second_order)[0]
+        weight, score = here.weight * in_tail, tokens.length_sq[here.token]
         total = (weight * score).sum(dim=1, keepdim=True)
         found.append(total * ((weight / score) @ f.square()) - (weight @ f).square())
     return torch.stack(found, dim=1).clamp_min_(0)

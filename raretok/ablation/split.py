@@ -6,11 +6,10 @@ mean under $p$, by $x_v = (s/s' - 1)\, z_v + d \cdot (G_v - \bar G)/s'$. The los
 
 $$\Delta = \ln\Big(1 + \sum_v p_v f(x_v)\Big) - x_{target}, \qquad f(x) = e^x - 1 - x .$$
 
-The sum has no first order, so the first order of the loss is exact. The rest is concentrated: the
-tokens with the largest $p_v |G_v|^2$ enter as they are, others are sampled with probability in
-proportion to it and weighted so that the sum is unbiased. The spread of the sampled terms gives
-each pair of position and push a standard error, and pairs whose error is too large are summed over
-the vocabulary. A push costs d_model times a hundred tokens, not times d_vocab.
+The sum has no first order, so the first order of the loss is exact. The rest is summed over the
+tokens of raretok/ablation/tokens.py. The spread of the sampled terms gives each pair of position
+and push a standard error, and pairs whose error is too large are summed over the vocabulary. A push
+costs d_model times a hundred tokens, not times d_vocab.
 """
 
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from raretok.ablation.groups import delta_of_push
 from raretok.ablation.head import CleanPass, FinalHead, position_blocks, rescale
+from raretok.ablation.tokens import rank_tokens, variance_of_sum
 
 N_HEAD, N_TAIL = 64, 64
 PAIR_ERROR = 1e-5  # nats; rounding of a float32 pass is about as large
@@ -58,21 +58,12 @@ def split_vocabulary(
     n_tail: int = N_TAIL,
 ) -> Split:
     """Choose the tokens; `offset` in [0, 1), one number a position, is what is random in it."""
-    score = clean.p.double() * rows.length_sq
-    top = score.topk(min(n_head, score.shape[1]), dim=1).indices
-    score = score.scatter(1, top, 0.0)
-    until = score.cumsum(dim=1)
-    steps = (torch.arange(n_tail, device=offset.device) + offset[:, None]) / n_tail
-    total = until[:, -1:].contiguous()
-    sampled = torch.searchsorted(until, steps * total, right=True)
-    # Rounding may point past the end: the last token with a score is meant.
-    sampled = torch.minimum(sampled, torch.searchsorted(until, total))
-    tail = total / (n_tail * rows.length_sq[sampled]).clamp_min(1e-30)
-    token = torch.cat([top, sampled, target[:, None]], dim=1)
-    weight = [clean.p.gather(1, top), tail.to(clean.p.dtype), torch.zeros_like(clean.p[:, :1])]
+    picked = rank_tokens(clean, rows.length_sq, n_head).pick(n_tail, offset)
+    token = torch.cat([picked.token, target[:, None]], dim=1)
+    weight = torch.cat([picked.weight, torch.zeros_like(clean.p[:, :1])], dim=1)
     mean_G = clean.p @ rows.G
     direction = rows.G[token] - mean_G[:, None]
-    return Split(top.shape[1], torch.cat(weight, dim=1), clean.z.gather(1, token), direction)
+    return Split(picked.n_head, weight, clean.z.gather(1, token), direction)
 
 
 def delta_of_pushes(
@@ -106,13 +97,9 @@ def estimate(
     f = x.expm1() - x
     weighted = f * split.weight[:, None]
     delta = weighted.sum(dim=2).log1p() - x[..., -1]
-    return delta, _variance(weighted[..., split.n_head : -1])
-
-
-def _variance(terms: Float[Tensor, "pos change sampled"]) -> Float[Tensor, "pos change"]:
-    """Variance of the sum of sampled terms, as if drawn independently: on the large side."""
-    n = terms.shape[2]
-    return terms.var(dim=2) * n if n > 1 else torch.zeros_like(terms.sum(dim=2))
+    sampled = weighted[..., split.n_head : -1]
+    squares, total = sampled.square().sum(dim=2), sampled.sum(dim=2)
+    return delta, variance_of_sum(squares, total, sampled.shape[2])
 
 
 def _sum_in_full(

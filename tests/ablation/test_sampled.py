@@ -16,7 +16,8 @@ from raretok.ablation.precision import (
     pilot_positions,
     variance_of_a_draw,
 )
-from raretok.ablation.sampled import Plan, directions, estimate, pick_tokens, push_of, systematic
+from raretok.ablation.sampled import Plan, curvature, directions, estimate, push_of
+from raretok.ablation.tokens import rank_tokens, systematic
 from raretok.errors import UserError
 from tests.ablation.reference import brute_force, largest
 
@@ -63,20 +64,25 @@ def test_pairs_that_are_too_uncertain_are_summed_in_full(model, scored, second_o
     assert found.summed_in_full > 0.9 * found.delta_loss.numel()
 
 
+@pytest.mark.parametrize("pair_error", [LOOSE, 0.0])
 @pytest.mark.parametrize("second_order", [False, True])
-def test_the_sum_over_tokens_is_unbiased(second_order, monkeypatch):
-    """Averaged over the random offset it is the exact sum, well within its own standard error."""
+def test_the_sum_over_tokens_is_unbiased(second_order, pair_error, monkeypatch):
+    """Averaged over the random offset it is the exact sum, well within its own standard error.
+
+    Where no error is allowed, every pair is sampled a second time.
+    """
+    monkeypatch.setattr(sampled, "AGAIN", 24)
     monkeypatch.setattr(sampled, "short_type", lambda device: torch.float32)
     head = random_head()
     resid, post, target, new = random_rows(head)
-    tokens, plan = directions(head), Plan(16, 16, second_order, LOOSE)
+    tokens, plan = directions(head), Plan(16, 16, second_order, pair_error)
     clean = clean_pass(head, resid, target, double=False)
     push = push_of(head, clean, new - post, target, "total")
+    ranked = rank_tokens(clean, tokens.length_sq, plan.n_head)
     exact = delta_loss(head, resid, post, target, new, tolerance=0.0)
     draws, variances = [], []
     for offset in torch.linspace(0.001, 0.999, 400, dtype=torch.float64):
-        picked = pick_tokens(clean, tokens, plan, offset.expand(len(post)))
-        total, variance = sampled._curvature(push, clean, tokens, picked, plan)
+        total, variance = curvature(push, ranked, tokens, plan, offset.expand(len(post)))
         draws.append(total)
         variances.append(variance)
     draws = torch.stack(draws).double()
@@ -86,6 +92,21 @@ def test_the_sum_over_tokens_is_unbiased(second_order, monkeypatch):
     # Stated variance against the one seen; equal steps scatter less than independent draws.
     ratio = torch.stack(variances).double().mean(dim=0).sum() / draws.var(dim=0).sum()
     assert 0.7 < float(ratio) < 4
+
+
+def test_a_second_sample_spares_most_full_sums(monkeypatch):
+    head = random_head()
+    resid, post, target, new = random_rows(head, n_pos=50)
+    rows = (resid, 0.4 * post, target, new)
+    offset = torch.from_numpy(np.random.default_rng(0).random(50))
+    exact = delta_loss(head, *rows, tolerance=0.0)
+    inputs = (head, directions(head), Plan(16, 8, False, 0.02), *rows, offset)
+    twice = estimate(*inputs)
+    monkeypatch.setattr(sampled, "AGAIN", 2000)  # no less than the vocabulary: none is drawn
+    once = estimate(*inputs)
+    assert twice.summed_in_full < 0.2 * once.summed_in_full
+    assert once.summed_in_full < exact.numel()
+    assert largest(twice.delta_loss - exact) < 5 * 0.02
 
 
 def test_what_is_small_is_exact_in_the_first_order():
@@ -125,7 +146,7 @@ def test_head_tokens_are_the_likeliest_and_none_is_drawn_again():
     head = random_head()
     resid, _, target, _ = random_rows(head)
     clean, tokens = clean_pass(head, resid, target, double=False), directions(head)
-    picked = pick_tokens(clean, tokens, Plan(16, 32, False, LOOSE), torch.full((12,), 0.7).double())
+    picked = rank_tokens(clean, tokens.length_sq, 16).pick(32, torch.full((12,), 0.7).double())
     score = clean.p * tokens.length_sq
     np.testing.assert_array_equal(picked.token[:, :16], score.topk(16, dim=1).indices)
     for row in picked.token:
@@ -139,10 +160,10 @@ def test_second_order_of_the_tail_is_the_plain_sum(monkeypatch):
     head = random_head()
     resid, post, target, new = random_rows(head)
     clean, tokens = clean_pass(head, resid, target, double=False), directions(head)
-    push, plan = push_of(head, clean, new - post, target, "total"), Plan(16, 8, True, LOOSE)
-    picked = pick_tokens(clean, tokens, plan, torch.full((12,), 0.7).double())
-    found = sampled.second_order_of_tail(push, clean, tokens, picked, plan)
-    p = clean.p.scatter(1, picked.token[:, :16], 0.0)
+    push = push_of(head, clean, new - post, target, "total")
+    ranked = rank_tokens(clean, tokens.length_sq, 16)
+    found = sampled.second_order_of_tail(push, tokens, ranked)
+    p = clean.p.scatter(1, ranked.head, 0.0)
     u = push.a[..., None] * clean.z[:, None] + push.b[..., None] * tokens.M.T - push.mean[..., None]
     torch.testing.assert_close(found, (p[:, None] * u.square()).sum(dim=2), rtol=1e-4, atol=1e-6)
 
@@ -196,14 +217,12 @@ def test_the_pilot_knows_the_variance_a_plan_leaves():
     resid, post, target, new = random_rows(head, n_pos=6)
     tokens, clean = directions(head), clean_pass(head, resid, target, double=False)
     push = push_of(head, clean, new - post, target, "total")
-    everything = pick_tokens(
-        clean, tokens, Plan(999, 1, False, LOOSE), torch.full((6,), 0.5).double()
-    )
+    everything = rank_tokens(clean, tokens.length_sq, 999).pick(1, torch.full((6,), 0.5).double())
     (one_draw,) = variance_of_a_draw(push, tokens, everything, [16], False)
-    plan, draws = Plan(16, 2, False, LOOSE), []
+    plan, ranked, draws = Plan(16, 2, False, LOOSE), rank_tokens(clean, tokens.length_sq, 16), []
     for offset in np.random.default_rng(0).random(600):
-        picked = pick_tokens(clean, tokens, plan, torch.full((6,), offset).double())
-        draws.append(sampled._curvature(push, clean, tokens, picked, plan)[0])
+        offsets = torch.full((6,), offset).double()
+        draws.append(curvature(push, ranked, tokens, plan, offsets)[0])
     seen = torch.stack(draws).var(dim=0)
     ratio = (one_draw / 2).sum() / seen.sum()
     assert 0.7 < float(ratio) < 2.5  # equal steps scatter less than independent draws
