@@ -71,19 +71,20 @@ def fast_effects(head: FinalHead, scored: Scored) -> FastRun:
         n_positions=n,
         effect="total",
     )
-    offset, in_full = sampling_offsets(n).to(scored.resid.device), 0
+    offset, again, in_full = sampling_offsets(n).to(scored.resid.device), 0, 0
     total = torch.zeros(scored.post.shape[1], dtype=torch.float64, device=scored.post.device)
     for at in range(0, n, BLOCK):
         rows = slice(at, at + BLOCK)
         block = (scored.resid[rows], scored.post[rows], scored.target[rows])
         found = apply_method(method, *block, scored.mean, offset[rows])
         total += found.delta_loss.sum(dim=0, dtype=torch.float64)
-        in_full += found.summed_in_full
+        again, in_full = again + found.sampled_again, in_full + found.summed_in_full
     plan = method.described
     work = {
         "tolerance": TOLERANCE,
         "tokens_summed": plan["n_head"] + plan["n_tail"],
         "second_order": plan["second_order"],
+        "sampled_again": again / scored.post.numel(),
         "summed_in_full": in_full / scored.post.numel(),
     }
     return FastRun(total / n, work)

@@ -98,7 +98,7 @@ def apply_method(
     if not method.parts:
         delta = delta_loss(method.head, resid, post, target, new, effect=effect)
         nothing = torch.zeros_like(post[0], dtype=torch.float64)
-        return Estimate(delta, clean_loss(method.head, resid, target), nothing, delta.numel())
+        return Estimate(delta, clean_loss(method.head, resid, target), nothing, 0, delta.numel())
     found = []
     for part in method.parts:
         tokens = part.tokens or directions(part.head)
@@ -108,5 +108,6 @@ def apply_method(
         torch.cat([one.delta_loss for one in found], dim=1),
         found[0].loss,
         torch.cat([one.variance for one in found]),
+        sum(one.sampled_again for one in found),
         sum(one.summed_in_full for one in found),
     )

@@ -88,6 +88,7 @@ class Estimate:
     delta_loss: Float[Tensor, "pos d_mlp"]
     loss: Float[Tensor, " pos"]
     variance: Float[Tensor, " d_mlp"]  # of delta_loss, summed over the positions
+    sampled_again: int  # pairs
     summed_in_full: int  # pairs
 
 
@@ -113,13 +114,14 @@ def estimate(
     check_effect(effect)
     change = replacement - post
     delta, loss = torch.empty_like(change), torch.empty_like(change[:, 0])
-    variance, in_full = torch.zeros_like(change[0], dtype=torch.float64), 0
+    variance, again, in_full = torch.zeros_like(change[0], dtype=torch.float64), 0, 0
     room = room or Room()
     for rows in position_blocks(head, len(resid)):
         clean = clean_pass(head, resid[rows], target[rows], double=False, room=room)
         push = push_of(head, clean, change[rows], target[rows], effect)
         ranked = rank_tokens(clean, tokens.length_sq, plan.n_head, room=room)
-        bend, spread = curvature(push, ranked, tokens, plan, offset[rows])
+        bend, spread, mended = curvature(push, ranked, tokens, plan, offset[rows])
+        again += mended
         poor = spread > plan.pair_error**2
         if poor.any():
             _sum_in_full(head, push, clean, poor, out=bend)
@@ -127,7 +129,7 @@ def estimate(
         variance += spread.masked_fill_(poor, 0).sum(dim=0, dtype=torch.float64)
         delta[rows] = bend.log1p_() + push.lead
         loss[rows] = clean.loss
-    return Estimate(delta, loss, variance, in_full)
+    return Estimate(delta, loss, variance, again, in_full)
 
 
 @dataclass(frozen=True)
@@ -165,17 +167,18 @@ def curvature(
     tokens: Directions,
     plan: Plan,
     offset: Float[Tensor, " pos"],
-) -> tuple[Float[Tensor, "pos neuron"], Float[Tensor, "pos neuron"]]:
-    r"""Estimated $\sum_v p_v f(u_v)$ and its variance, for every position and neuron."""
+) -> tuple[Float[Tensor, "pos neuron"], Float[Tensor, "pos neuron"], int]:
+    r"""Estimated $\sum_v p_v f(u_v)$ and its variance, and how many pairs are sampled again."""
     total, variance = from_picked(push, tokens.M, ranked.pick(plan.n_tail, offset), plan)
     poor = DOUBT * variance > plan.pair_error**2
-    if poor.any() and len(tokens.M) > AGAIN:
+    again = int(poor.sum()) if len(tokens.M) > AGAIN else 0
+    if again:
         # Digits of the offset that the first sample did not feel: the second is independent of it.
         more = ranked.pick(AGAIN, offset * 2**20 % 1)
         _pairs_from_picked(push, tokens.M, more, plan, poor, out=(total, variance))
     if plan.second_order:
         total.add_(second_order_of_tail(push, tokens, ranked), alpha=0.5)
-    return total, variance
+    return total, variance, again
 
 
 def from_picked(

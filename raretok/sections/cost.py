@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from raretok.ablation.sampled import AGAIN
+
 DATA = Path(__file__).parents[2] / "data"
 RESULTS, SCALING = DATA / "bench.json", DATA / "bench_scaling.json"
 
@@ -128,8 +130,12 @@ def curvature(row: Row) -> list[Operation]:
     ]
     if row["second_order"]:
         found.append(Operation("second order of the other tokens", 2 * n * v + 4 * d * v, 2 * v))
-    pairs = round(row["summed_in_full"] * n * v)
-    return [*found, Operation("pairs summed in full", 15 * pairs, 3 * FLOAT * pairs)]
+    again, in_full = (round(row[key] * n) for key in ("sampled_again", "summed_in_full"))
+    return [
+        *found,
+        Operation("pairs sampled again", 15 * AGAIN * again, 3 * FLOAT * AGAIN * again),
+        Operation("pairs summed in full", (15 + 2 * d) * v * in_full, 5 * FLOAT * v * in_full),
+    ]
 
 
 def work_table(rows: list[Row]) -> pd.DataFrame:

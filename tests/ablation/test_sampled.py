@@ -82,7 +82,8 @@ def test_the_sum_over_tokens_is_unbiased(second_order, pair_error, monkeypatch):
     exact = delta_loss(head, resid, post, target, new, tolerance=0.0)
     draws, variances = [], []
     for offset in torch.linspace(0.001, 0.999, 400, dtype=torch.float64):
-        total, variance = curvature(push, ranked, tokens, plan, offset.expand(len(post)))
+        total, variance, again = curvature(push, ranked, tokens, plan, offset.expand(len(post)))
+        assert (again == total.numel()) == (pair_error == 0)
         draws.append(total)
         variances.append(variance)
     draws = torch.stack(draws).double()
