@@ -304,15 +304,19 @@ page.weights_table({**found, f"{lead}, untrained": untrained[lead]})
 # One null world more is asked. Controls are matched on what a neuron does, not on its influence, so
 # the group may act together because its neurons matter, not because they matter to *rare* targets. So the
 # labels rare and common are exchanged within documents, groups are chosen again under them, and
-# tested in the same way: the median p is {glue:text}`exchanged_p` for the dimension and
-# {glue:text}`informed_p` for the information, under the protocol {glue:text}`lead`. Where that
-# is below 0.05, what is seen is not about rarity, and the verdict says so.
+# tested in the same way: the median p is {glue:text}`exchanged_p` for the dimension
+# ({glue:text}`exchanged_draws` exchanges) and {glue:text}`informed_p` for the information
+# ({glue:text}`informed_draws`: each is dear, so there are more where the first do not agree), under the
+# protocol {glue:text}`lead`. Where that is below 0.05, what is seen is not about rarity, and the verdict
+# says so.
 
 # %% tags=["remove-cell"]
 exchanged = {name: study.dimension_when_exchanged(name) for name in found}
 informed = {name: study.information_when_exchanged(name) for name in found}
 glue("exchanged_p", p_text(float(np.median(exchanged[lead]))), display=False)
 glue("informed_p", p_text(float(np.median(informed[lead]))), display=False)
+glue("exchanged_draws", len(exchanged[lead]), display=False)
+glue("informed_draws", len(informed[lead]), display=False)
 
 # %% tags=["hide-input"]
 # NBVAL_CHECK_OUTPUT

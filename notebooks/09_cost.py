@@ -85,7 +85,7 @@ page.summary_table(rows)
 # takes {glue:text}`gpt2_small_released` times as long, the hook loop {glue:text}`gpt2_small_hooks`
 # times.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Time to ablate every neuron of the last MLP alone, in units of one forward pass with its loss on the same positions (grey line), for trained and random weights. The lower three ways are extrapolated from a random subset of neurons.", "name": "fig-cost"}, "image": {"alt": "Dot plot on a logarithmic axis: time of seven ways in forward passes, for two shapes of model"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Time to ablate every neuron of the last MLP alone, in units of one forward pass with its loss on the same positions (grey line), for trained and random weights. The lower three ways are extrapolated from a random subset of neurons.", "name": "fig-cost"}, "image": {"alt": "Dot plot on a logarithmic axis: time of seven ways in forward passes, for three shapes of model"}}
 fig, axes = figures.panels(1, width=7.2)
 names = [name for name, _ in page.WAYS.values()]
 figures.relative_times(axes[0], names, page.relative(rows))
@@ -123,13 +123,16 @@ page.work_table(rows)
 
 # %% [markdown]
 # By operations alone the floor is {glue:text}`gpt2_small_floor` forward passes on the shape of GPT-2
-# small and {glue:text}`docs_gpt2_floor` on the shipped model: the larger the share of the unembedding in a forward pass, the higher the floor, since it is
-# needed twice. Measured are {glue:text}`gpt2_small_ratio` and {glue:text}`docs_gpt2_ratio`. Capturing alone, which leaves out the logits, takes
+# small, {glue:text}`pythia_1b_floor` on that of Pythia-1b and {glue:text}`docs_gpt2_floor` on the shipped
+# model: the larger the share of the unembedding in a forward pass, the higher the floor, since it is
+# needed twice. Measured are {glue:text}`gpt2_small_ratio`, {glue:text}`pythia_1b_ratio` and
+# {glue:text}`docs_gpt2_ratio`. Capturing alone, which leaves out the logits, takes
 # {glue:text}`gpt2_small_capture` of a forward pass on the shape of GPT-2 small. The distance between
-# floor and measurement there is in part the directions of all tokens, made once and spread over few
-# positions. On the shipped model it is the higher orders: a tiny model has as many neurons for a
-# vocabulary as a large one, but next to no blocks, and its effects are large, so that many pairs need
-# many tokens.
+# floor and measurement there, and more so on the shape of Pythia-1b, is for the larger part the
+# directions of all tokens, made once and spread over few positions. On the shipped model it is the
+# higher orders: a tiny model has as many neurons for a vocabulary as a large one, but next to no
+# blocks, and its effects are large, so that many pairs need many tokens. That is the price for a model
+# whose neurons do something; random weights, of which no neuron does much, show the least it can be.
 #
 # ## Scaling
 #

@@ -102,18 +102,15 @@ class Study(Runs):
         ]
 
     def information_when_exchanged(self, protocol: str) -> list[float]:
-        """p of I1's test for some of `exchanged`, with fewer controls: each pair is dear."""
-        rng = self.rng(f"information exchanged {protocol}")
-        return [
-            information_test(
-                one.post.values,
-                folds,
-                one.stratum.values == RARE,
-                n_controls=labels.DEAR_CONTROLS,
-                rng=rng,
-            ).p
-            for one, folds in self.exchanged(protocol)[: labels.DEAR_DRAWS]
-        ]
+        """p of I1's test for `exchanged`, until they agree: each pair of neurons is dear."""
+        rng, found = self.rng(f"information exchanged {protocol}"), []
+        for one, folds in self.exchanged(protocol):
+            rare, n_controls = one.stratum.values == RARE, labels.DEAR_CONTROLS
+            options = {"n_controls": n_controls, "rng": rng}
+            found.append(information_test(one.post.values, folds, rare, **options).p)
+            if labels.agree(found):
+                break
+        return found
 
     def tail_when_exchanged(self, protocol: str) -> list[float]:
         """p of S1's test for each of `exchanged`."""

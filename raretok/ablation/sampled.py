@@ -36,6 +36,7 @@ from raretok.ablation.tokens import Picked, Ranked, rank_tokens, variance_of_sum
 # Elements of [position, token, neuron] at a time: on a CPU they stay in the shared cache.
 TILE = {"cpu": 2**20, "cuda": 2**26}
 AGAIN = 256  # tokens sampled for a pair of which fewer say too little
+OVERFLOW = 80.0  # nats; float32 holds exp(88)
 DOUBT = 4.0  # a variance that few tokens show may be as many times larger
 
 
@@ -122,7 +123,7 @@ def estimate(
         ranked = rank_tokens(clean, tokens.length_sq, plan.n_head, room=room)
         bend, spread, mended = curvature(push, ranked, tokens, plan, offset[rows])
         again += mended
-        poor = spread > plan.pair_error**2
+        poor = ~(spread <= plan.pair_error**2)  # what overflows is no number
         if poor.any():
             _sum_in_full(head, push, clean, poor, out=bend)
             in_full += int(poor.sum())
@@ -170,7 +171,7 @@ def curvature(
 ) -> tuple[Float[Tensor, "pos neuron"], Float[Tensor, "pos neuron"], int]:
     r"""Estimated $\sum_v p_v f(u_v)$ and its variance, and how many pairs are sampled again."""
     total, variance = from_picked(push, tokens.M, ranked.pick(plan.n_tail, offset), plan)
-    poor = DOUBT * variance > plan.pair_error**2
+    poor = ~(DOUBT * variance <= plan.pair_error**2)
     again = int(poor.sum()) if len(tokens.M) > AGAIN else 0
     if again:
         # Digits of the offset that the first sample did not feel: the second is independent of it.
@@ -279,4 +280,6 @@ def _sum_in_full(
         u = (head.W_out[distinct] @ head.G)[row]
         u.mul_(push.b[t, i, None]).addcmul_(clean.z[t], push.a[t, i, None])
         u.sub_(push.mean[t, i, None])
-        out[t, i] = torch.einsum("pv,pv->p", u.expm1().sub_(u), clean.p[t])
+        if u.max() > OVERFLOW:
+            u = u.double()
+        out[t, i] = torch.einsum("pv,pv->p", u.expm1().sub_(u), clean.p[t].to(u)).to(out)

@@ -122,7 +122,10 @@ def operations(row: Row) -> list[Operation]:
 
 
 def curvature(row: Row) -> list[Operation]:
-    """What the fast path does beyond the first order; a function of one token takes about 15."""
+    """What the fast path does beyond the first order; a term of one token takes about 15.
+
+    Of a pair summed in full the directions of the tokens are made anew.
+    """
     d, n, v, k = row["d_model"], row["neurons"], row["vocabulary"], row["tokens_summed"]
     found = [
         Operation("tokens summed for each neuron", 15 * k * n, FLOAT * k * n),

@@ -1,6 +1,7 @@
 """The fast path: unbiased, exact in the first order, as precise as asked for."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -108,6 +109,23 @@ def test_a_second_sample_spares_most_full_sums(monkeypatch):
     assert twice.summed_in_full < 0.2 * once.summed_in_full
     assert once.summed_in_full < exact.numel()
     assert largest(twice.delta_loss - exact) < 5 * 0.02
+
+
+def test_what_float32_cannot_hold_is_summed_in_full():
+    head = random_head()
+    head = replace(head, G=100 * head.G, W_out=head.W_out / 10, W_out_sq=head.W_out_sq / 100)
+    rows = random_rows(head)
+    offset = torch.full((12,), 0.3, dtype=torch.float64)
+    found = estimate(head, directions(head), Plan(16, 8, False, 1e-3), *rows, offset)
+    double = FinalHead(*(t.double() for t in list(vars(head).values())[:4]), 1e-5, centred=False)
+    resid, post, target, new = (t.double() if t.is_floating_point() else t for t in rows)
+    exact = delta_loss(double, resid, post, target, new, tolerance=0.0)
+    clean = clean_pass(head, rows[0], rows[2])
+    push = push_of(head, clean, -rows[1], rows[2], "total")
+    moved = push.b[..., None] * (head.W_out @ head.G) + push.a[..., None] * clean.z[:, None]
+    assert float((moved - push.mean[..., None]).max()) > 90  # exp(90) is beyond float32
+    assert found.delta_loss.isfinite().all()
+    assert largest(found.delta_loss - exact) < 1e-2
 
 
 def test_what_is_small_is_exact_in_the_first_order():
