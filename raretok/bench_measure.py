@@ -1,6 +1,5 @@
 """Measuring: seconds, best of interleaved repeats, and the memory a call takes."""
 
-import ctypes
 import gc
 import math
 import os
@@ -15,6 +14,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from raretok.ablation.plan import give_back
 from raretok.errors import UserError
 from raretok.streams import say
 
@@ -90,10 +90,7 @@ def peak_bytes(run: Callable[[], Any], device: str) -> int:
         before = torch.cuda.memory_allocated()
         run()
         return torch.cuda.max_memory_allocated() - before
-    # Freed memory that the allocator keeps would be used again unseen: it goes back first.
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim:
-        trim(0)
+    give_back()  # freed memory that the allocator keeps would be used again unseen
     with Watch() as watch:
         run()
     return watch.most - watch.before

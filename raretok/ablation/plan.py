@@ -1,6 +1,8 @@
 """What decides the numbers of a run, and how it is cut to fit the memory."""
 
+import ctypes
 import hashlib
+import os
 import platform
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -110,9 +112,17 @@ def memory_of(model: LanguageModel, n_ctx: int, block: int, parts: int) -> int:
     tokens = (4 + short_type(model.device).itemsize) * sizes.d_vocab * d_part
     logits = at_once * sizes.d_vocab * 24 + TILE[model.device.type] * 12
     effects = 4 * sizes.d_mlp * (5 * block + 8 * at_once)
-    width = 4 * sizes.d_mlp + 12 * sizes.d_model + 4 * sizes.n_heads * n_ctx
+    width = 10 * sizes.d_mlp + 24 * sizes.d_model + 8 * sizes.n_heads * n_ctx
     forward = 4 * in_memory.BATCH * n_ctx * width
-    return max(forward, head + tokens + logits + effects)
+    audit = 24 * sizes.d_model * sizes.d_vocab  # modules in float64
+    return max(forward, audit, head + tokens + logits + effects)
+
+
+def give_back() -> None:
+    """Return freed memory to the system: glibc keeps what a forward pass leaves in pieces."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim:
+        trim(0)
 
 
 def cut_to_fit(model: LanguageModel, contexts: Contexts, max_memory: float) -> tuple[int, int]:

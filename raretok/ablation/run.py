@@ -14,7 +14,7 @@ from tqdm import tqdm
 from raretok import __version__
 from raretok.ablation.head import check_effect, final_head
 from raretok.ablation.interventions import check_mode, replacement
-from raretok.ablation.method import Method, apply_method, make_method
+from raretok.ablation.method import apply_method, make_method
 from raretok.ablation.modules import audit
 from raretok.ablation.precision import TOLERANCE, check_tolerance, pair_error, pilot_positions
 from raretok.ablation.sampled import Estimate
@@ -23,7 +23,7 @@ from raretok.errors import UserError
 from raretok.models import LanguageModel, capture
 from raretok.rarity import Positions
 
-BATCH = 16  # contexts a forward pass
+BATCH = 8  # contexts a forward pass
 BLOCK = 1024  # positions a step of the closed form; it cuts them further to fit the memory
 AUDIT_PAIRS = 64
 AUDIT_SEED = 0
@@ -94,6 +94,8 @@ def ablate(
             rows,
             apply_method(method, resid[rows], post[rows], target[rows], new[rows], offset[rows]),
         )
+    described = method.described
+    del method  # the audit needs memory of its own
     error = audit(
         model,
         resid,
@@ -106,7 +108,7 @@ def ablate(
         rng=np.random.default_rng(AUDIT_SEED),
     )
     made = {"mode": mode, "effect": effect, "tolerance": tolerance} | audit_record(
-        model, method, error, tolerance, len(positions), found.summed_in_full
+        model, described, error, tolerance, len(positions), found.summed_in_full
     )
     return labelled(model, positions, gathered, found, made)
 
@@ -209,7 +211,7 @@ def check_contexts(model: LanguageModel, contexts: Contexts) -> None:
 
 def audit_record(
     model: LanguageModel,
-    method: Method,
+    described: dict[str, int],
     error: float,
     tolerance: float,
     n_positions: int,
@@ -230,7 +232,7 @@ def audit_record(
         )
     n_pairs = n_positions * model.architecture.d_mlp
     return {
-        **method.described,
+        **described,
         "summed_in_full": summed_in_full / n_pairs,
         "audit_pairs": AUDIT_PAIRS,
         "audit_limit": limit,

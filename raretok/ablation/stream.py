@@ -23,7 +23,7 @@ from raretok.ablation.head import check_effect, final_head
 from raretok.ablation.interventions import check_mode, donors
 from raretok.ablation.method import Method, apply_method, make_method
 from raretok.ablation.modules import delta_loss_modules, real_modules
-from raretok.ablation.plan import Options, cut_to_fit, layout_of, settings_of
+from raretok.ablation.plan import Options, cut_to_fit, give_back, layout_of, settings_of
 from raretok.ablation.precision import check_tolerance, pilot_positions
 from raretok.ablation.records import is_run, key_of, locked, one_line, remove_run
 from raretok.ablation.scratch import Scratch
@@ -166,17 +166,20 @@ def complete(work: Work) -> None:
         made = {"mode": options.mode, "effect": options.effect, "tolerance": options.tolerance}
         run.add_labels(work.positions, in_memory.provenance(work.model) | made)
     mean = gather_to(work)
+    give_back()
     if "mean_post" not in run.steps:
         run.add_neurons("mean_post", mean.cpu().numpy())
     method = method_for(work, mean)
     fill_blocks(work, method, mean)
+    described = method.described
+    del method  # the audit needs memory of its own
     variance, in_full = run.sums()
     if "sampling_error" not in run.steps:
         error = in_memory.sampling_error(variance, len(work.positions))
         run.add_neurons("sampling_error", error)
     audit = in_memory.audit_record(
         work.model,
-        method,
+        described,
         audit_stored(work, mean),
         options.tolerance,
         len(work.positions),
