@@ -214,7 +214,7 @@ def reference_neurons(
     drawn = np.random.default_rng(SEED + 1).permutation(d_mlp)[:n_random]
     top = effect.abs().topk(n_largest).indices
     chosen = torch.cat([torch.from_numpy(drawn).to(effect.device), top]).unique()
-    return chosen, f"{n_random} random neurons and the {n_largest} with the largest effects"
+    return chosen, f"{n_random} random neurons, {n_largest} with the largest effects"
 
 
 def largest(values: Float[Tensor, " n"]) -> float:

@@ -124,7 +124,7 @@ def test_reference_neurons_are_all_or_random_and_the_largest(case, monkeypatch):
     monkeypatch.setattr(bench, "REFERENCE_WORK", 0)
     monkeypatch.setattr(bench, "REFERENCE", (8, 4))
     chosen, told = bench.reference_neurons(case, effect)
-    assert told == "8 random neurons and the 4 with the largest effects"
+    assert told == "8 random neurons, 4 with the largest effects"
     assert {44, 45, 46, 47} <= set(chosen.tolist())
     assert 8 <= len(chosen) <= 12
 

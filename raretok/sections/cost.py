@@ -150,7 +150,7 @@ def work_table(rows: list[Row]) -> pd.DataFrame:
             name = f"{one.name} (once a model)" if one.once else one.name
             columns.setdefault((row["shape"], "MFLOP"), {})[name] = f"{one.flops / share / 1e6:.1f}"
             columns.setdefault((row["shape"], "MB"), {})[name] = f"{one.bytes / share / 1e6:.2f}"
-    return pd.DataFrame(columns).rename_axis("operation, at one position")
+    return pd.DataFrame(columns).fillna("–").rename_axis("operation, at one position")
 
 
 def floor_ratio(row: Row) -> float:
