@@ -1,26 +1,24 @@
 """What `raretok ablate` does: the effect of a layer's neurons at drawn positions, kept on disk."""
 
-import os
-import tempfile
 import time
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
-from raretok.ablation import layers, stream
+from raretok.ablation import layers
 from raretok.ablation.head import check_effect
 from raretok.ablation.interventions import check_name
+from raretok.ablation.layer_runs import ablate_layer_to_disk
+from raretok.ablation.layers import LayerOptions
 from raretok.ablation.partial import layer_index
-from raretok.ablation.plan import Options
+from raretok.ablation.plan import MAX_MEMORY, Options
 from raretok.ablation.precision import TOLERANCE, check_tolerance
-from raretok.ablation.records import one_line
-from raretok.ablation.stream import MAX_MEMORY, ablate_to_disk
+from raretok.ablation.stream import ablate_to_disk
 from raretok.errors import UserError
 from raretok.parameters import check_sources, validated
-from raretok.rarity import Positions, all_positions, draw_total
+from raretok.rarity import all_positions, draw_total
 from raretok.study import Study
 
 
@@ -80,8 +78,8 @@ def measure(
     What `raretok ablate` does: stratified positions (see `draw_total`) of the protocol `corrected`,
     a run in `out` or under `runs/`, resumed where it stopped unless `resume` is false.
     `max_memory` is in GB above the model. Of an earlier `layer` (negative: from the end) all
-    neurons are screened, and the top ones and a random subset are ablated (ablation/layers.py);
-    that run is written when it is done. Raises `UserError`.
+    neurons are screened, and the top ones and a random subset are ablated (ablation/layers.py).
+    Raises `UserError`.
     """
     started = time.monotonic()
     check_name(mode)
@@ -92,50 +90,27 @@ def measure(
     everything = all_positions(study.contexts, study.classes("corrected"), "target")
     drawn = draw_total(everything, n=positions, rng=study.rng("positions of a run"))
     index = layer_index(study.model, layer)
+    where = {
+        "source": {"corpus_sha256": study.corpus.sha256, "seed": seed},
+        "max_memory": max_memory,
+        "resume": resume,
+        "progress": progress,
+    }
+    inputs = study.model, study.contexts, drawn, out
     if index < study.model.architecture.n_layers - 1:
-        folder, data = earlier_layer(study, drawn, index, mode, seed, out, progress)
-        return Measured(folder, data, time.monotonic() - started)
-    folder, data = ablate_to_disk(
-        study.model,
-        study.contexts,
-        drawn,
-        out,
-        options=Options(mode=mode, effect=effect, tolerance=tolerance, resample_seed=seed),
-        source={"corpus_sha256": study.corpus.sha256, "seed": seed},
-        max_memory=max_memory,
-        resume=resume,
-        progress=progress,
-    )
+        check_total(effect)
+        of_layer = LayerOptions(index, mode=mode, tolerance=tolerance, seed=seed)
+        folder, data = ablate_layer_to_disk(*inputs, options=of_layer, **where)
+    else:
+        options = Options(mode=mode, effect=effect, tolerance=tolerance, resample_seed=seed)
+        folder, data = ablate_to_disk(*inputs, options=options, **where)
     return Measured(folder, data, time.monotonic() - started)
 
 
-def earlier_layer(
-    study: Study,
-    drawn: Positions,
-    layer: int,
-    mode: str,
-    seed: int,
-    out: Path | None,
-    progress: bool,
-) -> tuple[Path, xr.Dataset]:
-    """Screen and ablate a layer before the last; written whole to `out`, or to `runs/`, at once."""
-    folder = out or stream.RUNS / f"{study.model.name}-layer{layer}-{mode}-{len(drawn)}-{seed}"
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} is not empty: a run of an earlier layer needs a new directory")
-    data = layers.ablate_layer(
-        study.model,
-        study.contexts,
-        drawn,
-        layer=layer,
-        rng=study.rng("neurons of a layer"),
-        mode=mode,
-        progress=progress,
-    )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with one_line(folder), tempfile.TemporaryDirectory(dir=folder.parent) as draft:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # text labels are not yet in the Zarr v3 specification
-            data.to_zarr(Path(draft) / "data.zarr", zarr_format=3)
-        folder.mkdir(exist_ok=True)
-        os.replace(Path(draft) / "data.zarr", folder / "data.zarr")
-    return folder, data
+def check_total(effect: str) -> None:
+    """Raise `UserError` for an effect that a layer before the last does not have."""
+    if effect != "total":
+        raise UserError(
+            f"effect {effect!r} holds the final norm's scale, which a layer before the last acts "
+            "through in later layers too: choose total"
+        )

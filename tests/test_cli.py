@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 from raretok import cli
-from raretok.ablation import stream
+from raretok.ablation import resumption
 from raretok.effects import measure
 from raretok.records import read_claims
 from tests.recorded import evidence, write_page
@@ -170,23 +170,36 @@ def test_ablate_measures_then_opens_what_it_measured(llama, texts, tmp_path, cap
     assert len({one["audit"] for one in shown}) == 1
 
 
-def test_ablate_of_an_earlier_layer_is_written_whole(llama, texts, tmp_path, capsys, monkeypatch):
+def test_ablate_of_an_earlier_layer_is_a_run_like_any_other(
+    llama, texts, tmp_path, capsys, monkeypatch
+):
     words = ablate_words(llama, texts, tmp_path / "run", layer=-2, positions=60)
-    monkeypatch.setattr(sys, "argv", ["raretok", *words])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    assert stopped.value.code == 0
-    assert "agreement  rare positions, top neurons: Spearman" in capsys.readouterr().out
-    with xr.open_zarr(tmp_path / "run" / "data.zarr", chunks=None, consolidated=False) as data:
+    shown = []
+    for extra in ([], ["--resume"]):
+        monkeypatch.setattr(sys, "argv", ["raretok", *words, *extra])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        assert stopped.value.code == 0
+        shown.append(capsys.readouterr().out.splitlines())
+    assert any("agreement  rare positions, top neurons: Spearman" in line for line in shown[0])
+    seconds = next(k for k, line in enumerate(shown[0]) if line.startswith("seconds"))
+    for lines in shown:
+        del lines[seconds]
+    assert shown[0] == shown[1]
+    with xr.open_zarr(tmp_path / "run" / "data.zarr", chunks=None) as data:
         assert data.delta_loss.dims == ("position", "neuron")
         assert data.sizes["screened"] == 640
-    refused(words, "is not empty: a run of an earlier layer needs a new", capsys, monkeypatch)
+    words = ablate_words(llama, texts, tmp_path / "run", layer=-2, positions=60, mode="zero")
+    refused(words, "is a run with other settings (mode): mode is mean, not", capsys, monkeypatch)
+    words = ablate_words(llama, texts, tmp_path / "new", layer=-2, effect="direct")
+    refused(words, "effect 'direct' holds the final norm's scale", capsys, monkeypatch)
+    assert not (tmp_path / "new").exists()
 
 
 def test_ablate_names_the_folder_of_a_run_by_what_decides_its_numbers(
     llama, texts, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(stream, "RUNS", tmp_path)
+    monkeypatch.setattr(resumption, "RUNS", tmp_path)
     first, again, other = (
         measure(str(llama), str(texts), 30, seed=seed, progress=False) for seed in (0, 0, 1)
     )

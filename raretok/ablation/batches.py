@@ -1,6 +1,7 @@
 """Contexts with scored positions, as they go through the layers together, and their mean."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -8,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from raretok.ablation import run
+from raretok.ablation.checkpoints import Arrays, Checkpoints
 from raretok.ablation.partial import capture_layer
 from raretok.corpus import Contexts
 from raretok.models import LanguageModel
@@ -34,9 +36,17 @@ class ScoredBatch:
 
 
 def scored_batches(
-    model: LanguageModel, contexts: Contexts, positions: Positions, include_first: bool
+    model: LanguageModel,
+    contexts: Contexts,
+    positions: Positions,
+    include_first: bool,
+    *,
+    size: int = run.BATCH,
 ) -> list[ScoredBatch]:
-    """All contexts that hold a scored position. Later tokens than the last one change nothing."""
+    """All contexts that hold a scored position, at most `size` together.
+
+    Tokens after the last scored one change nothing, and are left out.
+    """
     used, start, held = np.unique(positions.context, return_index=True, return_counts=True)
     until = np.maximum.reduceat(positions.pos, start) + 1
     order = np.argsort(until, kind="stable")  # of like length together: little padding is run
@@ -44,9 +54,7 @@ def scored_batches(
     by_number = np.concatenate([[0], np.cumsum(held[order])[:-1]]) // SCORED
     edges = np.flatnonzero(np.diff(by_number)) + 1
     groups = [
-        part[at : at + run.BATCH]
-        for part in np.split(order, edges)
-        for at in range(0, len(part), run.BATCH)
+        part[at : at + size] for part in np.split(order, edges) for at in range(0, len(part), size)
     ]
     return [
         _batch(model, contexts, positions, used[group], until[group], include_first)
@@ -81,18 +89,32 @@ def mean_activation(
     layer: int,
     *,
     include_first: bool,
+    kept: Checkpoints,
     progress: bool,
 ) -> Float[Tensor, " d_mlp"]:
     """Mean activation of a layer's neurons over the text of the contexts with a scored position."""
-    total, count = 0.0, 0
+    total, count = np.zeros(()), 0
     batches = run.context_batches(contexts, positions)
     for rows in run.blocks(len(batches), 1, "contexts", progress):
         batch = batches[rows.start]
-        length = contexts.length[batch]
-        post = capture_layer(
-            model, torch.from_numpy(contexts.tokens[batch, : length.max()]), layer
-        ).post
-        real = run.real_tokens(length, include_first).to(model.device)
-        total = total + post[real].sum(dim=0, dtype=torch.float64)
-        count += int(real.sum())
-    return (total / count).to(model.dtype)
+        part = kept.part(
+            f"mean-{rows.start}", partial(_summed, model, contexts, batch, layer, include_first)
+        )
+        total, count = total + part["total"], count + int(part["count"])
+    return torch.from_numpy(total / count).to(model.device, model.dtype)
+
+
+def _summed(
+    model: LanguageModel,
+    contexts: Contexts,
+    batch: Int[np.ndarray, " batch"],
+    layer: int,
+    include_first: bool,
+) -> Arrays:
+    length = contexts.length[batch]
+    post = capture_layer(
+        model, torch.from_numpy(contexts.tokens[batch, : length.max()]), layer
+    ).post
+    real = run.real_tokens(length, include_first).to(model.device)
+    total = post[real].sum(dim=0, dtype=torch.float64)
+    return {"total": total.cpu().numpy(), "count": np.array(int(real.sum()))}

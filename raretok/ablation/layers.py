@@ -8,92 +8,115 @@ mean and stays as it is, unless `include_first` asks otherwise.
 """
 
 import itertools
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
 from jaxtyping import Float, Int
 
+from raretok.ablation import stacked
 from raretok.ablation.agreement import BOUNDS, MEASURES, rank_agreement
-from raretok.ablation.batches import ScoredBatch, mean_activation, scored_batches
+from raretok.ablation.batches import mean_activation, scored_batches
+from raretok.ablation.checkpoints import Checkpoints
 from raretok.ablation.head import final_head
-from raretok.ablation.partial import W_out_of, capture_layer, layer_index
-from raretok.ablation.run import blocks, check_contexts, provenance
-from raretok.ablation.screen import screen
-from raretok.ablation.split import PAIR_ERROR, token_rows
-from raretok.ablation.stacked import AUDIT_PAIRS, Layer, audit, check_audit, exact
+from raretok.ablation.partial import W_out_of, layer_index
+from raretok.ablation.plan import give_back
+from raretok.ablation.precision import TOLERANCE, check_tolerance, pair_error
+from raretok.ablation.run import BATCH, audit_verdict, check_contexts, provenance
+from raretok.ablation.screen import CLASSES, class_weights, screened, screened_documents
+from raretok.ablation.split import token_rows
+from raretok.ablation.stacked import STACK, Layer, audit, exact
 from raretok.corpus import Contexts
 from raretok.errors import UserError
 from raretok.models import LanguageModel
-from raretok.rarity import COMMON, RARE, STRATA, Positions
+from raretok.rarity import STRATA, Positions
 from raretok.stats import DocumentSums, document_sums, resample_documents
 
 MODES = ("mean", "zero")
-CLASSES = (RARE, COMMON)
 SUBSETS = ("top", "random")
 SMALLEST = 3  # neurons; fewer have no rank correlation worth the name
+
+
+@dataclass(frozen=True)
+class LayerOptions:
+    """What a run of one layer can be asked for."""
+
+    layer: int  # negative: from the end
+    n_top: int = 50
+    n_random: int = 50
+    mode: str = "mean"
+    tolerance: float = TOLERANCE  # nats, of the mean effect of a neuron; 0 is exact
+    include_first: bool = False  # first tokens of contexts count for the mean and are ablated
+    n_bootstrap: int = 1000
+    seed: int = 0  # of the random subset, the sampled tokens and the intervals
 
 
 def ablate_layer(
     model: LanguageModel,
     contexts: Contexts,
     positions: Positions,
+    options: LayerOptions,
     *,
-    layer: int,
-    n_top: int = 50,
-    n_random: int = 50,
-    rng: np.random.Generator,
-    mode: str = "mean",
-    include_first: bool = False,
-    pair_error: float = PAIR_ERROR,
-    n_bootstrap: int = 1000,
+    stack: int = STACK,
+    checkpoints: Checkpoints | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     """Screen every neuron of a layer; ablate the top ones and a random subset exactly.
 
     Top are those with the largest first-order effect on rare positions; the random ones are drawn
-    from the whole layer, top ones included. A negative `layer` counts from the end.
+    from the whole layer, top ones included. At most `stack` contexts go through the later blocks
+    together. What `checkpoints` keep is not computed again.
 
     Returns, in nats, `screen[token_class, screened]` for all neurons, `loss[position]` and, for the
     exact ones, `delta_loss[position, neuron]` (`neuron` is the index in the layer, `top` and
     `random` say why it is there); `agreement[token_class, subset, bound, measure]` of screen and
     exact (raretok/ablation/agreement.py; 95 %, over documents, and for the random ones over neurons
     too). Random pairs of context and neuron are run in full through hooks and their largest error
-    kept in the attributes. Raises `UserError` for what cannot be served, and if it is too large.
+    kept in the attributes; `audit_passed` is 0, with a warning, where that is more than the method
+    explains. Raises `UserError` for what cannot be served.
     """
-    index = check_layer(model, layer, mode)
+    index = check_options(model, options)
     check_contexts(model, contexts)
     check_scored(positions)
-    W_out, head = W_out_of(model, index), final_head(model)
-    check_numbers(len(W_out), n_top, n_random)
+    kept, rng = checkpoints or Checkpoints(), np.random.default_rng(options.seed)
+    first, W_out, head = options.include_first, W_out_of(model, index), final_head(model)
     mean = mean_activation(
-        model, contexts, positions, index, include_first=include_first, progress=progress
+        model, contexts, positions, index, include_first=first, kept=kept, progress=progress
     )
-    at = Layer(model, head, token_rows(head), index, W_out, mean, mode)
-    batches = scored_batches(model, contexts, positions, include_first)
-    sums = screened_sums(at, batches, positions, progress=progress)
-    top, random = choose(sums[0], n_top, n_random, rng)
+    give_back()
+    at = Layer(model, head, token_rows(head), index, W_out, mean, options.mode, stack)
+    batches = scored_batches(model, contexts, positions, first, size=min(BATCH, stack))
+    screens = screened(at, batches, positions, kept, progress)
+    give_back()
+    top = np.argsort(-np.abs(screens[0]), kind="stable")[: options.n_top]
+    random = rng.choice(len(W_out), size=options.n_random, replace=False)
     neurons = np.union1d(top, random)
-    offset = torch.from_numpy(rng.random(len(positions))).to(model.device)
+    limit = pair_error(options.tolerance, len(positions))
     delta, loss = exact(
-        at, batches, torch.from_numpy(neurons), offset, pair_error=pair_error, progress=progress
+        at,
+        batches,
+        neurons,
+        rng.random(len(positions)),
+        pair_error=limit,
+        kept=kept,
+        progress=progress,
     )
-    error = audit(at, batches, neurons, delta)
-    check_audit(model, error)
-    agreement = agreements(sums, delta, positions, neurons, (top, random), n_bootstrap, rng)
-    screened = np.stack([_mean(of_class) for of_class in sums])
-    made = {"include_first": int(include_first), "pair_error": pair_error}
-    made |= {"audit_pairs": AUDIT_PAIRS, "audit_max_error": error}
+    sums = screened_documents(at, batches, positions, neurons, kept)
+    agreement = agreements(sums, delta, positions, neurons, (top, random), options.n_bootstrap, rng)
     arrays = {
         "delta_loss": (("position", "neuron"), delta, {"units": "nats"}),
         "loss": ("position", loss, {"units": "nats"}),
-        "screen": (("token_class", "screened"), screened, {"units": "nats"}),
+        "screen": (("token_class", "screened"), screens, {"units": "nats"}),
         "mean_post": ("screened", mean.cpu().numpy()),
         "agreement": (("token_class", "subset", "bound", "measure"), agreement),
     }
-    attrs = {**provenance(model), "layer": index, "mode": mode, **made}
-    return xr.Dataset(arrays, labels(positions, neurons, top, random), attrs)
+    error = audit(at, batches, neurons, delta)
+    made = {**asdict(options), "layer": index, "include_first": int(first)}
+    made |= audit_verdict(model, error, stacked.AUDIT_LIMIT + 10 * limit, stacked.AUDIT_PAIRS)
+    return xr.Dataset(
+        arrays, labels(positions, neurons, top, random), {**provenance(model), **made}
+    )
 
 
 def labels(
@@ -130,27 +153,30 @@ def summary(data: xr.Dataset) -> str:
             f"agreement  {name} positions, {subset} neurons: Spearman {value:.3f} "
             f"[{low:.3f}, {high:.3f}]"
         )
+    failed = "" if data.audit_passed else "THE AUDIT FAILED: "
     lines.append(
-        f"audit      largest error {data.audit_max_error:.1e} nats in {data.audit_pairs} random "
-        "pairs of context and neuron"
+        f"audit      {failed}largest error {data.audit_max_error:.1e} nats in {data.audit_pairs} "
+        "random pairs of context and neuron"
     )
     return "\n".join(lines)
 
 
-def check_layer(model: LanguageModel, layer: int, mode: str) -> int:
-    """The layer counted from the first. Raises `UserError` where it cannot be ablated."""
-    index = layer_index(model, layer)
-    if mode not in MODES:
+def check_options(model: LanguageModel, options: LayerOptions) -> int:
+    """The layer counted from the first. Raises `UserError` where it cannot be ablated as asked."""
+    index = layer_index(model, options.layer)
+    if options.mode not in MODES:
         raise UserError(
-            f"mode {mode!r} does not serve the layers before the last, whose neurons are ablated "
-            f"at every position at once: choose one of {', '.join(MODES)}"
+            f"mode {options.mode!r} does not serve the layers before the last, whose neurons are "
+            f"ablated at every position at once: choose one of {', '.join(MODES)}"
         )
+    check_tolerance(options.tolerance)
     reason = model.architecture.closed_form_refusal
     if reason:
         raise UserError(
             f"neurons of layer {index} of {model.name} cannot be ablated in one step: {reason}; "
             "choose a model without it"
         )
+    check_numbers(len(W_out_of(model, index)), options.n_top, options.n_random)
     return index
 
 
@@ -176,45 +202,8 @@ def check_scored(positions: Positions) -> None:
         )
 
 
-def class_weights(positions: Positions) -> Float[np.ndarray, "token_class position"]:
-    """Weight of each position in the mean of each of CLASSES: zero outside the class."""
-    return np.stack([positions.weight * (positions.stratum == stratum) for stratum in CLASSES])
-
-
-def screened_sums(
-    at: Layer, batches: list[ScoredBatch], positions: Positions, *, progress: bool
-) -> list[DocumentSums]:
-    """First-order effects of every neuron, summed by document, for each of CLASSES."""
-    weight = class_weights(positions)
-    documents, document = np.unique(positions.document, return_inverse=True)
-    total = np.zeros((len(CLASSES), documents.size, len(at.W_out)))
-    for step in blocks(len(batches), 1, "screen", progress):
-        batch = batches[step.start]
-        captured = capture_layer(at.model, batch.tokens, at.index)
-        weighted = torch.from_numpy(weight[:, batch.rows]).to(captured.post)
-        parts = screen(at.model, at.head, at.rows, at.index, batch, captured, at.value, weighted)
-        of_context = np.empty(len(batch.contexts), dtype=np.int64)
-        of_context[batch.place.cpu().numpy()] = document[batch.rows]
-        for stratum, part in enumerate(parts.double().cpu().numpy()):
-            np.add.at(total[stratum], of_context, part)
-    size = [np.bincount(document, w, minlength=documents.size) for w in weight]
-    return [DocumentSums(*pair) for pair in zip(total, size, strict=True)]
-
-
-def _mean(sums: DocumentSums) -> Float[np.ndarray, " neuron"]:
-    return sums.value.sum(axis=0) / sums.weight.sum()
-
-
-def choose(
-    sums: DocumentSums, n_top: int, n_random: int, rng: np.random.Generator
-) -> tuple[Int[np.ndarray, " top"], Int[np.ndarray, " random"]]:
-    """Neurons with the largest screened effects, and others drawn from the whole layer."""
-    top = np.argsort(-np.abs(_mean(sums)), kind="stable")[:n_top]
-    return top, rng.choice(sums.value.shape[1], size=n_random, replace=False)
-
-
 def agreements(
-    sums: list[DocumentSums],
+    screens: list[DocumentSums],
     delta: Float[np.ndarray, "position neuron"],
     positions: Positions,
     neurons: Int[np.ndarray, " neuron"],
@@ -226,12 +215,12 @@ def agreements(
     documents, document = np.unique(positions.document, return_inverse=True)
     counts = resample_documents(documents.size, n_bootstrap, rng=rng)
     found = []
-    for screened, weight in zip(sums, class_weights(positions), strict=True):
+    for of_class, weight in zip(screens, class_weights(positions), strict=True):
         exactly = document_sums(delta.astype(np.float64), document, weight, documents.size)
         for subset, resampling in zip(subsets, (None, rng), strict=True):
+            chosen = np.searchsorted(neurons, subset)
             pair = (
-                DocumentSums(screened.value[:, subset], screened.weight),
-                DocumentSums(exactly.value[:, np.searchsorted(neurons, subset)], exactly.weight),
+                DocumentSums(sums.value[:, chosen], sums.weight) for sums in (of_class, exactly)
             )
             found.append(rank_agreement(*pair, counts, rng=resampling))
     return np.stack(found).reshape(len(CLASSES), len(subsets), len(BOUNDS), len(MEASURES))

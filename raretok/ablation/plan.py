@@ -23,6 +23,7 @@ from raretok.errors import UserError
 from raretok.models import LanguageModel
 from raretok.rarity import Positions
 
+MAX_MEMORY = 2.0  # GB above the model
 SMALLEST_BLOCK = 8  # positions; below, a block is all overhead
 MOST_PARTS = 64  # that the neurons are cut into to save memory
 
@@ -37,31 +38,35 @@ class Options:
     resample_seed: int = 0  # of the draw under mode "resample"
     include_first: bool = False  # the first tokens of contexts count for the mean activation
 
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What of it decides the numbers."""
+        asked = asdict(self)
+        if self.mode != "resample":
+            del asked["resample_seed"]
+        return asked
+
 
 def settings_of(
     model: LanguageModel,
     contexts: Contexts,
     positions: Positions,
     source: dict[str, Any],
-    options: Options,
+    asked: dict[str, Any],
 ) -> dict[str, Any]:
-    """Everything that decides the numbers."""
-    settings = source | {
+    """Everything that decides the numbers; `asked` is what a run can be asked for."""
+    return source | {
         "files_sha256": model.files_sha256,
         "contexts_sha256": digest_of(contexts),
         "positions_sha256": digest_of(positions),
         "positions": len(positions),
-        "layer": model.architecture.n_layers - 1,
-        **asdict(options),
+        **asked,
         "dtype": str(model.dtype),
         "device": model.device.type,
         "products": str(short_type(model.device)),
         "torch": torch.__version__,
         "numerics": numerics(),
     }
-    if options.mode != "resample":
-        del settings["resample_seed"]
-    return settings
 
 
 @cache
@@ -112,10 +117,16 @@ def memory_of(model: LanguageModel, n_ctx: int, block: int, parts: int) -> int:
     tokens = (4 + short_type(model.device).itemsize) * sizes.d_vocab * d_part
     logits = at_once * sizes.d_vocab * 24 + TILE[model.device.type] * 12
     effects = 4 * sizes.d_mlp * (5 * block + 8 * at_once)
-    width = 10 * sizes.d_mlp + 24 * sizes.d_model + 8 * sizes.n_heads * n_ctx
-    forward = 4 * in_memory.BATCH * n_ctx * width
+    forward = forward_memory(model, n_ctx, in_memory.BATCH)
     audit = 24 * sizes.d_model * sizes.d_vocab  # modules in float64
     return max(forward, audit, head + tokens + logits + effects)
+
+
+def forward_memory(model: LanguageModel, n_ctx: int, n_contexts: int) -> int:
+    """Most memory of a forward pass without its logits, in bytes above the model."""
+    sizes = model.architecture
+    width = 10 * sizes.d_mlp + 24 * sizes.d_model + 8 * sizes.n_heads * n_ctx
+    return 4 * n_contexts * n_ctx * width
 
 
 def give_back() -> None:

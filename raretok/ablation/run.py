@@ -222,19 +222,28 @@ def audit_record(
     A pair may be off by rounding and, on the fast path, by what its neighbours average out.
     """
     limit = AUDIT_LIMIT + 10 * pair_error(tolerance, n_positions)
-    passed = bool(error <= limit)
-    if not passed:
-        warnings.warn(
-            f"THE AUDIT FAILED: the closed form is up to {error:.1g} nats off the real modules of "
-            f"{model.name} in {AUDIT_PAIRS} random pairs, {limit:.1g} are allowed; do not use this "
-            f"run, its {model.architecture.family} architecture may not be supported",
-            stacklevel=2,
-        )
     n_pairs = n_positions * model.architecture.d_mlp
     return {
         **described,
         "summed_in_full": summed_in_full / n_pairs,
-        "audit_pairs": AUDIT_PAIRS,
+        **audit_verdict(model, error, limit, AUDIT_PAIRS),
+    }
+
+
+def audit_verdict(
+    model: LanguageModel, error: float, limit: float, n_pairs: int
+) -> dict[str, int | float]:
+    """Largest error of the audited pairs against what is allowed, in nats; warns of a failure."""
+    passed = bool(error <= limit)
+    if not passed:
+        warnings.warn(
+            f"THE AUDIT FAILED: the effects are up to {error:.1g} nats off the real modules of "
+            f"{model.name} in {n_pairs} random pairs, {limit:.1g} are allowed; do not use this "
+            f"run, its {model.architecture.family} architecture may not be supported",
+            stacklevel=2,
+        )
+    return {
+        "audit_pairs": n_pairs,
         "audit_limit": limit,
         "audit_max_error": error,
         "audit_passed": int(passed),

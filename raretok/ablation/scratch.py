@@ -1,8 +1,6 @@
 """Activations at the scored positions, on disk while a run is under way."""
 
 import hashlib
-import os
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from raretok.ablation.checkpoints import Checkpoints
 from raretok.ablation.run import Batch
 from raretok.models import LanguageModel
 
@@ -25,7 +24,7 @@ class Scratch:
     """
 
     def __init__(self, folder: Path, n_positions: int, model: LanguageModel):
-        folder.mkdir(exist_ok=True)
+        self.records = Checkpoints(folder)
         sizes = model.architecture
         self.folder, self.n_positions = folder, n_positions
         self.widths = {"resid": sizes.d_model, "post": sizes.d_mlp}
@@ -36,27 +35,21 @@ class Scratch:
     def _file(self, name: str) -> Path:
         return self.folder / f"{name}.f32"
 
-    def _record(self, batch: int) -> Path:
-        return self.folder / f"batch-{batch}.npz"
-
     def keep(self, index: int, batch: Batch) -> Part:
         """Write a batch; its sum of activations (float64) and their number."""
         for name in self.widths:
             self._write(name, batch.scored, getattr(batch, name).cpu().numpy())
-        part = batch.total.cpu().numpy(), batch.count
-        partial = self.folder / "partial.npz"
-        np.savez(partial, total=part[0], count=part[1], sha256=self._digest(batch.scored))
-        os.replace(partial, self._record(index))
-        return part
+        total, sha256 = batch.total.cpu().numpy(), self._digest(batch.scored)
+        record = {"total": total, "count": np.array(batch.count), "sha256": np.array(sha256)}
+        self.records.keep(f"batch-{index}", record)
+        return total, batch.count
 
     def kept(self, index: int, scored: Int[np.ndarray, " scored"]) -> Part | None:
         """What `keep` returned, if its rows are still as they were written."""
-        try:
-            with np.load(self._record(index), allow_pickle=False) as record:
-                part, sha256 = (record["total"], int(record["count"])), str(record["sha256"])
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        record = self.records.read(f"batch-{index}")
+        if record is None or str(record["sha256"]) != self._digest(scored):
             return None  # never finished, or damaged: run again
-        return part if sha256 == self._digest(scored) else None
+        return record["total"], int(record["count"])
 
     def at(self, name: str, chosen: Int[np.ndarray, " chosen"]) -> Float[Tensor, "chosen width"]:
         """Residuals ("resid") or activations ("post") of any positions."""

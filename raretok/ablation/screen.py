@@ -11,38 +11,92 @@ bends: the later attention and MLPs, the final norm and the softmax. It ranks ne
 path measures them.
 """
 
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from raretok.ablation.batches import ScoredBatch
-from raretok.ablation.head import FinalHead, clean_pass
-from raretok.ablation.partial import LayerCapture, W_out_of, run_from
-from raretok.ablation.split import TokenRows, push_gradient
+from raretok.ablation.checkpoints import Arrays, Checkpoints
+from raretok.ablation.head import clean_pass
+from raretok.ablation.partial import LayerCapture, capture_layer, run_from
+from raretok.ablation.run import blocks
+from raretok.ablation.split import push_gradient
+from raretok.ablation.stacked import Layer
 from raretok.models import LanguageModel
+from raretok.rarity import COMMON, RARE, Positions
+from raretok.stats import DocumentSums
+
+CLASSES = (RARE, COMMON)
+
+
+def class_weights(positions: Positions) -> Float[np.ndarray, "token_class position"]:
+    """Weight of each position in the mean of each of CLASSES: zero outside the class."""
+    return np.stack([positions.weight * (positions.stratum == stratum) for stratum in CLASSES])
+
+
+def screened(
+    at: Layer, batches: list[ScoredBatch], positions: Positions, kept: Checkpoints, progress: bool
+) -> Float[np.ndarray, "token_class d_mlp"]:
+    """First-order change of the mean loss of each of CLASSES, in nats, for every neuron."""
+    weight = class_weights(positions)
+    total = np.zeros((len(CLASSES), len(at.W_out)))
+    for part in _parts(at, batches, weight, kept, progress):
+        total += part.sum(axis=1, dtype=np.float64)
+    return total / weight.sum(axis=1, keepdims=True)
+
+
+def screened_documents(
+    at: Layer,
+    batches: list[ScoredBatch],
+    positions: Positions,
+    neurons: Int[np.ndarray, " neuron"],
+    kept: Checkpoints,
+) -> list[DocumentSums]:
+    """The same of some neurons, summed by document; what is kept is not computed again."""
+    weight = class_weights(positions)
+    documents, document = np.unique(positions.document, return_inverse=True)
+    total = np.zeros((len(CLASSES), documents.size, neurons.size))
+    for batch, part in zip(batches, _parts(at, batches, weight, kept, False), strict=True):
+        of_context = np.empty(len(batch.contexts), dtype=np.int64)
+        of_context[batch.place.cpu().numpy()] = document[batch.rows]
+        for summed, values in zip(total, part[:, :, neurons], strict=True):
+            np.add.at(summed, of_context, values)
+    size = [np.bincount(document, w, minlength=documents.size) for w in weight]
+    return [DocumentSums(*pair) for pair in zip(total, size, strict=True)]
+
+
+def _parts(
+    at: Layer,
+    batches: list[ScoredBatch],
+    weight: Float[np.ndarray, "token_class position"],
+    kept: Checkpoints,
+    progress: bool,
+) -> Iterator[Float[np.ndarray, "token_class batch d_mlp"]]:
+    for step in blocks(len(batches), 1, "screen", progress):
+        batch = batches[step.start]
+        make = partial(screen, at, batch, weight[:, batch.rows])
+        yield kept.part(f"screen-{step.start}", make)["screen"]
 
 
 def screen(
-    model: LanguageModel,
-    head: FinalHead,
-    rows: TokenRows,
-    layer: int,
-    batch: ScoredBatch,
-    captured: LayerCapture,
-    value: Float[Tensor, " d_mlp"],
-    weight: Float[Tensor, "token_class scored"],
-) -> Float[Tensor, "token_class batch d_mlp"]:
+    at: Layer, batch: ScoredBatch, weight: Float[np.ndarray, "token_class scored"]
+) -> Arrays:
     """First-order change of the weighted sum of losses, in nats, by class, context and neuron.
 
-    One forward pass from the layer on, one backward pass a row of `weight`. Contexts do not read
-    each other, so that their parts come apart.
+    One forward pass, one from the layer on, and one backward pass a row of `weight`. Contexts do
+    not read each other, so that their parts come apart.
     """
-    clean = clean_pass(head, batch.scored(captured.final), batch.target)
-    at_end = push_gradient(head, rows, clean, batch.target)
-    change = (value - captured.post) * batch.ablated[..., None]
-    gradients = gradients_at(model, layer, batch, captured, weight[..., None] * at_end)
-    at_post = gradients @ W_out_of(model, layer).T
-    return torch.einsum("cbpn,bpn->cbn", at_post, change)
+    captured = capture_layer(at.model, batch.tokens, at.index)
+    clean = clean_pass(at.head, batch.scored(captured.final), batch.target, double=False)
+    at_end = push_gradient(at.head, at.rows, clean, batch.target)
+    change = (at.value - captured.post) * batch.ablated[..., None]
+    weighted = torch.from_numpy(weight).to(at_end)[..., None] * at_end
+    at_post = gradients_at(at.model, at.index, batch, captured, weighted) @ at.W_out.T
+    return {"screen": torch.einsum("cbpn,bpn->cbn", at_post, change).cpu().numpy()}
 
 
 def gradients_at(

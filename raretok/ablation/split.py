@@ -23,7 +23,6 @@ from raretok.ablation.head import CleanPass, FinalHead, position_blocks, rescale
 from raretok.ablation.tokens import rank_tokens, variance_of_sum
 
 N_HEAD, N_TAIL = 64, 64
-PAIR_ERROR = 1e-5  # nats; rounding of a float32 pass is about as large
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def delta_of_pushes(
     push: Float[Tensor, "pos change d_model"],
     target: Int[Tensor, " pos"],
     *,
-    pair_error: float = PAIR_ERROR,
+    pair_error: float,
 ) -> Float[Tensor, "pos change"]:
     """Loss change, in nats, of adding each push to the residual before the final norm.
 

@@ -75,7 +75,18 @@ class Run:
             # Not yet in the Zarr v3 specification, but xarray looks for it first.
             warnings.simplefilter("ignore")
             zarr.consolidate_metadata(self.data)
-        self._finish_step("labels", sorted(f for f in self.data.rglob("*") if f.is_file()))
+        self._finish_step("labels", self._files())
+
+    def add_whole(self, data: xr.Dataset) -> None:
+        """Write a result that fits the memory, as one step."""
+        shutil.rmtree(self.data, ignore_errors=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # text labels are not yet in the specification either
+            data.to_zarr(self.data, zarr_format=3)
+        self._finish_step("whole", self._files())
+
+    def _files(self) -> list[Path]:
+        return sorted(f for f in self.data.rglob("*") if f.is_file())
 
     def add_neurons(self, name: str, values: Float[np.ndarray, " d_mlp"]) -> None:
         """Write what there is one of for each neuron, `mean_post` or `sampling_error`."""
@@ -112,8 +123,10 @@ class Run:
             journal.write(json.dumps(line) + "\n")
         self.steps[step] = found
 
-    def finish(self, audit: dict[str, Any]) -> None:
+    def finish(self, audit: dict[str, Any], seconds: float) -> None:
         """Mark the run complete, with its audit; its journal is sealed by its sha256."""
+        taken = {"seconds_since_started_or_resumed": round(seconds, 3)}
+        (self.folder / "timings.json").write_text(json.dumps(taken) + "\n")
         journal = (self.folder / "blocks.jsonl").read_bytes()
         self.record |= {"state": "complete", "audit": audit, "blocks_sha256": sha256_of(journal)}
         write_record(self.folder, self.record)
@@ -138,8 +151,7 @@ class Run:
     def strays(self) -> list[Path]:
         """Files in the store that no finished step wrote."""
         known = {name for files in self.steps.values() for name in files}
-        files = (f for f in sorted(self.data.rglob("*")) if f.is_file())
-        return [f for f in files if f.relative_to(self.data).as_posix() not in known]
+        return [f for f in self._files() if f.relative_to(self.data).as_posix() not in known]
 
 
 def _create(
@@ -211,7 +223,7 @@ def open_run(folder: str | Path) -> xr.Dataset:
     if stray:
         raise damaged(run.folder, f"{stray[0].relative_to(run.folder)} is not of this run")
     data = xr.open_dataset(run.data, engine="zarr", chunks=None, consolidated=False)
-    return data.drop_vars(PER_BLOCK).assign_attrs(run.record["audit"])
+    return data.drop_vars(PER_BLOCK, errors="ignore").assign_attrs(run.record["audit"])
 
 
 def n_blocks(record: dict[str, Any]) -> int:

@@ -1,8 +1,5 @@
 """`ablate` with its result on disk: bounded memory, and a killed run goes on where it stopped."""
 
-import json
-import os
-import shutil
 import sys
 import time
 from dataclasses import dataclass
@@ -23,18 +20,21 @@ from raretok.ablation.head import check_effect, final_head
 from raretok.ablation.interventions import check_mode, donors
 from raretok.ablation.method import Method, apply_method, make_method
 from raretok.ablation.modules import delta_loss_modules, real_modules
-from raretok.ablation.plan import Options, cut_to_fit, give_back, layout_of, settings_of
+from raretok.ablation.plan import (
+    MAX_MEMORY,
+    Options,
+    cut_to_fit,
+    give_back,
+    layout_of,
+    settings_of,
+)
 from raretok.ablation.precision import check_tolerance, pilot_positions
-from raretok.ablation.records import is_run, key_of, locked, one_line, remove_run
+from raretok.ablation.resumption import run_to_write
 from raretok.ablation.scratch import Scratch
-from raretok.ablation.store import Run, create_run, n_blocks, open_run, read_run
+from raretok.ablation.store import Run, n_blocks, open_run
 from raretok.corpus import Contexts
-from raretok.errors import UserError
 from raretok.models import LanguageModel
 from raretok.rarity import Positions
-
-RUNS = Path(os.environ.get("RARETOK_RUNS", Path(__file__).parents[2] / "runs"))
-MAX_MEMORY = 2.0  # GB above the model
 
 
 def ablate_to_disk(
@@ -67,46 +67,14 @@ def ablate_to_disk(
     check_effect(options.effect)
     check_tolerance(options.tolerance)
     final_head(model)  # refuses a model that the closed form does not hold for
-    settings = settings_of(model, contexts, positions, source or {}, options)
-    folder = out or RUNS / key_of(settings)
+    asked = {"layer": model.architecture.n_layers - 1, **options.asked}
+    settings = settings_of(model, contexts, positions, source or {}, asked)
     block, parts = cut_to_fit(model, contexts, max_memory)
-    if not wait:
-        is_run(folder)  # refused before anything is written
-    with one_line(folder), locked(folder, wait=wait):
-        begun = is_run(folder)
-        if begun and not resume:
-            remove_run(folder)
-        if begun and resume:
-            run = resumed(folder, settings, block, parts)
-        else:
-            run = create_run(folder, settings, layout_of(model, positions, block, parts))
+    layout = layout_of(model, positions, block, parts)
+    with run_to_write(out, settings, layout, resume=resume, wait=wait) as run:
         if not run.complete:
             complete(Work(run, model, contexts, positions, options, progress))
-        shutil.rmtree(run.scratch, ignore_errors=True)
-    return folder, open_run(folder)
-
-
-def resumed(folder: Path, settings: dict[str, Any], block: int, parts: int) -> Run:
-    """The run in a directory, checked and ready to go on. Raises `UserError`."""
-    run = read_run(folder)
-    theirs = run.record["settings"]
-    different = [n for n in sorted({*theirs, *settings}) if theirs.get(n) != settings.get(n)]
-    if different:
-        name = different[0]
-        raise UserError(
-            f"{folder} is a run with other settings ({', '.join(different)}): {name} is "
-            f"{theirs.get(name)}, not {settings.get(name)}; give another directory or --fresh"
-        )
-    if run.record["block"] > block or run.record["parts"] < parts:
-        raise UserError(
-            f"{folder} is cut into blocks of {run.record['block']} positions and "
-            f"{run.record['parts']} parts of the layer, this memory budget asks for {block} and "
-            f"{parts}: raise --max-memory or use --fresh"
-        )
-    run.check()
-    if not run.complete:
-        run.discard_unfinished()
-    return run
+    return run.folder, open_run(run.folder)
 
 
 @dataclass(frozen=True)
@@ -185,9 +153,7 @@ def complete(work: Work) -> None:
         len(work.positions),
         in_full,
     )
-    seconds = {"seconds_of_last_session": round(time.monotonic() - started, 3)}
-    (run.folder / "timings.json").write_text(json.dumps(seconds) + "\n")
-    run.finish(audit)
+    run.finish(audit, time.monotonic() - started)
 
 
 def gather_to(work: Work) -> Float[Tensor, " d_mlp"]:

@@ -2,11 +2,8 @@
 
 import errno
 import json
-import multiprocessing
 import os
 import shutil
-import signal
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +22,7 @@ from raretok.corpus import Contexts
 from raretok.errors import UserError
 from raretok.models import LanguageModel, load_model
 from raretok.rarity import Positions
+from tests.kill import files_of, flip, killed_at
 from tests.tiny import write_model
 
 N, BLOCK = 60, 8
@@ -84,11 +82,6 @@ def finished(work, tmp_path) -> Path:
     return tmp_path / "run"
 
 
-def files_of(folder: Path) -> dict[str, bytes]:
-    files = (f for f in folder.rglob("*") if f.is_file() and f.name != "timings.json")
-    return {f.relative_to(folder).as_posix(): f.read_bytes() for f in files}
-
-
 def test_it_equals_ablate_to_the_bit_with_its_blocks(work, tiny, contexts, positions, tmp_path):
     expected = ablate(tiny, contexts, positions, progress=False)
     found = work(tmp_path / "run")
@@ -131,28 +124,6 @@ def test_fresh_starts_again_and_spares_other_files(finished, work):
     assert files_of(finished) == before | {"notes.txt": b"mine"}
 
 
-def killed_at(moment: int, work, folder: Path) -> None:
-    """Run in a child process that is killed when it opens, renames or deletes its n-th file."""
-
-    def child():
-        count = 0
-
-        def watch(event, args):
-            nonlocal count
-            if event in ("open", "os.rename", "os.remove", "os.truncate", "os.mkdir"):
-                count += str(folder) in str(args[0])
-                if count == moment:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(watch)
-        work(folder)
-
-    process = multiprocessing.get_context("fork").Process(target=child)
-    process.start()
-    process.join(60)
-    assert process.exitcode == -signal.SIGKILL
-
-
 def resumed_equal(work, folder: Path, reference: Path, monkeypatch) -> int:
     """Resume; count the finished blocks, none of which may be computed or written again."""
     try:
@@ -192,12 +163,6 @@ def test_a_torn_line_and_a_torn_chunk_are_done_again(work, finished, tmp_path, m
     chunk.parent.mkdir(parents=True, exist_ok=True)
     chunk.write_bytes(b"half")
     assert resumed_equal(work, tmp_path / "killed", finished, monkeypatch) < N_BLOCKS
-
-
-def flip(file: Path) -> None:
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
 
 
 def edit(file: Path) -> None:

@@ -1,0 +1,68 @@
+"""Opening a run directory to write it: a new run, or one that goes on."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from raretok.ablation.records import is_run, key_of, locked, one_line, remove_run
+from raretok.ablation.store import Run, create_run, read_run
+from raretok.errors import UserError
+
+RUNS = Path(os.environ.get("RARETOK_RUNS", Path(__file__).parents[2] / "runs"))
+
+
+@contextmanager
+def run_to_write(
+    out: Path | None,
+    settings: dict[str, Any],
+    layout: dict[str, Any],
+    *,
+    resume: bool = True,
+    wait: bool = False,
+) -> Iterator[Run]:
+    """The run in a directory, begun or checked and ready to go on; its scratch goes at the end.
+
+    `out` is `runs/KEY` unless given. An error leaves what is finished. Another process that writes
+    the same run is refused, or awaited with `wait`. Raises `UserError` for what is damaged or no
+    run, for other settings, and for a full disk.
+    """
+    folder = out or RUNS / key_of(settings)
+    if not wait:
+        is_run(folder)  # refused before anything is written
+    with one_line(folder), locked(folder, wait=wait):
+        begun = is_run(folder)
+        if begun and not resume:
+            remove_run(folder)
+        if begun and resume:
+            run = resumed(folder, settings, layout)
+        else:
+            run = create_run(folder, settings, layout)
+        yield run
+        shutil.rmtree(run.scratch, ignore_errors=True)
+
+
+def resumed(folder: Path, settings: dict[str, Any], layout: dict[str, Any]) -> Run:
+    """The run in a directory, checked and ready to go on. Raises `UserError`."""
+    run = read_run(folder)
+    theirs = run.record["settings"]
+    different = [n for n in sorted({*theirs, *settings}) if theirs.get(n) != settings.get(n)]
+    if different:
+        name = different[0]
+        raise UserError(
+            f"{folder} is a run with other settings ({', '.join(different)}): {name} is "
+            f"{theirs.get(name)}, not {settings.get(name)}; give another directory or --fresh"
+        )
+    block, parts = layout["block"], layout["parts"]
+    if run.record["block"] > block or run.record["parts"] < parts:
+        raise UserError(
+            f"{folder} is cut into blocks of {run.record['block']} positions, these in "
+            f"{run.record['parts']} parts; this memory budget asks for {block} and {parts}: raise "
+            "--max-memory or use --fresh"
+        )
+    run.check()
+    if not run.complete:
+        run.discard_unfinished()
+    return run

@@ -1,0 +1,52 @@
+"""Parts of a computation: made once, whole after a kill, made again when damaged."""
+
+import os
+
+import numpy as np
+import pytest
+
+from raretok.ablation.checkpoints import Checkpoints
+from tests.kill import flip
+
+PART = {"effect": np.arange(1000.0), "count": np.array(3)}
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_part_is_made_once(on_disk, tmp_path):
+    kept, made = Checkpoints(tmp_path / "parts" if on_disk else None), []
+
+    def make():
+        made.append(1)
+        return PART
+
+    for _ in range(2):
+        found = kept.part("a", make)
+        assert found.keys() == PART.keys()
+        for name, values in PART.items():
+            np.testing.assert_array_equal(found[name], values)
+    assert made == [1]
+    assert kept.read("b") is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [flip, lambda file: os.truncate(file, 100), os.remove, lambda file: file.write_bytes(b"")],
+)
+def test_a_damaged_part_counts_as_never_made(damage, tmp_path):
+    Checkpoints(tmp_path).keep("a", PART)
+    assert Checkpoints(tmp_path).read("a") is not None
+    damage(tmp_path / "a.npz")
+    assert Checkpoints(tmp_path).read("a") is None
+
+
+def test_a_write_cut_short_leaves_the_old_part(tmp_path, monkeypatch):
+    Checkpoints(tmp_path).keep("a", PART)
+
+    def cut(file, **part):
+        file.write_bytes(b"half")
+        raise OSError("cut short")
+
+    monkeypatch.setattr(np, "savez", cut)
+    with pytest.raises(OSError, match="cut short"):
+        Checkpoints(tmp_path).keep("a", {"effect": np.zeros(1)})
+    np.testing.assert_array_equal(Checkpoints(tmp_path).read("a")["effect"], PART["effect"])

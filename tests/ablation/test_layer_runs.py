@@ -1,0 +1,150 @@
+"""A run of an earlier layer on disk: equal to `ablate_layer`, whole after a kill, within memory."""
+
+import errno
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from raretok.ablation import layer_runs, layers, stacked
+from raretok.ablation import run as in_memory
+from raretok.ablation.checkpoints import Checkpoints
+from raretok.ablation.layer_runs import ablate_layer_to_disk, layer_memory, parts_to_fit
+from raretok.ablation.layers import LayerOptions, ablate_layer
+from raretok.ablation.stacked import STACK
+from raretok.ablation.store import open_run, read_run
+from raretok.corpus import Contexts
+from raretok.errors import UserError
+from raretok.models import load_model
+from raretok.rarity import Positions
+from tests.kill import files_of, flip, killed_at
+from tests.tiny import write_model
+
+OPTIONS = LayerOptions(-2, n_top=4, n_random=4, n_bootstrap=50)
+N_BATCHES = 5
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory):
+    return load_model(str(write_model(tmp_path_factory.mktemp("deep") / "gpt2", n_layers=3)))
+
+
+@pytest.fixture(scope="module")
+def contexts() -> Contexts:
+    tokens = np.random.default_rng(0).integers(1, 257, size=(10, 24))
+    tokens[:, 0] = 0
+    return Contexts(tokens, np.full(10, 24), document=np.arange(10) // 2)
+
+
+@pytest.fixture(scope="module")
+def positions(contexts) -> Positions:
+    context, pos = np.repeat(np.arange(10), 3), np.tile([3, 8, 14], 10)
+    return Positions(
+        context=context,
+        pos=pos,
+        input=contexts.tokens[context, pos],
+        target=contexts.tokens[context, pos + 1],
+        document=contexts.document[context],
+        stratum=np.arange(30) % 3,
+        weight=np.linspace(1, 2, 30),
+    )
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(in_memory, "BATCH", 2)
+    monkeypatch.setattr(layers, "BATCH", 2)
+    monkeypatch.setattr(stacked, "AUDIT_PAIRS", 2)
+
+
+@pytest.fixture
+def work(deep, contexts, positions):
+    def work(folder: Path, **options):
+        given = {"options": OPTIONS, "source": {"seed": 0}, "progress": False} | options
+        return ablate_layer_to_disk(deep, contexts, positions, folder, **given)[1]
+
+    return work
+
+
+@pytest.fixture
+def finished(work, tmp_path) -> Path:
+    work(tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_it_is_what_is_made_in_memory(finished, deep, contexts, positions):
+    expected = ablate_layer(deep, contexts, positions, OPTIONS, progress=False)
+    assert open_run(finished).load().identical(expected)
+    assert not (finished / "scratch").exists()
+
+
+@pytest.mark.parametrize("trial", range(12))
+def test_killed_and_resumed_it_ends_with_the_same_bytes(
+    trial, work, finished, tmp_path, monkeypatch
+):
+    # Of its own files a run opens, renames or deletes some 150: half of it while it computes.
+    moment = int(np.random.default_rng(trial).integers(1, 150))
+    folder = tmp_path / "killed"
+    killed_at(moment, work, folder)
+    done = {file.stem for file in folder.glob("scratch/*-*.npz")}
+    made, keep = set(), Checkpoints.keep
+    monkeypatch.setattr(
+        Checkpoints, "keep", lambda self, name, part: made.add(name) or keep(self, name, part)
+    )
+    work(folder)
+    assert files_of(folder) == files_of(finished)
+    assert made.isdisjoint(done)
+    assert len(made | done) == 3 * N_BATCHES  # mean, screen and exact
+
+
+def test_a_damaged_checkpoint_is_computed_again(work, finished, tmp_path):
+    killed_at(60, work, tmp_path / "killed")
+    for file in (tmp_path / "killed").glob("scratch/*-*.npz"):
+        flip(file)
+    work(tmp_path / "killed")
+    assert files_of(tmp_path / "killed") == files_of(finished)
+
+
+def test_damage_and_foreign_settings_are_named(work, finished):
+    with pytest.raises(UserError, match=r"other settings \(n_top\): n_top is 4, not 5"):
+        work(finished, options=replace(OPTIONS, n_top=5))
+    flip(finished / "data.zarr" / "screen" / "c" / "0" / "0")
+    with pytest.raises(UserError, match=r"is damaged: data.zarr/screen/c/.* has changed"):
+        open_run(finished)
+    with pytest.raises(UserError, match="is damaged"):
+        work(finished)
+
+
+def test_a_full_disk_keeps_what_is_finished(work, finished, tmp_path, monkeypatch):
+    def full(self, name, part):
+        if name == "exact-2":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return keep(self, name, part)
+
+    keep = Checkpoints.keep
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "keep", full)
+        with pytest.raises(UserError, match="is full: finished blocks are kept"):
+            work(tmp_path / "full")
+    assert (tmp_path / "full" / "scratch" / "exact-1.npz").exists()
+    work(tmp_path / "full")
+    assert files_of(tmp_path / "full") == files_of(finished)
+
+
+def test_the_budget_decides_how_many_contexts_run_together(
+    deep, work, finished, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(layer_runs, "SCORED", 1)  # else the logits of a tiny model are most of it
+    plenty, least = (layer_memory(deep, 24, 1, parts) / 1e9 for parts in (1, STACK))
+    assert parts_to_fit(deep, 24, 1, plenty) == 1
+    assert parts_to_fit(deep, 24, 1, 0.99 * plenty) > 1
+    with pytest.raises(UserError, match=r"GB is too small for one context of 24 tokens"):
+        work(tmp_path / "small", max_memory=0.99 * least)
+    assert not (tmp_path / "small").exists()
+    found = work(tmp_path / "tight", max_memory=0.99 * plenty).load()
+    assert read_run(tmp_path / "tight").record["parts"] > 1
+    at_once = open_run(finished).load()
+    np.testing.assert_allclose(found.delta_loss, at_once.delta_loss, rtol=0, atol=1e-5)
+    with pytest.raises(UserError, match="this memory budget asks for"):
+        work(finished, max_memory=0.99 * plenty)
