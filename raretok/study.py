@@ -6,9 +6,9 @@ import numpy as np
 import torch
 import xarray as xr
 
+from raretok.ablation.gather import gather
 from raretok.ablation.groups import delta_loss_group
 from raretok.ablation.head import final_head
-from raretok.ablation.run import gather
 from raretok.claims import Evidence
 from raretok.errors import UserError
 from raretok.groups import Fold, find_folds

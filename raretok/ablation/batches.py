@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from raretok.ablation import run
 from raretok.ablation.checkpoints import Arrays, Checkpoints
+from raretok.ablation.gather import BATCH, context_batches, real_tokens
 from raretok.ablation.partial import capture_layer
+from raretok.ablation.progress import blocks
 from raretok.corpus import Contexts
 from raretok.models import LanguageModel
 from raretok.rarity import Positions
@@ -41,7 +42,7 @@ def scored_batches(
     positions: Positions,
     include_first: bool,
     *,
-    size: int = run.BATCH,
+    size: int = BATCH,
 ) -> list[ScoredBatch]:
     """All contexts that hold a scored position, at most `size` together.
 
@@ -74,7 +75,7 @@ def _batch(
     place = np.argsort(chosen)[np.searchsorted(np.sort(chosen), positions.context[rows])]
     tensors = (
         torch.from_numpy(contexts.tokens[chosen, : until.max()]),
-        run.real_tokens(contexts.length[chosen], include_first)[:, : until.max()],
+        real_tokens(contexts.length[chosen], include_first)[:, : until.max()],
         torch.from_numpy(place),
         torch.from_numpy(positions.pos[rows]),
         torch.from_numpy(positions.target[rows]),
@@ -94,8 +95,8 @@ def mean_activation(
 ) -> Float[Tensor, " d_mlp"]:
     """Mean activation of a layer's neurons over the text of the contexts with a scored position."""
     total, count = np.zeros(()), 0
-    batches = run.context_batches(contexts, positions)
-    for rows in run.blocks(len(batches), 1, "contexts", progress):
+    batches = context_batches(contexts, positions)
+    for rows in blocks(len(batches), 1, "contexts", progress):
         batch = batches[rows.start]
         part = kept.part(
             f"mean-{rows.start}", partial(_summed, model, contexts, batch, layer, include_first)
@@ -115,6 +116,6 @@ def _summed(
     post = capture_layer(
         model, torch.from_numpy(contexts.tokens[batch, : length.max()]), layer
     ).post
-    real = run.real_tokens(length, include_first).to(model.device)
+    real = real_tokens(length, include_first).to(model.device)
     total = post[real].sum(dim=0, dtype=torch.float64)
     return {"total": total.cpu().numpy(), "count": np.array(int(real.sum()))}

@@ -9,10 +9,10 @@ import xarray as xr
 
 from raretok.ablation.batches import SCORED
 from raretok.ablation.checkpoints import Checkpoints
+from raretok.ablation.gather import BATCH, check_contexts
 from raretok.ablation.layers import LayerOptions, ablate_layer, check_options, check_scored
 from raretok.ablation.plan import MAX_MEMORY, forward_memory, layout_of, settings_of
 from raretok.ablation.resumption import run_to_write
-from raretok.ablation.run import BATCH, check_contexts
 from raretok.ablation.split import N_HEAD, N_TAIL
 from raretok.ablation.stacked import STACK
 from raretok.ablation.store import Run, open_run

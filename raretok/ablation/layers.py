@@ -19,11 +19,12 @@ from raretok.ablation import stacked
 from raretok.ablation.agreement import BOUNDS, MEASURES, rank_agreement
 from raretok.ablation.batches import mean_activation, scored_batches
 from raretok.ablation.checkpoints import Checkpoints
+from raretok.ablation.gather import BATCH, check_contexts
 from raretok.ablation.head import final_head
 from raretok.ablation.partial import W_out_of, layer_index
 from raretok.ablation.plan import give_back
 from raretok.ablation.precision import TOLERANCE, check_tolerance, pair_error
-from raretok.ablation.run import BATCH, audit_verdict, check_contexts, provenance
+from raretok.ablation.run import audit_verdict, provenance
 from raretok.ablation.screen import CLASSES, class_weights, screened, screened_documents
 from raretok.ablation.split import token_rows
 from raretok.ablation.stacked import STACK, Layer, audit, exact

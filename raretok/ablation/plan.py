@@ -15,6 +15,7 @@ import zarr
 
 from raretok import __version__
 from raretok.ablation import run as in_memory
+from raretok.ablation.gather import BATCH
 from raretok.ablation.head import POSITION_BUDGET
 from raretok.ablation.precision import TOLERANCE
 from raretok.ablation.sampled import TILE, short_type
@@ -117,7 +118,7 @@ def memory_of(model: LanguageModel, n_ctx: int, block: int, parts: int) -> int:
     tokens = (4 + short_type(model.device).itemsize) * sizes.d_vocab * d_part
     logits = at_once * sizes.d_vocab * 24 + TILE[model.device.type] * 12
     effects = 4 * sizes.d_mlp * (5 * block + 8 * at_once)
-    forward = forward_memory(model, n_ctx, in_memory.BATCH)
+    forward = forward_memory(model, n_ctx, BATCH)
     audit = 24 * sizes.d_model * sizes.d_vocab  # modules in float64
     return max(forward, audit, head + tokens + logits + effects)
 

@@ -1,43 +1,32 @@
 """One run: contexts and positions in, the effect of ablating every final-MLP neuron out."""
 
-import sys
 import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from raretok import __version__
+from raretok.ablation.gather import Gathered, check_contexts, gather
 from raretok.ablation.head import check_effect, final_head
 from raretok.ablation.interventions import check_mode, replacement
 from raretok.ablation.method import apply_method, make_method
 from raretok.ablation.modules import audit
 from raretok.ablation.precision import TOLERANCE, check_tolerance, pair_error, pilot_positions
+from raretok.ablation.progress import blocks
 from raretok.ablation.sampled import Estimate
 from raretok.corpus import Contexts
-from raretok.errors import UserError
-from raretok.models import LanguageModel, capture
+from raretok.models import LanguageModel
 from raretok.rarity import Positions
 
-BATCH = 8  # contexts a forward pass
 BLOCK = 1024  # positions a step of the closed form; it cuts them further to fit the memory
 AUDIT_PAIRS = 64
 AUDIT_SEED = 0
 AUDIT_LIMIT = 1e-4  # nats; rounding stays a hundred times below
 SAMPLING_SEED = 0
-
-
-@dataclass(frozen=True)
-class Gathered:
-    """What the closed form needs at the scored positions, and the mean activations."""
-
-    resid: Float[Tensor, "position d_model"]
-    post: Float[Tensor, "position d_mlp"]
-    mean_post: Float[Tensor, " d_mlp"]
 
 
 def ablate(
@@ -138,77 +127,6 @@ def sampling_offsets(n_positions: int) -> Float[Tensor, " position"]:
     return torch.from_numpy(np.random.default_rng(SAMPLING_SEED).random(n_positions))
 
 
-def gather(
-    model: LanguageModel,
-    contexts: Contexts,
-    positions: Positions,
-    *,
-    include_first: bool,
-    progress: bool,
-) -> Gathered:
-    """Run the contexts that hold scored positions and keep what is needed of them."""
-    resid = torch.empty(len(positions), model.architecture.d_model, device=model.device)
-    post = torch.empty(len(positions), model.architecture.d_mlp, device=model.device)
-    total, count = torch.zeros_like(post[0], dtype=torch.float64), 0
-    batches = context_batches(contexts, positions)
-    for rows in blocks(len(batches), 1, "contexts", progress):
-        batch = run_batch(model, contexts, positions, batches[rows.start], include_first)
-        total += batch.total
-        count += batch.count
-        resid[batch.scored], post[batch.scored] = batch.resid, batch.post
-    return Gathered(resid, post, (total / count).to(post.dtype))
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What a few contexts give: rows of their scored positions, and their part of the mean."""
-
-    scored: Int[np.ndarray, " scored"]  # indices into the positions of the run
-    resid: Float[Tensor, "scored d_model"]
-    post: Float[Tensor, "scored d_mlp"]
-    total: Float[Tensor, " d_mlp"]  # float64 sum over the real tokens
-    count: int
-
-
-def context_batches(contexts: Contexts, positions: Positions) -> list[Int[np.ndarray, " context"]]:
-    """Contexts that hold a scored position, as they are run together."""
-    used = np.unique(positions.context)
-    # Contexts of like length together: little padding is run.
-    used = used[np.argsort(contexts.length[used], kind="stable")]
-    return [used[start : start + BATCH] for start in range(0, len(used), BATCH)]
-
-
-def run_batch(
-    model: LanguageModel,
-    contexts: Contexts,
-    positions: Positions,
-    batch: Int[np.ndarray, " context"],
-    include_first: bool,
-) -> Batch:
-    """One forward pass."""
-    length = contexts.length[batch]
-    captured = capture(model, torch.from_numpy(contexts.tokens[batch, : length.max()]))
-    real = real_tokens(length, include_first).to(model.device)
-    scored = np.flatnonzero(np.isin(positions.context, batch))
-    place = np.argsort(batch)[np.searchsorted(np.sort(batch), positions.context[scored])]
-    return Batch(
-        scored=scored,
-        resid=captured.resid[place, positions.pos[scored]],
-        post=captured.post[place, positions.pos[scored]],
-        total=captured.post[real].sum(dim=0, dtype=torch.float64),
-        count=int(real.sum()),
-    )
-
-
-def check_contexts(model: LanguageModel, contexts: Contexts) -> None:
-    """Raise `UserError` for contexts longer than the model reads."""
-    if contexts.tokens.shape[1] > model.architecture.n_ctx:
-        raise UserError(
-            f"contexts of {contexts.tokens.shape[1]} tokens do not fit {model.name}, which reads "
-            f"{model.architecture.n_ctx}: choose a smaller n_ctx"
-        )
-
-
 def audit_record(
     model: LanguageModel,
     described: dict[str, int],
@@ -248,19 +166,6 @@ def audit_verdict(
         "audit_max_error": error,
         "audit_passed": int(passed),
     }
-
-
-def real_tokens(length: Int[np.ndarray, " batch"], include_first: bool) -> Tensor:
-    """True where a token is text: not padding and, unless asked for, not the first one."""
-    pos = np.arange(length.max())
-    return torch.from_numpy((pos < length[:, None]) & (pos >= (0 if include_first else 1)))
-
-
-def blocks(n: int, size: int, unit: str, progress: bool) -> tqdm:
-    """Slices of at most `size`, with a progress bar on stderr if it is a terminal."""
-    slices = [slice(start, start + size) for start in range(0, n, size)]
-    hidden = None if progress else True  # None: shown on a terminal only
-    return tqdm(slices, desc=unit, unit="block", file=sys.stderr, disable=hidden)
 
 
 def labelled(

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from raretok.ablation.checkpoints import Checkpoints
-from raretok.ablation.run import Batch
+from raretok.ablation.gather import Batch
 from raretok.models import LanguageModel
 
 Part = tuple[Float[np.ndarray, " d_mlp"], int]

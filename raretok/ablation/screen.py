@@ -23,7 +23,7 @@ from raretok.ablation.batches import ScoredBatch
 from raretok.ablation.checkpoints import Arrays, Checkpoints
 from raretok.ablation.head import clean_pass
 from raretok.ablation.partial import LayerCapture, capture_layer, run_from
-from raretok.ablation.run import blocks
+from raretok.ablation.progress import blocks
 from raretok.ablation.split import push_gradient
 from raretok.ablation.stacked import Layer
 from raretok.models import LanguageModel

@@ -17,7 +17,7 @@ from raretok.ablation.batches import ScoredBatch
 from raretok.ablation.checkpoints import Arrays, Checkpoints
 from raretok.ablation.head import FinalHead, clean_pass
 from raretok.ablation.partial import LayerCapture, capture_layer, run_from_at
-from raretok.ablation.run import blocks
+from raretok.ablation.progress import blocks
 from raretok.ablation.split import TokenRows, delta_of_pushes, split_vocabulary
 from raretok.models import LanguageModel
 

@@ -1,6 +1,5 @@
 """`ablate` with its result on disk: bounded memory, and a killed run goes on where it stopped."""
 
-import sys
 import time
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,9 +12,10 @@ import xarray as xr
 import zarr
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
+from raretok.ablation import gather
 from raretok.ablation import run as in_memory
+from raretok.ablation.gather import check_contexts, context_batches
 from raretok.ablation.head import check_effect, final_head
 from raretok.ablation.interventions import check_mode, donors
 from raretok.ablation.method import Method, apply_method, make_method
@@ -29,6 +29,7 @@ from raretok.ablation.plan import (
     settings_of,
 )
 from raretok.ablation.precision import check_tolerance, pilot_positions
+from raretok.ablation.progress import bar
 from raretok.ablation.resumption import run_to_write
 from raretok.ablation.scratch import Scratch
 from raretok.ablation.store import Run, n_blocks, open_run
@@ -62,7 +63,7 @@ def ablate_to_disk(
     Raises `UserError`.
     """
     options = options or Options()
-    in_memory.check_contexts(model, contexts)
+    check_contexts(model, contexts)
     check_mode(options.mode, positions.stratum, np.random.default_rng(options.resample_seed))
     check_effect(options.effect)
     check_tolerance(options.tolerance)
@@ -159,7 +160,7 @@ def complete(work: Work) -> None:
 def gather_to(work: Work) -> Float[Tensor, " d_mlp"]:
     """Run the contexts not yet run; the mean activations, summed in the order `ablate` sums."""
     model, contexts, positions = work.model, work.contexts, work.positions
-    batches = in_memory.context_batches(contexts, positions)
+    batches = context_batches(contexts, positions)
     total, count = np.zeros(model.architecture.d_mlp), 0
     with bar("contexts", sum(map(len, batches)), work.progress) as shown:
         for index, batch in enumerate(batches):
@@ -167,7 +168,7 @@ def gather_to(work: Work) -> Float[Tensor, " d_mlp"]:
             part = work.scratch.kept(index, scored)
             if part is None:
                 first = work.options.include_first
-                found = in_memory.run_batch(model, contexts, positions, batch, first)
+                found = gather.run_batch(model, contexts, positions, batch, first)
                 part = work.scratch.keep(index, found)
             total, count = total + part[0], count + part[1]
             shown.update(len(batch))
@@ -226,11 +227,3 @@ def audit_stored(work: Work, mean: Float[Tensor, " d_mlp"]) -> float:
     stored = zarr.open_group(work.run.data, mode="r")["delta_loss"]
     found = np.array([stored[int(p), int(i)] for p, i in zip(pos, neuron, strict=True)])
     return float(np.abs(found.astype(np.float64) - exact.cpu().numpy()).max())
-
-
-def bar(unit: str, total: int, progress: bool, initial: int = 0) -> tqdm:
-    """Rate and time left on stderr, if it is a terminal."""
-    hidden = None if progress else True
-    return tqdm(
-        desc=unit, total=total, initial=initial, unit=unit[:-1], file=sys.stderr, disable=hidden
-    )

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from raretok.ablation.run import context_batches
+from raretok.ablation.gather import context_batches
 from raretok.corpus import Contexts
 from raretok.models import LanguageModel
 from raretok.rarity import Positions

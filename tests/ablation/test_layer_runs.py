@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raretok.ablation import layer_runs, layers, stacked
-from raretok.ablation import run as in_memory
+from raretok.ablation import gather, layer_runs, layers, stacked
 from raretok.ablation.checkpoints import Checkpoints
 from raretok.ablation.layer_runs import ablate_layer_to_disk, layer_memory, parts_to_fit
 from raretok.ablation.layers import LayerOptions, ablate_layer
@@ -53,7 +52,7 @@ def positions(contexts) -> Positions:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(in_memory, "BATCH", 2)
+    monkeypatch.setattr(gather, "BATCH", 2)
     monkeypatch.setattr(layers, "BATCH", 2)
     monkeypatch.setattr(stacked, "AUDIT_PAIRS", 2)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from raretok.ablation import batches, run, stacked
+from raretok.ablation import batches, gather, stacked
 from raretok.ablation.layers import LayerOptions, ablate_layer, summary
 from raretok.ablation.partial import capture_layer, run_from, run_from_at
 from raretok.ablation.run import ablate
@@ -194,7 +194,7 @@ def test_batches_and_stacks_do_not_change_the_numbers(gpt2, contexts, positions,
     options = LayerOptions(-2, n_top=4, n_random=4, n_bootstrap=50, tolerance=1e-5)
     at_once = ablate_layer(gpt2, contexts, positions, options, progress=False)
     assert at_once.identical(ablate_layer(gpt2, contexts, positions, options, progress=False))
-    monkeypatch.setattr(run, "BATCH", 2)
+    monkeypatch.setattr(gather, "BATCH", 2)
     monkeypatch.setattr(batches, "SCORED", 4)
     pieces = ablate_layer(gpt2, contexts, positions, options, stack=1, progress=False)
     np.testing.assert_array_equal(pieces.neuron, at_once.neuron)

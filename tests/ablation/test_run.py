@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from raretok.ablation import run
+from raretok.ablation import gather, run
 from raretok.ablation.closed_form import delta_loss
 from raretok.ablation.head import clean_loss, final_head
 from raretok.ablation.method import apply_method
@@ -100,15 +100,15 @@ def test_only_contexts_with_scored_positions_run(model, contexts, positions, mon
         seen.append(tuple(tokens.shape))
         return capture(model, tokens)
 
-    monkeypatch.setattr(run, "capture", counting)
-    monkeypatch.setattr(run, "BATCH", 2)
+    monkeypatch.setattr(gather, "capture", counting)
+    monkeypatch.setattr(gather, "BATCH", 2)
     ablate(model, contexts, positions)
     assert seen == [(2, 20), (1, 32)]  # the shorter two together
 
 
 def test_batches_and_blocks_do_not_change_the_numbers(model, contexts, positions, monkeypatch):
     at_once = ablate(model, contexts, positions)
-    monkeypatch.setattr(run, "BATCH", 1)
+    monkeypatch.setattr(gather, "BATCH", 1)
     monkeypatch.setattr(run, "BLOCK", 4)
     pieces = ablate(model, contexts, positions)
     np.testing.assert_allclose(pieces.delta_loss, at_once.delta_loss, atol=2e-5)
@@ -153,7 +153,7 @@ def test_the_direct_effect_is_audited_as_such(model, contexts, positions):
 def test_a_mode_that_cannot_be_served_is_refused_before_the_model_runs(
     model, contexts, positions, monkeypatch
 ):
-    monkeypatch.setattr(run, "capture", None)
+    monkeypatch.setattr(gather, "capture", None)
     with pytest.raises(UserError, match="unknown ablation mode 'median'"):
         ablate(model, contexts, positions, mode="median")
     with pytest.raises(UserError, match="got no rng"):

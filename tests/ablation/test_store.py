@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from raretok.ablation import precision, records, stream
+from raretok.ablation import gather, precision, records, stream
 from raretok.ablation import run as in_memory
 from raretok.ablation.method import apply_method
 from raretok.ablation.plan import MOST_PARTS, Options, cut_to_fit, memory_of
@@ -62,7 +62,7 @@ def positions(contexts) -> Positions:
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     monkeypatch.setattr(in_memory, "BLOCK", BLOCK)
-    monkeypatch.setattr(in_memory, "BATCH", 4)
+    monkeypatch.setattr(gather, "BATCH", 4)
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_the_store_opens_with_xarray_alone(finished):
 def test_a_finished_run_is_opened_not_repeated(finished, work, monkeypatch):
     before = files_of(finished)
     monkeypatch.setattr(stream, "apply_method", None)
-    monkeypatch.setattr(in_memory, "run_batch", None)
+    monkeypatch.setattr(gather, "run_batch", None)
     work(finished)
     assert files_of(finished) == before
     assert not (finished / "scratch").exists()
