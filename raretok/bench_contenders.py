@@ -83,6 +83,7 @@ def fast_effects(head: FinalHead, scored: Scored) -> FastRun:
     work = {
         "tolerance": TOLERANCE,
         "tokens_summed": plan["n_head"] + plan["n_tail"],
+        "tokens_probed": plan["n_probe"],
         "second_order": plan["second_order"],
         "sampled_again": again / scored.post.numel(),
         "summed_in_full": in_full / scored.post.numel(),

@@ -125,14 +125,14 @@ def ablate(
     corpus: Annotated[str, typer.Option(help="docs, or a .txt, .jsonl, .parquet file")] = "docs",
     positions: Annotated[int, typer.Option(help="scored positions")] = 4096,
     layer: Annotated[int, typer.Option(help="MLP layer; -1 is the last, all its neurons")] = -1,
-    mode: Annotated[str, typer.Option(help="mean, zero or resample")] = "mean",
+    mode: Annotated[str, typer.Option(help="mean, zero or (last layer) resample")] = "mean",
     effect: Annotated[str, typer.Option(help="total, or direct: the final norm's scale held")] = (
         "total"
     ),
     tolerance: Annotated[
         float, typer.Option(help="error of a neuron's mean effect, nats; 0 sums all tokens")
     ] = 5e-7,
-    seed: Annotated[int, typer.Option(help="seed of the draw of positions")] = 0,
+    seed: Annotated[int, typer.Option(help="seed of all that is drawn")] = 0,
     out: Annotated[Path | None, typer.Option(help="folder of the run; default runs/KEY")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     max_memory: Annotated[float, typer.Option(help="GB above the model")] = 2.0,

@@ -12,7 +12,7 @@ from raretok.ablation.head import check_effect
 from raretok.ablation.interventions import check_name
 from raretok.ablation.layer_runs import ablate_layer_to_disk
 from raretok.ablation.layers import LayerOptions
-from raretok.ablation.partial import layer_index
+from raretok.ablation.partial import W_out_of, layer_index
 from raretok.ablation.plan import MAX_MEMORY, Options
 from raretok.ablation.precision import TOLERANCE, check_tolerance
 from raretok.ablation.stream import ablate_to_disk
@@ -99,7 +99,9 @@ def measure(
     inputs = study.model, study.contexts, drawn, out
     if index < study.model.architecture.n_layers - 1:
         check_total(effect)
-        of_layer = LayerOptions(index, mode=mode, tolerance=tolerance, seed=seed)
+        n_exact = min(LayerOptions.n_top, W_out_of(study.model, index).shape[0])
+        numbers = {"n_top": n_exact, "n_random": n_exact}
+        of_layer = LayerOptions(index, **numbers, mode=mode, tolerance=tolerance, seed=seed)
         folder, data = ablate_layer_to_disk(*inputs, options=of_layer, **where)
     else:
         options = Options(mode=mode, effect=effect, tolerance=tolerance, resample_seed=seed)

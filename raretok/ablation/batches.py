@@ -9,7 +9,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from raretok.ablation.checkpoints import Arrays, Checkpoints
-from raretok.ablation.gather import BATCH, context_batches, real_tokens
+from raretok.ablation.gather import (
+    BATCH,
+    check_finite,
+    context_batches,
+    real_tokens,
+    scored_in,
+)
 from raretok.ablation.partial import capture_layer
 from raretok.ablation.progress import blocks
 from raretok.corpus import Contexts
@@ -71,8 +77,7 @@ def _batch(
     until: Int[np.ndarray, " batch"],
     include_first: bool,
 ) -> ScoredBatch:
-    rows = np.flatnonzero(np.isin(positions.context, chosen))
-    place = np.argsort(chosen)[np.searchsorted(np.sort(chosen), positions.context[rows])]
+    rows, place = scored_in(chosen, positions)
     tensors = (
         torch.from_numpy(contexts.tokens[chosen, : until.max()]),
         real_tokens(contexts.length[chosen], include_first)[:, : until.max()],
@@ -113,9 +118,9 @@ def _summed(
     include_first: bool,
 ) -> Arrays:
     length = contexts.length[batch]
-    post = capture_layer(
-        model, torch.from_numpy(contexts.tokens[batch, : length.max()]), layer
-    ).post
+    tokens = torch.from_numpy(contexts.tokens[batch, : length.max()])
+    captured = capture_layer(model, tokens, layer)
+    check_finite(model, captured.post, captured.final)
     real = real_tokens(length, include_first).to(model.device)
-    total = post[real].sum(dim=0, dtype=torch.float64)
+    total = captured.post[real].sum(dim=0, dtype=torch.float64)
     return {"total": total.cpu().numpy(), "count": np.array(int(real.sum()))}

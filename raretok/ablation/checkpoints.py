@@ -1,20 +1,22 @@
 """Parts of a long computation, each kept once it is made."""
 
+import hashlib
+import io
 import os
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 Arrays = dict[str, np.ndarray]
+DIGEST = 32  # bytes of a sha256
 
 
 class Checkpoints:
     """Parts by name: in a directory, or in memory where none is given.
 
-    On disk a part is there whole or not at all. A damaged one fails the checksum that its file
-    carries, and counts as never made.
+    On disk a part is there whole or not at all: the arrays, as NumPy writes them, behind their
+    sha256. A damaged one counts as never made.
     """
 
     def __init__(self, folder: Path | None = None):
@@ -33,20 +35,29 @@ class Checkpoints:
         if self.folder is None:
             self._held[name] = part
             return part
-        partial = self.folder / "partial.npz"
-        np.savez(partial, **part)
-        os.replace(partial, self.folder / f"{name}.npz")
+        content = io.BytesIO()
+        np.savez(content, **part)
+        partial = self.folder / "partial"
+        partial.write_bytes(_digest(content.getbuffer()) + content.getbuffer())
+        os.replace(partial, self._file(name))
         return part
 
     def read(self, name: str) -> Arrays | None:
         """The part of this name; None if it was never finished, or is damaged."""
         if self.folder is None:
             return self._held.get(name)
-        try:
-            with (
-                (self.folder / f"{name}.npz").open("rb") as opened,
-                np.load(opened, allow_pickle=False) as record,
-            ):
-                return dict(record)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        if not self._file(name).is_file():
             return None
+        stored = self._file(name).read_bytes()
+        digest, content = stored[:DIGEST], stored[DIGEST:]
+        if digest != _digest(content):
+            return None
+        with np.load(io.BytesIO(content), allow_pickle=False) as record:
+            return dict(record)
+
+    def _file(self, name: str) -> Path:
+        return self.folder / f"{name}.part"
+
+
+def _digest(content: bytes | memoryview) -> bytes:
+    return hashlib.sha256(content).digest()

@@ -76,8 +76,8 @@ def run_batch(
     length = contexts.length[batch]
     captured = capture(model, torch.from_numpy(contexts.tokens[batch, : length.max()]))
     real = real_tokens(length, include_first).to(model.device)
-    scored = np.flatnonzero(np.isin(positions.context, batch))
-    place = np.argsort(batch)[np.searchsorted(np.sort(batch), positions.context[scored])]
+    scored, place = scored_in(batch, positions)
+    check_finite(model, captured.resid, captured.post)
     return Batch(
         scored=scored,
         resid=captured.resid[place, positions.pos[scored]],
@@ -85,6 +85,24 @@ def run_batch(
         total=captured.post[real].sum(dim=0, dtype=torch.float64),
         count=int(real.sum()),
     )
+
+
+def scored_in(
+    batch: Int[np.ndarray, " context"], positions: Positions
+) -> tuple[Int[np.ndarray, " scored"], Int[np.ndarray, " scored"]]:
+    """Which positions lie in a batch of contexts, and in which of these."""
+    scored = np.flatnonzero(np.isin(positions.context, batch))
+    place = np.argsort(batch)[np.searchsorted(np.sort(batch), positions.context[scored])]
+    return scored, place
+
+
+def check_finite(model: LanguageModel, *captured: Float[Tensor, "..."]) -> None:
+    """Raise `UserError` for activations that are no numbers."""
+    if not all(bool(values.isfinite().all()) for values in captured):
+        raise UserError(
+            f"activations of {model.name} overflow or are no numbers: its weights are damaged, or "
+            f"too large for {model.dtype}"
+        )
 
 
 def check_contexts(model: LanguageModel, contexts: Contexts) -> None:

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from raretok.ablation.batches import SCORED
@@ -13,7 +14,7 @@ from raretok.ablation.gather import BATCH, check_contexts
 from raretok.ablation.layers import LayerOptions, ablate_layer, check_options, check_scored
 from raretok.ablation.plan import MAX_MEMORY, forward_memory, layout_of, settings_of
 from raretok.ablation.resumption import run_to_write
-from raretok.ablation.split import N_HEAD, N_TAIL
+from raretok.ablation.split import N_PICKED
 from raretok.ablation.stacked import STACK
 from raretok.ablation.store import Run, open_run
 from raretok.corpus import Contexts
@@ -46,8 +47,11 @@ def ablate_layer_to_disk(
     check_scored(positions)
     asked = {**asdict(options), "layer": check_options(model, options)}
     settings = settings_of(model, contexts, positions, source or {}, asked)
-    parts = parts_to_fit(model, contexts.tokens.shape[1], asked["layer"], max_memory)
-    layout = layout_of(model, positions, len(positions), parts)
+
+    def layout() -> dict[str, Any]:
+        parts = parts_to_fit(model, contexts, positions, asked["layer"], max_memory)
+        return layout_of(model, positions, len(positions), parts)
+
     with run_to_write(out, settings, layout, resume=resume) as run:
         if not run.complete:
             complete(run, model, contexts, positions, options, progress)
@@ -79,27 +83,33 @@ def complete(
     run.finish(audit, time.monotonic() - started)
 
 
-def layer_memory(model: LanguageModel, n_ctx: int, layer: int, parts: int) -> int:
+def layer_memory(
+    model: LanguageModel, contexts: Contexts, positions: Positions, layer: int, parts: int
+) -> int:
     """Most memory of a batch of contexts, in bytes above the model; an upper bound (CPU)."""
+    n_ctx, scored = contexts.tokens.shape[1], SCORED + int(np.bincount(positions.context).max())
     sizes, stack = model.architecture, STACK // parts
     later = sizes.n_layers - 1 - layer
     head = 8 * sizes.d_model * sizes.d_vocab
-    logits = 24 * SCORED * sizes.d_vocab
-    directions = 8 * SCORED * (N_HEAD + N_TAIL + 1) * sizes.d_model
+    logits = 24 * scored * sizes.d_vocab
+    directions = 8 * scored * N_PICKED * sizes.d_model
     graph = forward_memory(model, n_ctx, min(BATCH, stack)) * (1 + later)
     passes = forward_memory(model, n_ctx, BATCH), forward_memory(model, n_ctx, stack), graph
     return head + int(SLACK * max(*passes, logits + directions))
 
 
-def parts_to_fit(model: LanguageModel, n_ctx: int, layer: int, max_memory: float) -> int:
+def parts_to_fit(
+    model: LanguageModel, contexts: Contexts, positions: Positions, layer: int, max_memory: float
+) -> int:
     """Into how many parts the contexts are cut that run together. Raises `UserError`."""
     parts = 1
-    while not layer_memory(model, n_ctx, layer, parts) <= max_memory * 1e9:
+    while not layer_memory(model, contexts, positions, layer, parts) <= max_memory * 1e9:
         if parts == STACK:
-            needed = layer_memory(model, n_ctx, layer, parts)
+            needed = layer_memory(model, contexts, positions, layer, parts)
             raise UserError(
-                f"a memory budget of {max_memory:g} GB is too small for one context of {n_ctx} "
-                f"tokens of {model.name}: it takes {needed / 1e9:.2g} GB, raise --max-memory"
+                f"a memory budget of {max_memory:g} GB is too small for one context of "
+                f"{contexts.tokens.shape[1]} tokens of {model.name}: it takes {needed / 1e9:.2g} "
+                "GB, raise --max-memory"
             )
         parts *= 2
     return parts

@@ -37,6 +37,7 @@ from raretok.stats import DocumentSums, document_sums, resample_documents
 MODES = ("mean", "zero")
 SUBSETS = ("top", "random")
 SMALLEST = 3  # neurons; fewer have no rank correlation worth the name
+DOCUMENTS = 3  # with positions of a class; two have but three resamples
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,11 @@ def check_options(model: LanguageModel, options: LayerOptions) -> int:
             f"ablated at every position at once: choose one of {', '.join(MODES)}"
         )
     check_tolerance(options.tolerance)
+    if options.n_bootstrap < 2 or options.seed < 0:
+        raise UserError(
+            "an interval needs n_bootstrap of 2 or more and a seed of 0 or more, got "
+            f"{options.n_bootstrap} and {options.seed}"
+        )
     reason = model.architecture.closed_form_refusal
     if reason:
         raise UserError(
@@ -192,15 +198,14 @@ def check_numbers(d_mlp: int, n_top: int, n_random: int) -> None:
 
 
 def check_scored(positions: Positions) -> None:
-    """Raise `UserError` unless both classes are scored, in two documents or more."""
+    """Raise `UserError` unless both classes are scored in DOCUMENTS or more."""
     for stratum in CLASSES:
-        if not (positions.stratum == stratum).any():
-            raise UserError(f"no {STRATA[stratum]} position is scored: score more positions")
-    n_documents = np.unique(positions.document).size
-    if n_documents < 2:
-        raise UserError(
-            f"an interval over documents needs 2, got {n_documents}: score more positions"
-        )
+        n_documents = np.unique(positions.document[positions.stratum == stratum]).size
+        if n_documents < DOCUMENTS:
+            raise UserError(
+                f"an interval over documents needs {DOCUMENTS} with {STRATA[stratum]} positions, "
+                f"got {n_documents}: score more positions"
+            )
 
 
 def agreements(

@@ -40,6 +40,7 @@ class Method:
         return {
             "n_head": max((plan.n_head for plan in plans), default=len(self.head.logit_bias)),
             "n_tail": max((plan.n_tail for plan in plans), default=0),
+            "n_probe": max((plan.n_probe for plan in plans), default=0),
             "second_order": int(any(plan.second_order for plan in plans)),
         }
 

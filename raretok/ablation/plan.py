@@ -66,6 +66,7 @@ def settings_of(
         "device": model.device.type,
         "products": str(short_type(model.device)),
         "torch": torch.__version__,
+        "numpy": np.__version__,
         "numerics": numerics(),
     }
 
@@ -75,7 +76,8 @@ def numerics() -> str:
     """One sha256 over the sources that make the numbers: a run by other code is another run."""
     here = Path(__file__).parent
     total = hashlib.sha256()
-    for file in [*sorted(here.glob("*.py")), here.parent / "models.py"]:
+    others = [here.parent / f"{name}.py" for name in ("models", "rarity", "stats")]
+    for file in [*sorted(here.glob("*.py")), *others]:
         total.update(file.read_bytes())
     return total.hexdigest()[:16]
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from raretok.ablation.head import FinalHead, clean_pass
 from raretok.ablation.sampled import (
     AGAIN,
-    DOUBT,
+    PROBE,
+    PROBE_AGAIN,
     Directions,
     Plan,
     Push,
@@ -25,7 +26,7 @@ from raretok.ablation.sampled import (
     push_of,
     short_type,
 )
-from raretok.ablation.tokens import Picked, rank_tokens
+from raretok.ablation.tokens import Picked, doubt, rank_tokens
 from raretok.errors import UserError
 
 TOLERANCE = 5e-7  # nats, of the mean effect of a neuron
@@ -84,15 +85,17 @@ def choose_plan(
     picked = ranked.pick(sizes[-1], torch.full_like(clean.loss, 0.5))
     in_full = d_vocab * (FULL_SUM + DIMENSION * len(head.G))
     product = d_vocab * PRODUCT[short_type(head.G.device)]
-    again = AGAIN * (SCATTERED if tokens.M.numel() <= CACHED else UNCACHED)
+    again = (AGAIN + PROBE_AGAIN) * (SCATTERED if tokens.M.numel() <= CACHED else UNCACHED)
     costs = {}
     for second_order in (False, True):
         one_draw = variance_of_a_draw(push, tokens, picked, sizes, second_order) / limit**2
         for n_head, of_head in zip(sizes, one_draw, strict=True):
-            fixed = n_head + second_order * product + in_full * share(of_head > AGAIN)
+            fixed = n_head + second_order * product
+            fixed += in_full * share(of_head > AGAIN)
             for n_tail in sizes:
-                poor = share(of_head > n_tail / DOUBT)
-                costs[n_head, n_tail, second_order] = fixed + n_tail + again * poor
+                n_probe = min(n_tail, PROBE)
+                poor = share(of_head * doubt(n_probe) > n_tail)
+                costs[n_head, n_tail, second_order] = fixed + n_tail + n_probe + again * poor
     return Plan(*min(costs, key=costs.get), pair_error=limit)
 
 

@@ -16,8 +16,11 @@ from raretok.errors import UserError
 FORMAT = 1
 OWN = ("blocks.jsonl", "data.zarr", "scratch", "timings.json", "run.json")
 PARTIAL = "run.partial"
-FULL = (errno.ENOSPC, errno.EDQUOT)
-CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+CLOSED = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR),
+    *(errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
+)
 
 
 def key_of(settings: dict[str, Any]) -> str:

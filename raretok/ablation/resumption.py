@@ -2,12 +2,12 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from raretok.ablation.records import is_run, key_of, locked, one_line, remove_run
+from raretok.ablation.records import is_run, key_of, locked, one_line, read_record, remove_run
 from raretok.ablation.store import Run, create_run, read_run
 from raretok.errors import UserError
 
@@ -18,33 +18,37 @@ RUNS = Path(os.environ.get("RARETOK_RUNS", Path(__file__).parents[2] / "runs"))
 def run_to_write(
     out: Path | None,
     settings: dict[str, Any],
-    layout: dict[str, Any],
+    layout: Callable[[], dict[str, Any]],
     *,
     resume: bool = True,
     wait: bool = False,
 ) -> Iterator[Run]:
     """The run in a directory, begun or checked and ready to go on; its scratch goes at the end.
 
-    `out` is `runs/KEY` unless given. An error leaves what is finished. Another process that writes
-    the same run is refused, or awaited with `wait`. Raises `UserError` for what is damaged or no
-    run, for other settings, and for a full disk.
+    `out` is `runs/KEY` unless given; `layout` says how a run that has work left is cut. An error
+    leaves what is finished. Another process that writes the same run is refused, or awaited with
+    `wait`. Raises `UserError` for what is damaged or no run, for other settings, and for a full
+    disk.
     """
     folder = out or RUNS / key_of(settings)
-    if not wait:
-        is_run(folder)  # refused before anything is written
+    with one_line(folder):
+        # All that can be refused is, before anything is written.
+        known = (folder / "run.json").is_file() if wait else is_run(folder)
+        done = known and resume and read_record(folder)["state"] == "complete"
+        cut = {} if done else layout()
     with one_line(folder), locked(folder, wait=wait):
         begun = is_run(folder)
         if begun and not resume:
             remove_run(folder)
         if begun and resume:
-            run = resumed(folder, settings, layout)
+            run = resumed(folder, settings, cut)
         else:
-            run = create_run(folder, settings, layout)
+            run = create_run(folder, settings, cut)
         yield run
         shutil.rmtree(run.scratch, ignore_errors=True)
 
 
-def resumed(folder: Path, settings: dict[str, Any], layout: dict[str, Any]) -> Run:
+def resumed(folder: Path, settings: dict[str, Any], cut: dict[str, Any]) -> Run:
     """The run in a directory, checked and ready to go on. Raises `UserError`."""
     run = read_run(folder)
     theirs = run.record["settings"]
@@ -55,14 +59,20 @@ def resumed(folder: Path, settings: dict[str, Any], layout: dict[str, Any]) -> R
             f"{folder} is a run with other settings ({', '.join(different)}): {name} is "
             f"{theirs.get(name)}, not {settings.get(name)}; give another directory or --fresh"
         )
-    block, parts = layout["block"], layout["parts"]
-    if run.record["block"] > block or run.record["parts"] < parts:
-        raise UserError(
-            f"{folder} is cut into blocks of {run.record['block']} positions, these in "
-            f"{run.record['parts']} parts; this memory budget asks for {block} and {parts}: raise "
-            "--max-memory or use --fresh"
-        )
+    if not run.complete:
+        check_cut(run, cut)
     run.check()
     if not run.complete:
         run.discard_unfinished()
     return run
+
+
+def check_cut(run: Run, cut: dict[str, Any]) -> None:
+    """Raise `UserError` where going on as the run began takes more memory than is given."""
+    block, parts = run.record["block"], run.record["parts"]
+    if block > cut["block"] or parts < cut["parts"]:
+        raise UserError(
+            f"{run.folder} is cut into blocks of {block} positions, these in {parts} parts; this "
+            f"memory budget asks for {cut['block']} and {cut['parts']}: raise --max-memory or use "
+            "--fresh"
+        )

@@ -11,11 +11,12 @@ too. The sum over f is of second order, and taken over the tokens of raretok/abl
 (The logarithm bends that by half the variance, far below the error itself.) Where it pays, the
 second order of the tail, $\sum_v p_v u_{iv}^2 / 2$, is summed exactly by a product of width
 d_vocab, and only what is left of f is sampled. The spread of the sampled terms gives each pair of
-position and neuron a standard error. Pairs whose error exceeds `Plan.pair_error` are estimated anew
-from AGAIN sampled tokens, and if that is not enough, summed over the whole vocabulary.
+position and neuron a standard error. Pairs whose error may exceed `Plan.pair_error` are estimated
+anew from AGAIN sampled tokens, and if that is not enough, summed over the whole vocabulary. Both
+is decided by the probes of raretok/ablation/tokens.py, which keeps the estimate unbiased.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -29,15 +30,23 @@ from raretok.ablation.head import (
     Room,
     check_effect,
     clean_pass,
+    dot,
     position_blocks,
 )
-from raretok.ablation.tokens import Picked, Ranked, rank_tokens, variance_of_sum
+from raretok.ablation.tokens import (
+    Picked,
+    Ranked,
+    digits,
+    doubt,
+    rank_tokens,
+    weighted_sum,
+)
 
 # Elements of [position, token, neuron] at a time: on a CPU they stay in the shared cache.
 TILE = {"cpu": 2**20, "cuda": 2**26}
-AGAIN = 256  # tokens sampled for a pair of which fewer say too little
+PROBE = 16  # tokens that tell whether the sampled ones are enough; no more than these
+AGAIN, PROBE_AGAIN = 192, 64  # tokens for a pair of which fewer say too little
 OVERFLOW = 80.0  # nats; float32 holds exp(88)
-DOUBT = 4.0  # a variance that few tokens show may be as many times larger
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,10 @@ class Plan:
     n_tail: int  # tokens sampled from the rest
     second_order: bool  # of the rest: exact, so that less is left to the sample
     pair_error: float  # nats; a pair with a larger standard error takes more tokens
+
+    @property
+    def n_probe(self) -> int:
+        return min(self.n_tail, PROBE)
 
 
 @dataclass(frozen=True)
@@ -121,14 +134,13 @@ def estimate(
         clean = clean_pass(head, resid[rows], target[rows], double=False, room=room)
         push = push_of(head, clean, change[rows], target[rows], effect)
         ranked = rank_tokens(clean, tokens.length_sq, plan.n_head, room=room)
-        bend, spread, mended = curvature(push, ranked, tokens, plan, offset[rows])
-        again += mended
-        poor = ~(spread <= plan.pair_error**2)  # what overflows is no number
-        if poor.any():
-            _sum_in_full(head, push, clean, poor, out=bend)
-            in_full += int(poor.sum())
-        variance += spread.masked_fill_(poor, 0).sum(dim=0, dtype=torch.float64)
-        delta[rows] = bend.log1p_() + push.lead
+        bend = curvature(push, ranked, tokens, plan, offset[rows])
+        again += bend.sampled_again
+        if bend.poor.any():
+            _sum_in_full(head, push, clean, bend.poor, out=bend.total)
+            in_full += int(bend.poor.sum())
+        variance += bend.variance.masked_fill_(bend.poor, 0).sum(dim=0, dtype=torch.float64)
+        delta[rows] = bend.total.log1p_() + push.lead
         loss[rows] = clean.loss
     return Estimate(delta, loss, variance, again, in_full)
 
@@ -162,39 +174,51 @@ def push_of(
     return Push(a, b, b * (mean_G @ head.W_out.T), b * toward_mean - a * at_target)
 
 
+@dataclass(frozen=True)
+class Bend:
+    r"""Estimates of $\sum_v p_v f(u_v)$."""
+
+    total: Float[Tensor, "pos neuron"]
+    variance: Float[Tensor, "pos neuron"]
+    probed: Float[Tensor, "pos neuron"]  # the same variance, by the probe
+    poor: Bool[Tensor, "pos neuron"]  # pairs of which the sampled tokens say too little
+    sampled_again: int = 0
+
+
 def curvature(
     push: Push,
     ranked: Ranked,
     tokens: Directions,
     plan: Plan,
     offset: Float[Tensor, " pos"],
-) -> tuple[Float[Tensor, "pos neuron"], Float[Tensor, "pos neuron"], int]:
-    r"""Estimated $\sum_v p_v f(u_v)$ and its variance, and how many pairs are sampled again."""
-    total, variance = from_picked(push, tokens.M, ranked.pick(plan.n_tail, offset), plan)
-    poor = ~(DOUBT * variance <= plan.pair_error**2)
-    again = int(poor.sum()) if len(tokens.M) > AGAIN else 0
-    if again:
-        # Digits of the offset that the first sample did not feel: the second is independent of it.
-        more = ranked.pick(AGAIN, offset * 2**20 % 1)
-        _pairs_from_picked(push, tokens.M, more, plan, poor, out=(total, variance))
+) -> Bend:
+    """Estimate the sums from few tokens, or for single pairs from more."""
+    few = ranked.pick(plan.n_tail, offset, plan.n_probe, digits(offset, 1))
+    found = from_picked(push, tokens.M, few, plan)
+    limit, poor, again = plan.pair_error**2, found.poor, 0
+    if poor.any() and len(tokens.M) > AGAIN:
+        more = ranked.pick(AGAIN, digits(offset, 2), PROBE_AGAIN, digits(offset, 3))
+        _pairs_from_picked(push, tokens.M, more, plan, poor, out=found)
+        again = int(poor.sum())
+        poor = poor & ~(found.probed <= limit)
     if plan.second_order:
-        total.add_(second_order_of_tail(push, tokens, ranked), alpha=0.5)
-    return total, variance, again
+        found.total.add_(second_order_of_tail(push, tokens, ranked), alpha=0.5)
+    # What overflows is no number.
+    return replace(found, poor=poor | ~found.total.isfinite(), sampled_again=again)
 
 
-def from_picked(
-    push: Push, M: Float[Tensor, "d_vocab neuron"], picked: Picked, plan: Plan
-) -> tuple[Float[Tensor, "pos neuron"], Float[Tensor, "pos neuron"]]:
-    """The sum over picked tokens and its variance; a known second order left out."""
-    total, variance = torch.empty_like(push.a), torch.empty_like(push.a)
+def from_picked(push: Push, M: Float[Tensor, "d_vocab neuron"], picked: Picked, plan: Plan) -> Bend:
+    """The sums over picked tokens and their variances; a known second order left out."""
+    total, variance, probed = (torch.empty_like(push.a) for _ in range(3))
     (n_pos, n_picked), n_neurons = picked.token.shape, M.shape[1]
     size = max(1, TILE[M.device.type] // (n_picked * n_neurons))
     for rows in (slice(start, start + size) for start in range(0, n_pos, size)):
         here, moved = picked.at(rows), push.at(rows)
         u = M.index_select(0, here.token.flatten()).view(*here.token.shape, n_neurons)
         f = excess(u, moved, here, plan.second_order)
-        total[rows], variance[rows] = weighted_sum(f, here)
-    return total, variance
+        total[rows], variance[rows], probed[rows] = weighted_sum(f, here)
+    poor = ~(doubt(picked.n_probe) * probed <= plan.pair_error**2)
+    return Bend(total, variance, probed, poor)
 
 
 def _pairs_from_picked(
@@ -204,7 +228,7 @@ def _pairs_from_picked(
     plan: Plan,
     chosen: Bool[Tensor, "pos neuron"],
     *,
-    out: tuple[Float[Tensor, "pos neuron"], Float[Tensor, "pos neuron"]],
+    out: Bend,
 ) -> None:
     """The same of single pairs: written into `out`."""
     pos, neuron = chosen.nonzero(as_tuple=True)
@@ -213,8 +237,9 @@ def _pairs_from_picked(
         here = picked.at(t)
         u = M[here.token, i[:, None]][..., None]
         f = excess(u, push.at((t, i, None)), here, plan.second_order)
-        for found, values in zip(out, weighted_sum(f, here), strict=True):
-            found[t, i] = values.squeeze(1)
+        found = weighted_sum(f, here)
+        for into, values in zip((out.total, out.variance, out.probed), found, strict=True):
+            into[t, i] = values.squeeze(1)
 
 
 def excess(
@@ -233,18 +258,6 @@ def excess(
     return f
 
 
-def weighted_sum(
-    f: Float[Tensor, "row picked neuron"], picked: Picked
-) -> tuple[Float[Tensor, "row neuron"], Float[Tensor, "row neuron"]]:
-    """Sum of the picked terms, and its variance; overwrites `f`."""
-    of_tail = picked.weight.clone()
-    of_tail[:, : picked.n_head] = 0
-    sums = torch.stack([picked.weight, of_tail], dim=1) @ f
-    squares = (of_tail[:, None].square() @ f.square_()).squeeze(1)
-    n_tail = of_tail.shape[1] - picked.n_head
-    return sums[:, 0], variance_of_sum(squares, sums[:, 1], n_tail)
-
-
 def second_order_of_tail(
     push: Push, tokens: Directions, ranked: Ranked
 ) -> Float[Tensor, "pos neuron"]:
@@ -252,7 +265,7 @@ def second_order_of_tail(
     clean = ranked.clean
     p = clean.p.scatter(1, ranked.head, 0.0)
     pz = p * clean.z
-    z, z_sq = pz.sum(dim=1, keepdim=True), torch.einsum("pv,pv->p", pz, clean.z)[:, None]
+    z, z_sq = pz.sum(dim=1, keepdim=True), dot(pz, clean.z)[:, None]
     short = p.to(tokens.short_G.dtype)
     M = (short @ tokens.short_G.T).to(p.dtype) @ tokens.W_out.T
     zM = (pz.to(short.dtype) @ tokens.short_G.T).to(p.dtype) @ tokens.W_out.T
@@ -282,4 +295,4 @@ def _sum_in_full(
         u.sub_(push.mean[t, i, None])
         if u.max() > OVERFLOW:
             u = u.double()
-        out[t, i] = torch.einsum("pv,pv->p", u.expm1().sub_(u), clean.p[t].to(u)).to(out)
+        out[t, i] = dot(u.expm1().sub_(u), clean.p[t].to(u)).to(out)

@@ -7,9 +7,9 @@ mean under $p$, by $x_v = (s/s' - 1)\, z_v + d \cdot (G_v - \bar G)/s'$. The los
 $$\Delta = \ln\Big(1 + \sum_v p_v f(x_v)\Big) - x_{target}, \qquad f(x) = e^x - 1 - x .$$
 
 The sum has no first order, so the first order of the loss is exact. The rest is summed over the
-tokens of raretok/ablation/tokens.py. The spread of the sampled terms gives each pair of position
-and push a standard error, and pairs whose error is too large are summed over the vocabulary. A push
-costs d_model times a hundred tokens, not times d_vocab.
+tokens of raretok/ablation/tokens.py. The spread of the terms of its probe tells the standard error
+of each pair of position and push, and pairs whose error may be too large are summed over the
+vocabulary. A push costs d_model times a hundred tokens, not times d_vocab.
 """
 
 from dataclasses import dataclass
@@ -20,9 +20,10 @@ from torch import Tensor
 
 from raretok.ablation.groups import delta_of_push
 from raretok.ablation.head import CleanPass, FinalHead, position_blocks, rescale
-from raretok.ablation.tokens import rank_tokens, variance_of_sum
+from raretok.ablation.tokens import Picked, digits, doubt, rank_tokens, weighted_sum
 
-N_HEAD, N_TAIL = 64, 64
+N_HEAD, N_TAIL = 64, 32
+N_PICKED = N_HEAD + 2 * N_TAIL + 1
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,9 @@ def token_rows(head: FinalHead) -> TokenRows:
 
 @dataclass(frozen=True)
 class Split:
-    """Tokens that stand for the vocabulary at some positions: head, sample, and the target."""
+    """Tokens that stand for the vocabulary at some positions, and last the target."""
 
-    n_head: int
-    weight: Float[Tensor, "pos picked"]  # in the sum over v; the target, last, weighs 0
+    picked: Picked
     z: Float[Tensor, "pos picked"]
     direction: Float[Tensor, "pos picked d_model"]  # G_v less its mean under p
 
@@ -57,12 +57,12 @@ def split_vocabulary(
     n_tail: int = N_TAIL,
 ) -> Split:
     """Choose the tokens; `offset` in [0, 1), one number a position, is what is random in it."""
-    picked = rank_tokens(clean, rows.length_sq, n_head).pick(n_tail, offset)
+    ranked = rank_tokens(clean, rows.length_sq, n_head)
+    picked = ranked.pick(n_tail, offset, n_tail, digits(offset, 1))
     token = torch.cat([picked.token, target[:, None]], dim=1)
-    weight = torch.cat([picked.weight, torch.zeros_like(clean.p[:, :1])], dim=1)
     mean_G = clean.p @ rows.G
     direction = rows.G[token] - mean_G[:, None]
-    return Split(picked.n_head, weight, clean.z.gather(1, token), direction)
+    return Split(picked, clean.z.gather(1, token), direction)
 
 
 def delta_of_pushes(
@@ -76,11 +76,11 @@ def delta_of_pushes(
 ) -> Float[Tensor, "pos change"]:
     """Loss change, in nats, of adding each push to the residual before the final norm.
 
-    Pairs whose standard error exceeds `pair_error` nats are summed over the vocabulary; infinity
+    Pairs whose standard error may exceed `pair_error` nats are summed over the vocabulary; infinity
     sums none that float32 can hold. The push is centred where the norm centres.
     """
-    delta, variance = estimate(head, clean, split, push)
-    poor = ~(variance <= pair_error**2) | ~delta.isfinite()
+    delta, probed = estimate(head, clean, split, push)
+    poor = ~(doubt(split.picked.n_probe) * probed <= pair_error**2) | ~delta.isfinite()
     _sum_in_full(head, clean, push, target, poor, out=delta)
     return delta
 
@@ -88,17 +88,14 @@ def delta_of_pushes(
 def estimate(
     head: FinalHead, clean: CleanPass, split: Split, push: Float[Tensor, "pos change d_model"]
 ) -> tuple[Float[Tensor, "pos change"], Float[Tensor, "pos change"]]:
-    """Loss changes from the picked tokens alone, and their variances (nats squared)."""
+    """Loss changes from the picked tokens alone, and their variances by the probe, nats^2."""
     growth = (push * (2 * clean.resid[:, None] + push)).mean(dim=2)
     shrunk, inv_scale = rescale(clean.var, growth)
     x = torch.einsum("pcd,pvd->pcv", push, split.direction) * inv_scale[..., None]
     x += shrunk[..., None] * split.z[:, None]
     f = x.expm1() - x
-    weighted = f * split.weight[:, None]
-    delta = weighted.sum(dim=2).log1p() - x[..., -1]
-    sampled = weighted[..., split.n_head : -1]
-    squares, total = sampled.square().sum(dim=2), sampled.sum(dim=2)
-    return delta, variance_of_sum(squares, total, sampled.shape[2])
+    total, _, probed = weighted_sum(f[..., :-1].mT.contiguous(), split.picked)
+    return total.log1p() - x[..., -1], probed
 
 
 def _sum_in_full(

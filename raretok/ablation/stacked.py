@@ -5,6 +5,8 @@ parallel blocks alike. What has become of it before the final norm, at the score
 push that raretok/ablation/split.py turns into a loss change.
 """
 
+import hashlib
+import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -59,11 +61,13 @@ def exact(
     """Loss change of ablating each neuron throughout, and loss, at the scored positions."""
     rows, parts = np.concatenate([batch.rows for batch in batches]), []
     chosen = torch.from_numpy(neurons).to(at.model.device)
+    # A screen that was computed again on another machine may choose other neurons.
+    named = hashlib.sha256(neurons.tobytes()).hexdigest()[:8]
     for step in blocks(len(batches), 1, "exact", progress):
         batch = batches[step.start]
         drawn = torch.from_numpy(offset[batch.rows]).to(at.model.device)
         make = partial(exact_at, at, batch, chosen, drawn, pair_error)
-        parts.append(kept.part(f"exact-{step.start}", make))
+        parts.append(kept.part(f"exact-{named}-{step.start}", make))
     order = np.argsort(rows)
     delta, loss = (np.concatenate([part[n] for part in parts]) for n in ("delta_loss", "loss"))
     return delta[order], loss[order]
@@ -120,7 +124,10 @@ def audit(
     neurons: Int[np.ndarray, " neuron"],
     found: Float[np.ndarray, "position neuron"],
 ) -> float:
-    """Largest error, in nats, of random pairs of context and neuron run in full through hooks."""
+    """Largest error, in nats, of random pairs of context and neuron run in full through hooks.
+
+    No number if any effect is none.
+    """
     rng, errors = np.random.default_rng(AUDIT_SEED), []
     for _ in range(AUDIT_PAIRS):
         batch = batches[rng.integers(len(batches))]
@@ -128,7 +135,7 @@ def audit(
         mine = (batch.place == place).cpu().numpy()
         expected = through_hooks(at, batch, int(place), int(neurons[column]))
         errors.append(np.abs(found[batch.rows[mine], column] - expected).max())
-    return float(max(errors))
+    return float(np.max(errors)) if np.isfinite(found).all() else math.nan
 
 
 @torch.no_grad()

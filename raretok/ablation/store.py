@@ -2,9 +2,9 @@
 
     run.json      settings, versions, audit and state, with their own sha256
     blocks.jsonl  one line for each finished step: its files, their sizes and sha256
-    data.zarr/    the numbers, one chunk for each block of positions (Zarr v3)
+    data.zarr/    the numbers (Zarr v3), of the last layer in one chunk for each block of positions
     timings.json  seconds; the one file that may differ between two equal runs
-    scratch/      activations of a run that is under way
+    scratch/      what a run that is under way will need again
 
 A step counts once its line in blocks.jsonl is complete, and the line is written after the files. A
 process killed at any moment leaves lines that are true and files without a line, which are deleted
@@ -17,6 +17,7 @@ import os
 import shutil
 import warnings
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from raretok.errors import UserError
 from raretok.rarity import Positions
 
 UNITS = {"delta_loss": "nats", "loss": "nats", "sampling_error": "nats", "variance": "nats^2"}
+# Every chunk is a file, also of nothing but fill values: a missing one is damage.
+every_chunk = partial(zarr.config.set, {"array.write_empty_chunks": True})
 PER_BLOCK = ("variance", "summed_in_full")  # what sampling_error is summed from
 
 
@@ -70,7 +73,8 @@ class Run:
         _create(group, "variance", shape, (1, d_mlp), ("block", "neuron"), np.float64)
         _create(group, "summed_in_full", shape[:1], (1,), ("block",), np.int64)
         for name, values in labels.items():
-            _create(group, name, (n,), (n,), ("position",), values.dtype)[:] = values
+            with every_chunk():
+                _create(group, name, (n,), (n,), ("position",), values.dtype)[:] = values
         with warnings.catch_warnings():
             # Not yet in the Zarr v3 specification, but xarray looks for it first.
             warnings.simplefilter("ignore")
@@ -90,7 +94,8 @@ class Run:
 
     def add_neurons(self, name: str, values: Float[np.ndarray, " d_mlp"]) -> None:
         """Write what there is one of for each neuron, `mean_post` or `sampling_error`."""
-        zarr.open_group(self.data)[name][:] = values
+        with every_chunk():
+            zarr.open_group(self.data)[name][:] = values
         self._finish_step(name, [self.data / name / "c" / "0"])
 
     def add_block(
@@ -101,10 +106,12 @@ class Run:
         summed_in_full: int,
     ) -> None:
         """Write one block of positions, `delta_loss`, `post` and `loss`, and what it sums to."""
-        group, start = zarr.open_group(self.data), index * self.record["block"]
-        for name, rows in values.items():
-            group[name][start : start + len(rows)] = rows
-        group["variance"][index], group["summed_in_full"][index] = variance, summed_in_full
+        start = index * self.record["block"]
+        with every_chunk():
+            group = zarr.open_group(self.data)
+            for name, rows in values.items():
+                group[name][start : start + len(rows)] = rows
+            group["variance"][index], group["summed_in_full"][index] = variance, summed_in_full
         files = [self.data / name / "c" / str(index) for name in (*values, *PER_BLOCK)]
         self._finish_step(str(index), [f / "0" if f.is_dir() else f for f in files])
 
@@ -119,6 +126,7 @@ class Run:
     def _finish_step(self, step: str, files: list[Path]) -> None:
         found = {f.relative_to(self.data).as_posix(): _stamp(f) for f in files}
         line = {"run": self.record["key"], "step": step, "files": found}
+        line["sha256"] = _seal(line)
         with (self.folder / "blocks.jsonl").open("a") as journal:
             journal.write(json.dumps(line) + "\n")
         self.steps[step] = found
@@ -169,11 +177,9 @@ def _create(
         chunks=chunks,
         dtype=dtype,
         dimension_names=dims,
-        # A value that no block holds: a chunk of nothing but fill values would not be written.
-        fill_value=np.nan if is_float else -1,
+        fill_value=np.nan if is_float else -1,  # what no block holds
         compressors=None,  # activations and effects are noise to a compressor
         attributes={"units": UNITS[name]} if name in UNITS else {},
-        config={"write_empty_chunks": True},  # every chunk is a file: a missing one is damage
     )
 
 
@@ -199,9 +205,11 @@ def read_run(folder: Path) -> Run:
             break  # torn by a kill: the step never finished
         try:
             entry = json.loads(line)
-            owner, step, files = entry["run"], entry["step"], entry["files"]
+            given, owner, step, files = (entry[n] for n in ("sha256", "run", "step", "files"))
         except (ValueError, KeyError, TypeError):
             raise damaged(folder, f"line {number} of blocks.jsonl cannot be read") from None
+        if given != _seal(entry):
+            raise damaged(folder, f"line {number} of blocks.jsonl was changed")
         if owner != record["key"]:
             raise damaged(folder, f"run.json is of run {record['key']}, the store is of {owner}")
         run.steps[step] = files
@@ -218,7 +226,8 @@ def open_run(folder: str | Path) -> xr.Dataset:
     run.check()
     if not run.complete:
         done, n = sum(step.isdigit() for step in run.steps), n_blocks(run.record)
-        raise UserError(f"the run {folder} is not finished: {done} of {n} blocks; resume it first")
+        so_far = f": {done} of {n} blocks" if n > 1 else ""
+        raise UserError(f"the run {folder} is not finished{so_far}; resume it first")
     stray = run.strays()
     if stray:
         raise damaged(run.folder, f"{stray[0].relative_to(run.folder)} is not of this run")
@@ -228,6 +237,11 @@ def open_run(folder: str | Path) -> xr.Dataset:
 
 def n_blocks(record: dict[str, Any]) -> int:
     return -(-record["positions"] // record["block"])
+
+
+def _seal(line: dict[str, Any]) -> str:
+    content = {name: value for name, value in line.items() if name != "sha256"}
+    return sha256_of(json.dumps(content, sort_keys=True).encode())
 
 
 def _fault(file: Path, size: int, sha256: str) -> str:

@@ -70,8 +70,10 @@ def ablate_to_disk(
     final_head(model)  # refuses a model that the closed form does not hold for
     asked = {"layer": model.architecture.n_layers - 1, **options.asked}
     settings = settings_of(model, contexts, positions, source or {}, asked)
-    block, parts = cut_to_fit(model, contexts, max_memory)
-    layout = layout_of(model, positions, block, parts)
+
+    def layout() -> dict[str, Any]:
+        return layout_of(model, positions, *cut_to_fit(model, contexts, max_memory))
+
     with run_to_write(out, settings, layout, resume=resume, wait=wait) as run:
         if not run.complete:
             complete(Work(run, model, contexts, positions, options, progress))

@@ -3,6 +3,10 @@ r"""Tokens that stand for the vocabulary: the head as it is, the tail by an unbi
 Sums of second order in the changes of the logits are concentrated where $p_v |G_v|^2$ is large. The
 tokens with the largest enter as they are; others are drawn at equal steps of its cumulated values
 and weighted by the inverse of how often they are drawn.
+
+Few draws rarely meet a token that matters much, and where they miss it they look precise. So a
+sample that decided whether it is good enough would keep what is too small and drop what is too
+large. A second one, the probe, decides, and never enters the sum.
 """
 
 from dataclasses import dataclass
@@ -14,20 +18,32 @@ from torch import Tensor
 from raretok.ablation.head import CleanPass, Room
 
 CHUNK = 16  # tokens: sampling first finds a chunk, then a token in it
+DOUBT = 60.0  # tokens, of which the heavy tails of the terms hide in fewer
 
 
 @dataclass(frozen=True)
 class Picked:
-    """Head tokens first, then sampled ones."""
+    """Head tokens first, then the sample, then the probe."""
 
     token: Int[Tensor, "pos picked"]
-    weight: Float[Tensor, "pos picked"]  # in a sum over the vocabulary
+    weight: Float[Tensor, "pos picked"]  # in a sum over the vocabulary; 0 for the probe
+    probe: Float[Tensor, "pos picked"]  # weights of the probe, 0 for the others
     z: Float[Tensor, "pos picked"]
     n_head: int
+    n_tail: int  # in the sample
+    n_probe: int
 
     def at(self, rows: slice | Int[Tensor, " row"]) -> "Picked":
         """Those of some positions."""
-        return Picked(self.token[rows], self.weight[rows], self.z[rows], self.n_head)
+        parts = (self.token, self.weight, self.probe, self.z)
+        return Picked(*(part[rows] for part in parts), self.n_head, self.n_tail, self.n_probe)
+
+    @property
+    def sample(self) -> Float[Tensor, "pos picked"]:
+        """Weights of the sample alone."""
+        weight = self.weight.clone()
+        weight[:, : self.n_head] = 0
+        return weight
 
 
 @dataclass(frozen=True)
@@ -39,16 +55,28 @@ class Ranked:
     head: Int[Tensor, "pos n_head"]
     score: Float[Tensor, "pos entry"]  # p |G|^2; 0 for the head, and past the vocabulary
 
-    def pick(self, n_tail: int, offset: Float[Tensor, " pos"]) -> Picked:
+    def pick(
+        self,
+        n_tail: int,
+        offset: Float[Tensor, " pos"],
+        n_probe: int = 0,
+        probe_offset: Float[Tensor, " pos"] | None = None,
+    ) -> Picked:
         """The head, and a systematic sample of the tail: weighted, their sum is unbiased.
 
-        `offset` in [0, 1), one number a position, is what is random.
+        The offsets in [0, 1), one number a position, are what is random in sample and probe.
         """
-        sampled, total = systematic(self.score, n_tail, offset)
-        of_tail = total / (n_tail * self.length_sq[sampled]).clamp_min(1e-30)
-        token = torch.cat([self.head, sampled], dim=1)
-        weight = torch.cat([self.clean.p.gather(1, self.head), of_tail], dim=1)
-        return Picked(token, weight, self.clean.z.gather(1, token), self.head.shape[1])
+        tokens, weights = [self.head], [self.clean.p.gather(1, self.head)]
+        for n, at in ((n_tail, offset), (n_probe, probe_offset)):
+            if n:
+                sampled, total = systematic(self.score, n, at)
+                tokens.append(sampled)
+                weights.append(total / (n * self.length_sq[sampled]).clamp_min(1e-30))
+        token, weight = torch.cat(tokens, dim=1), torch.cat(weights, dim=1)
+        n_head, z = self.head.shape[1], self.clean.z.gather(1, token)
+        probe = weight.clone()
+        probe[:, : n_head + n_tail] = 0
+        return Picked(token, weight - probe, probe, z, n_head, n_tail, n_probe)
 
 
 def rank_tokens(
@@ -66,6 +94,11 @@ def rank_tokens(
     score[:, d_vocab:] = 0
     head = score[:, :d_vocab].topk(min(n_head, d_vocab), dim=1).indices
     return Ranked(clean, length_sq, head, score.scatter_(1, head, 0.0))
+
+
+def digits(offset: Float[Tensor, " pos"], k: int) -> Float[Tensor, " pos"]:
+    """The k-th of four numbers in [0, 1) that one in float64 holds: its binary digits from 13 k."""
+    return offset * 2.0 ** (13 * k) % 1
 
 
 def systematic(
@@ -92,9 +125,29 @@ def systematic(
     return chunk * CHUNK + torch.minimum(place, last), total.to(score.dtype)
 
 
+def doubt(n: int) -> float:
+    """How many times larger a variance may well be than n terms with heavy tails show it."""
+    return 1 + DOUBT / n
+
+
+def weighted_sum(
+    f: Float[Tensor, "row picked change"], picked: Picked
+) -> tuple[Float[Tensor, "row change"], ...]:
+    """Sum of the terms of head and sample, and its variance as sample and probe tell it.
+
+    Overwrites `f`.
+    """
+    weight = torch.stack([picked.weight, picked.sample, picked.probe], dim=1)
+    total, sampled, probed = (weight @ f).unbind(dim=1)
+    squares, squares_probed = (weight[:, 1:].square() @ f.square_()).unbind(dim=1)
+    variance = variance_of_sum(squares, sampled, picked.n_tail)
+    by_probe = variance_of_sum(squares_probed, probed, picked.n_probe)
+    return total, variance, by_probe * (picked.n_probe / picked.n_tail)
+
+
 def variance_of_sum(
-    squares: Float[Tensor, "pos change"], total: Float[Tensor, "pos change"], n: int
-) -> Float[Tensor, "pos change"]:
+    squares: Float[Tensor, "*sum"], total: Float[Tensor, "*sum"], n: int
+) -> Float[Tensor, "*sum"]:
     """Variance of a sum of n sampled terms, from their squares' sum, as if drawn independently.
 
     Equal steps through the scores scatter less than that, so it errs on the large side.

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from raretok.ablation.sampled import AGAIN
+from raretok.ablation.sampled import AGAIN, PROBE_AGAIN
 
 DATA = Path(__file__).parents[2] / "data"
 RESULTS, SCALING = DATA / "bench.json", DATA / "bench_scaling.json"
@@ -126,17 +126,21 @@ def curvature(row: Row) -> list[Operation]:
 
     Of a pair summed in full the directions of the tokens are made anew.
     """
-    d, n, v, k = row["d_model"], row["neurons"], row["vocabulary"], row["tokens_summed"]
+    d, n, v, k = (
+        *(row[key] for key in ("d_model", "neurons", "vocabulary")),
+        row["tokens_summed"] + row["tokens_probed"],
+    )
     found = [
-        Operation("tokens summed for each neuron", 15 * k * n, FLOAT * k * n),
+        Operation("tokens summed or probed for each neuron", 15 * k * n, FLOAT * k * n),
         Operation("directions of all tokens", 2 * d * n * v, FLOAT * n * v, once=True),
     ]
     if row["second_order"]:
         found.append(Operation("second order of the other tokens", 2 * n * v + 4 * d * v, 2 * v))
+    more = AGAIN + PROBE_AGAIN
     again, in_full = (round(row[key] * n) for key in ("sampled_again", "summed_in_full"))
     return [
         *found,
-        Operation("pairs sampled again", 15 * AGAIN * again, 3 * FLOAT * AGAIN * again),
+        Operation("pairs sampled again", 15 * more * again, 3 * FLOAT * more * again),
         Operation("pairs summed in full", (15 + 2 * d) * v * in_full, 5 * FLOAT * v * in_full),
     ]
 

@@ -1,6 +1,7 @@
 """Parts of a computation: made once, whole after a kill, made again when damaged."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,18 +36,30 @@ def test_a_part_is_made_once(on_disk, tmp_path):
 def test_a_damaged_part_counts_as_never_made(damage, tmp_path):
     Checkpoints(tmp_path).keep("a", PART)
     assert Checkpoints(tmp_path).read("a") is not None
-    damage(tmp_path / "a.npz")
+    damage(tmp_path / "a.part")
     assert Checkpoints(tmp_path).read("a") is None
+
+
+def test_every_single_bit_is_guarded(tmp_path):
+    Checkpoints(tmp_path).keep("a", {"count": np.array(3)})
+    whole = (tmp_path / "a.part").read_bytes()
+    for bit in range(8 * len(whole)):
+        content = bytearray(whole)
+        content[bit // 8] ^= 1 << bit % 8
+        (tmp_path / "a.part").write_bytes(content)
+        assert Checkpoints(tmp_path).read("a") is None
 
 
 def test_a_write_cut_short_leaves_the_old_part(tmp_path, monkeypatch):
     Checkpoints(tmp_path).keep("a", PART)
 
-    def cut(file, **part):
-        file.write_bytes(b"half")
+    def cut(file, content):
+        with file.open("wb") as opened:
+            opened.write(content[:10])
         raise OSError("cut short")
 
-    monkeypatch.setattr(np, "savez", cut)
-    with pytest.raises(OSError, match="cut short"):
-        Checkpoints(tmp_path).keep("a", {"effect": np.zeros(1)})
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", cut)
+        with pytest.raises(OSError, match="cut short"):
+            Checkpoints(tmp_path).keep("a", {"effect": np.zeros(1)})
     np.testing.assert_array_equal(Checkpoints(tmp_path).read("a")["effect"], PART["effect"])

@@ -11,8 +11,9 @@ from raretok.ablation import gather, layer_runs, layers, stacked
 from raretok.ablation.checkpoints import Checkpoints
 from raretok.ablation.layer_runs import ablate_layer_to_disk, layer_memory, parts_to_fit
 from raretok.ablation.layers import LayerOptions, ablate_layer
+from raretok.ablation.screen import screened
 from raretok.ablation.stacked import STACK
-from raretok.ablation.store import open_run, read_run
+from raretok.ablation.store import Run, open_run, read_run
 from raretok.corpus import Contexts
 from raretok.errors import UserError
 from raretok.models import load_model
@@ -86,7 +87,7 @@ def test_killed_and_resumed_it_ends_with_the_same_bytes(
     moment = int(np.random.default_rng(trial).integers(1, 150))
     folder = tmp_path / "killed"
     killed_at(moment, work, folder)
-    done = {file.stem for file in folder.glob("scratch/*-*.npz")}
+    done = {file.stem for file in folder.glob("scratch/*-*.part")}
     made, keep = set(), Checkpoints.keep
     monkeypatch.setattr(
         Checkpoints, "keep", lambda self, name, part: made.add(name) or keep(self, name, part)
@@ -99,7 +100,7 @@ def test_killed_and_resumed_it_ends_with_the_same_bytes(
 
 def test_a_damaged_checkpoint_is_computed_again(work, finished, tmp_path):
     killed_at(60, work, tmp_path / "killed")
-    for file in (tmp_path / "killed").glob("scratch/*-*.npz"):
+    for file in (tmp_path / "killed").glob("scratch/*-*.part"):
         flip(file)
     work(tmp_path / "killed")
     assert files_of(tmp_path / "killed") == files_of(finished)
@@ -117,7 +118,7 @@ def test_damage_and_foreign_settings_are_named(work, finished):
 
 def test_a_full_disk_keeps_what_is_finished(work, finished, tmp_path, monkeypatch):
     def full(self, name, part):
-        if name == "exact-2":
+        if name.startswith("exact-") and name.endswith("-2"):
             raise OSError(errno.ENOSPC, "No space left on device")
         return keep(self, name, part)
 
@@ -126,18 +127,19 @@ def test_a_full_disk_keeps_what_is_finished(work, finished, tmp_path, monkeypatc
         patch.setattr(Checkpoints, "keep", full)
         with pytest.raises(UserError, match="is full: finished blocks are kept"):
             work(tmp_path / "full")
-    assert (tmp_path / "full" / "scratch" / "exact-1.npz").exists()
+    assert len(list((tmp_path / "full" / "scratch").glob("exact-*.part"))) == 2
     work(tmp_path / "full")
     assert files_of(tmp_path / "full") == files_of(finished)
 
 
 def test_the_budget_decides_how_many_contexts_run_together(
-    deep, work, finished, tmp_path, monkeypatch
+    deep, contexts, positions, work, finished, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(layer_runs, "SCORED", 1)  # else the logits of a tiny model are most of it
-    plenty, least = (layer_memory(deep, 24, 1, parts) / 1e9 for parts in (1, STACK))
-    assert parts_to_fit(deep, 24, 1, plenty) == 1
-    assert parts_to_fit(deep, 24, 1, 0.99 * plenty) > 1
+    inputs = (deep, contexts, positions, 1)
+    plenty, least = (layer_memory(*inputs, parts) / 1e9 for parts in (1, STACK))
+    assert parts_to_fit(*inputs, plenty) == 1
+    assert parts_to_fit(*inputs, 0.99 * plenty) > 1
     with pytest.raises(UserError, match=r"GB is too small for one context of 24 tokens"):
         work(tmp_path / "small", max_memory=0.99 * least)
     assert not (tmp_path / "small").exists()
@@ -145,5 +147,54 @@ def test_the_budget_decides_how_many_contexts_run_together(
     assert read_run(tmp_path / "tight").record["parts"] > 1
     at_once = open_run(finished).load()
     np.testing.assert_allclose(found.delta_loss, at_once.delta_loss, rtol=0, atol=1e-5)
+    before = files_of(finished)
+    assert work(finished, max_memory=1e-6).load().identical(at_once)  # no memory to open it
+    assert files_of(finished) == before
+    killed_at(60, work, tmp_path / "killed")
     with pytest.raises(UserError, match="this memory budget asks for"):
-        work(finished, max_memory=0.99 * plenty)
+        work(tmp_path / "killed", max_memory=0.99 * plenty)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"layer": 0},
+        {"n_top": 5},
+        {"n_random": 5},
+        {"mode": "zero"},
+        {"tolerance": 1e-3},
+        {"include_first": True},
+        {"n_bootstrap": 60},
+        {"seed": 1},
+    ],
+)
+def test_whatever_decides_the_numbers_is_in_the_settings(changed, work, finished):
+    with pytest.raises(UserError, match=f"other settings \\({next(iter(changed))}\\)"):
+        work(finished, options=replace(OPTIONS, **changed))
+
+
+def test_a_kill_between_the_result_and_its_seal_writes_nothing_twice(
+    work, finished, tmp_path, monkeypatch
+):
+    def killed(self, audit, seconds):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "finish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            work(tmp_path / "killed")
+    monkeypatch.setattr(Run, "add_whole", None)
+    work(tmp_path / "killed")
+    assert files_of(tmp_path / "killed") == files_of(finished)
+
+
+def test_other_neurons_do_not_take_over_kept_effects(work, finished, tmp_path, monkeypatch):
+    """A screen that is computed again may rank others at the top."""
+    killed_at(100, work, tmp_path / "killed")
+    for file in (tmp_path / "killed").glob("scratch/screen-*.part"):
+        file.unlink()
+    monkeypatch.setattr(layers, "screened", lambda *args: -screened(*args)[:, ::-1])
+    found = work(tmp_path / "killed").load()
+    expected = work(tmp_path / "alone").load()
+    assert not np.array_equal(found.neuron, open_run(finished).neuron)
+    np.testing.assert_array_equal(found.delta_loss, expected.delta_loss)

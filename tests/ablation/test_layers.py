@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 
-from raretok.ablation import batches, gather, stacked
+from raretok.ablation import batches, gather, layers, stacked
+from raretok.ablation.batches import scored_batches
+from raretok.ablation.checkpoints import Checkpoints
 from raretok.ablation.layers import LayerOptions, ablate_layer, summary
 from raretok.ablation.partial import capture_layer, run_from, run_from_at
 from raretok.ablation.run import ablate
@@ -244,6 +247,83 @@ def test_a_wrong_effect_fails_the_audit(gpt2, contexts, positions, monkeypatch):
     assert "THE AUDIT FAILED" in summary(found)
 
 
+def test_effects_that_are_no_numbers_fail_the_audit(gpt2, contexts, positions, monkeypatch):
+    def holed(*args, **options):
+        delta, loss = exact(*args, **options)
+        delta[-1, -1] = np.nan
+        return delta, loss
+
+    exact = layers.exact
+    monkeypatch.setattr(layers, "exact", holed)
+    monkeypatch.setattr(layers, "agreements", lambda *args: np.zeros((2, 2, 3, 3)))
+    with pytest.warns(UserWarning, match="THE AUDIT FAILED"):
+        assert run_layer(gpt2, contexts, positions).attrs["audit_passed"] == 0
+
+
+def test_weights_that_are_no_numbers_are_named(tmp_path, contexts, positions):
+    broken = load_model(str(write_model(tmp_path / "gpt2", n_layers=N_LAYERS)))
+    broken.bridge.blocks[1].mlp.W_out[0, 0] = torch.nan
+    for work in (run_layer, ablate):
+        with pytest.raises(UserError, match="overflow or are no numbers: its weights are damaged"):
+            work(broken, contexts, positions)
+
+
+def test_the_first_token_is_ablated_if_it_counts(gpt2, contexts, positions):
+    found = run_layer(gpt2, contexts, positions, include_first=True)
+    neuron = int(found.neuron[0])
+    mean = float(found.mean_post[neuron])
+    losses = np.empty(len(positions))
+    for context in np.unique(positions.context):
+        mine = np.flatnonzero(positions.context == context)
+        tokens = torch.from_numpy(contexts.tokens[context, : contexts.length[context]])[None]
+
+        def ablated(post, hook):
+            new = post.clone()
+            new[..., neuron] = mean
+            return new
+
+        hooks = [("blocks.1.mlp.hook_post", ablated)]
+        logits = gpt2.bridge.run_with_hooks(tokens, return_type="logits", fwd_hooks=hooks)
+        log_p = logits[0, positions.pos[mine]].double().log_softmax(dim=-1)
+        losses[mine] = -log_p[torch.arange(len(mine)), positions.target[mine]]
+    np.testing.assert_allclose(found.delta_loss[:, 0], losses - found.loss, atol=2e-5)
+    without = run_layer(gpt2, contexts, positions).mean_post[neuron]
+    assert abs(float(without) - mean) > 1e-4
+
+
+def test_the_interval_of_the_top_resamples_documents_alone(gpt2, contexts, positions):
+    """By hand: weighted means over resampled documents, their ranks, the spread of these."""
+    found = run_layer(gpt2, contexts, positions, n_top=48, n_random=48, n_bootstrap=4000)
+    weight = positions.weight * (positions.stratum == 2)
+    documents = np.unique(positions.document)
+    kept = Checkpoints()
+    options = LayerOptions(-2, n_top=48, n_random=48, n_bootstrap=50, tolerance=0.0)
+    ablate_layer(gpt2, contexts, positions, options, checkpoints=kept, progress=False)
+    batch = scored_batches(gpt2, contexts, positions, False)
+    screens = np.zeros((documents.size, 48))
+    for k, part in enumerate(batch):
+        of_context = kept.read(f"screen-{k}")["screen"][1]
+        for place, context in enumerate(part.contexts):
+            document = positions.document[positions.context == context][0]
+            screens[np.searchsorted(documents, document)] += of_context[place]
+    exact = np.stack(
+        [weight[m] @ found.delta_loss.values[m] for m in positions.document == documents[:, None]]
+    )
+    rng, draws = np.random.default_rng(5), []
+    for _ in range(1000):
+        drawn = rng.integers(documents.size, size=documents.size)
+        a, b = screens[drawn].sum(axis=0), exact[drawn].sum(axis=0)
+        if a.any() and b.any():
+            draws.append(spearmanr(a, b).statistic)
+    value, low, _ = found.agreement.sel(token_class="common", subset="top", measure="spearman")
+    assert float(value) == pytest.approx(
+        spearmanr(screens.sum(axis=0), exact.sum(axis=0)).statistic, abs=1e-3
+    )
+    assert float(value - low) == pytest.approx(1.96 * np.std(draws), rel=0.15)
+    of_random = found.agreement.sel(token_class="common", subset="random", measure="spearman")
+    assert float(of_random[0] - of_random[1]) > 1.1 * float(value - low)  # neurons resampled too
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -251,6 +331,8 @@ def test_a_wrong_effect_fails_the_audit(gpt2, contexts, positions, monkeypatch):
         ({"layer": -4}, "has no layer -4"),
         ({"mode": "resample"}, "mode 'resample' does not serve .*: choose one of mean, zero"),
         ({"tolerance": 1e-12}, "a tolerance of 1e-12 nats cannot be kept"),
+        ({"n_bootstrap": 1}, "n_bootstrap of 2 or more and a seed of 0 or more, got 1 and 0"),
+        ({"seed": -1}, "n_bootstrap of 2 or more and a seed of 0 or more, got 50 and -1"),
         ({"n_top": 49}, "n_top must lie between 3 and the 48 neurons of the layer, got 49"),
         ({"n_random": 2}, "n_random must lie between 3 and the 48 neurons of the layer, got 2"),
     ],
@@ -261,10 +343,11 @@ def test_bad_input_is_refused(gpt2, contexts, positions, options, message):
 
 
 def test_positions_that_give_no_interval_are_refused(gpt2, contexts, positions):
-    with pytest.raises(UserError, match="no rare position is scored: score more positions"):
+    with pytest.raises(UserError, match="needs 3 with rare positions, got 0"):
         run_layer(gpt2, contexts, positions[positions.stratum != 1])
-    with pytest.raises(UserError, match="an interval over documents needs 2, got 1"):
-        run_layer(gpt2, contexts, positions[positions.document == 0])
+    few = positions[(positions.stratum != 1) | (positions.document < 2)]
+    with pytest.raises(UserError, match="needs 3 with rare positions, got 2: score more"):
+        run_layer(gpt2, contexts, few)
 
 
 def test_a_sandwich_norm_is_refused_with_the_reason(gemma, contexts, positions):

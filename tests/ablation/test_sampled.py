@@ -23,6 +23,7 @@ from raretok.errors import UserError
 from tests.ablation.reference import brute_force, largest
 
 LOOSE = math.inf  # no pair is summed in full
+N_DRAWS = 600
 
 
 def estimated(model, scored, plan, offset=0.5, effect="total"):
@@ -65,14 +66,16 @@ def test_pairs_that_are_too_uncertain_are_summed_in_full(model, scored, second_o
     assert found.summed_in_full > 0.9 * found.delta_loss.numel()
 
 
-@pytest.mark.parametrize("pair_error", [LOOSE, 0.0])
+@pytest.mark.parametrize("again", [24, 2000])
+@pytest.mark.parametrize("pair_error", [LOOSE, 0.2, 0.02, 0.0])
 @pytest.mark.parametrize("second_order", [False, True])
-def test_the_sum_over_tokens_is_unbiased(second_order, pair_error, monkeypatch):
+def test_the_sum_over_tokens_is_unbiased(second_order, pair_error, again, monkeypatch):
     """Averaged over the random offset it is the exact sum, well within its own standard error.
 
-    Where no error is allowed, every pair is sampled a second time.
+    Also where some pairs are sampled a second time (24 tokens) or summed in full (2000, no less
+    than the vocabulary): which ones is no matter of what they would have given.
     """
-    monkeypatch.setattr(sampled, "AGAIN", 24)
+    monkeypatch.setattr(sampled, "AGAIN", again)
     monkeypatch.setattr(sampled, "short_type", lambda device: torch.float32)
     head = random_head()
     resid, post, target, new = random_rows(head)
@@ -81,19 +84,27 @@ def test_the_sum_over_tokens_is_unbiased(second_order, pair_error, monkeypatch):
     push = push_of(head, clean, new - post, target, "total")
     ranked = rank_tokens(clean, tokens.length_sq, plan.n_head)
     exact = delta_loss(head, resid, post, target, new, tolerance=0.0)
-    draws, variances = [], []
-    for offset in torch.linspace(0.001, 0.999, 400, dtype=torch.float64):
-        total, variance, again = curvature(push, ranked, tokens, plan, offset.expand(len(post)))
-        assert (again == total.numel()) == (pair_error == 0)
-        draws.append(total)
-        variances.append(variance)
-    draws = torch.stack(draws).double()
     expected = (exact.double() - push.lead.double()).expm1()
-    off = (draws.mean(dim=0) - expected).abs()
-    assert bool((off < 0.2 * draws.std(dim=0) + 3e-6).all())  # rounding of float32 added
-    # Stated variance against the one seen; equal steps scatter less than independent draws.
-    ratio = torch.stack(variances).double().mean(dim=0).sum() / draws.var(dim=0).sum()
-    assert 0.7 < float(ratio) < 4
+    draws, variances, poor = [], [], 0.0
+    for offset in torch.from_numpy(np.random.default_rng(0).random((N_DRAWS, len(post)))):
+        found = curvature(push, ranked, tokens, plan, offset)
+        draws.append(torch.where(found.poor, expected, found.total.double()))
+        variances.append(found.variance.masked_fill(found.poor, 0))
+        poor += float(found.poor.double().mean()) / N_DRAWS
+    if pair_error:
+        assert (poor > 1e-3) == (pair_error < LOOSE)
+    else:
+        assert poor > 0.999
+    draws = torch.stack(draws).double()
+    spread = draws.std(dim=0) / N_DRAWS**0.5
+    z = ((draws.mean(dim=0) - expected) / (spread + 1e-7))[spread > 3e-7]  # beyond float32 rounding
+    if pair_error:
+        assert len(z) > 50
+        assert abs(float(z.mean())) < 4 / len(z) ** 0.5
+        assert float(z.square().mean().sqrt()) < 1.3
+        # Stated variance against the one seen; equal steps scatter less than independent draws.
+        ratio = torch.stack(variances).double().mean(dim=0).sum() / draws.var(dim=0).sum()
+        assert 0.7 < float(ratio) < 4
 
 
 def test_a_second_sample_spares_most_full_sums(monkeypatch):
@@ -106,7 +117,7 @@ def test_a_second_sample_spares_most_full_sums(monkeypatch):
     twice = estimate(*inputs)
     monkeypatch.setattr(sampled, "AGAIN", 2000)  # no less than the vocabulary: none is drawn
     once = estimate(*inputs)
-    assert twice.summed_in_full < 0.2 * once.summed_in_full
+    assert twice.summed_in_full < 0.3 * once.summed_in_full
     assert once.summed_in_full < exact.numel()
     assert largest(twice.delta_loss - exact) < 5 * 0.02
 
@@ -207,7 +218,9 @@ def test_the_mean_of_a_neuron_is_as_precise_as_asked_for(tolerance):
     exact = delta_loss(head, resid, post, target, new, tolerance=0.0)
     error = (found.delta_loss - exact).double().mean(dim=0).abs()
     assert float(error.max()) < tolerance
-    assert float(found.variance.max().sqrt()) / 200 < tolerance / 2
+    stated = found.variance.sqrt() / 200
+    assert float(stated.max()) < tolerance
+    assert float((stated < tolerance / 2).double().mean()) > 0.9  # all, but for what no probe met
     assert plan.pair_error == pair_error(tolerance, 200)
 
 
@@ -241,7 +254,7 @@ def test_the_pilot_knows_the_variance_a_plan_leaves():
     plan, ranked, draws = Plan(16, 2, False, LOOSE), rank_tokens(clean, tokens.length_sq, 16), []
     for offset in np.random.default_rng(0).random(600):
         offsets = torch.full((6,), offset).double()
-        draws.append(curvature(push, ranked, tokens, plan, offsets)[0])
+        draws.append(curvature(push, ranked, tokens, plan, offsets).total)
     seen = torch.stack(draws).var(dim=0)
     ratio = (one_draw / 2).sum() / seen.sum()
     assert 0.7 < float(ratio) < 2.5  # equal steps scatter less than independent draws

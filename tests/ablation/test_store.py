@@ -212,10 +212,35 @@ def test_run_json_of_another_run_is_named(work, finished, tmp_path):
 def test_store_of_another_run_is_named(work, tmp_path):
     """Also where the run is not finished and its journal not yet sealed."""
     killed_at(300, work, tmp_path / "killed")
-    text = (tmp_path / "killed" / "blocks.jsonl").read_text()
-    (tmp_path / "killed" / "blocks.jsonl").write_text(text.replace('"run": "', '"run": "0'))
-    with pytest.raises(UserError, match=r"run.json is of run \w{16}, the store is of 0"):
+    work(tmp_path / "other", source={"seed": 1})
+    shutil.copy(tmp_path / "other" / "blocks.jsonl", tmp_path / "killed")
+    with pytest.raises(UserError, match=r"run.json is of run \w{16}, the store is of \w{16};"):
         work(tmp_path / "killed")
+
+
+def test_a_changed_line_of_an_unfinished_journal_is_named(work, tmp_path):
+    killed_at(300, work, tmp_path / "killed")
+    journal = tmp_path / "killed" / "blocks.jsonl"
+    journal.write_text(journal.read_text().replace('"step": "0"', '"step": "7"'))
+    with pytest.raises(UserError, match=r"is damaged: line \d of blocks.jsonl was changed"):
+        work(tmp_path / "killed")
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("x" * 300, "cannot write to .*: file name too long"),
+        ("link", "cannot write to .*: file exists"),
+    ],
+)
+def test_a_place_that_cannot_hold_a_run_is_named(place, message, work, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=message):
+        work(tmp_path / place)
+
+
+def test_a_finished_run_opens_whatever_the_memory(work, finished):
+    assert work(finished, max_memory=1e-6).identical(open_run(finished))
 
 
 def test_an_unfinished_run_is_not_opened(work, tmp_path):

@@ -18,6 +18,7 @@ ROW = {
     "n_layers": 1,
     "context": 5,
     "tokens_summed": 4,
+    "tokens_probed": 2,
     "second_order": 1,
     "sampled_again": 0.5,
     "summed_in_full": 0.25,
