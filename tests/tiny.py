@@ -4,6 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
@@ -19,7 +20,9 @@ from transformers import (
     Qwen3Config,
 )
 
+from raretok.corpus import Contexts
 from raretok.models import untrained_twin
+from raretok.rarity import Positions
 
 D_VOCAB = 300  # the tokenizer has 257 ids, so 43 columns of W_U are padding
 D_MODEL, D_MLP, N_CTX = 16, 48, 32
@@ -107,3 +110,18 @@ def fake_hub_cache(
         (snapshot / file.name).symlink_to(os.path.relpath(blob, snapshot))
     (repo / "refs" / revision).write_text(commit)
     return cache
+
+
+def positions_at(
+    contexts: Contexts, context: np.ndarray, pos: np.ndarray, stratum: np.ndarray
+) -> Positions:
+    """Scored positions of some contexts, each with another weight."""
+    return Positions(
+        context=context,
+        pos=pos,
+        input=contexts.tokens[context, pos],
+        target=contexts.tokens[context, pos + 1],
+        document=contexts.document[context],
+        stratum=stratum,
+        weight=np.linspace(1, 2, len(context)),
+    )

@@ -1,5 +1,7 @@
 """Tiny models of every family, loaded once for the tests of the engine."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -39,3 +41,10 @@ def tokens() -> torch.Tensor:
 @pytest.fixture
 def scored(model, tokens):
     return at_scored_positions(model, tokens)
+
+
+@pytest.fixture
+def finished(work, tmp_path) -> Path:
+    """A run on disk, by the `work` of the test module."""
+    work(tmp_path / "run")
+    return tmp_path / "run"

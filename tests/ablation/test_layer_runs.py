@@ -19,7 +19,7 @@ from raretok.errors import UserError
 from raretok.models import load_model
 from raretok.rarity import Positions
 from tests.kill import files_of, flip, killed_at
-from tests.tiny import write_model
+from tests.tiny import positions_at, write_model
 
 OPTIONS = LayerOptions(-2, n_top=4, n_random=4, n_bootstrap=50)
 N_BATCHES = 5
@@ -40,15 +40,7 @@ def contexts() -> Contexts:
 @pytest.fixture(scope="module")
 def positions(contexts) -> Positions:
     context, pos = np.repeat(np.arange(10), 3), np.tile([3, 8, 14], 10)
-    return Positions(
-        context=context,
-        pos=pos,
-        input=contexts.tokens[context, pos],
-        target=contexts.tokens[context, pos + 1],
-        document=contexts.document[context],
-        stratum=np.arange(30) % 3,
-        weight=np.linspace(1, 2, 30),
-    )
+    return positions_at(contexts, context, pos, np.arange(30) % 3)
 
 
 @pytest.fixture(autouse=True)
@@ -65,12 +57,6 @@ def work(deep, contexts, positions):
         return ablate_layer_to_disk(deep, contexts, positions, folder, **given)[1]
 
     return work
-
-
-@pytest.fixture
-def finished(work, tmp_path) -> Path:
-    work(tmp_path / "run")
-    return tmp_path / "run"
 
 
 def test_it_is_what_is_made_in_memory(finished, deep, contexts, positions):

@@ -15,7 +15,7 @@ from raretok.corpus import Contexts
 from raretok.errors import UserError
 from raretok.models import load_model
 from raretok.rarity import Positions
-from tests.tiny import FAMILIES, write_model
+from tests.tiny import FAMILIES, positions_at, write_model
 
 N_LAYERS = 3
 
@@ -57,15 +57,7 @@ def positions(contexts) -> Positions:
     """Positions of five contexts, none of them the last of its context; context 4 has none."""
     context = np.array([0, 0, 1, 1, 1, 2, 3, 3, 3, 5])
     pos = np.array([4, 8, 3, 17, 29, 4, 3, 11, 17, 10])
-    return Positions(
-        context=context,
-        pos=pos,
-        input=contexts.tokens[context, pos],
-        target=contexts.tokens[context, pos + 1],
-        document=contexts.document[context],
-        stratum=np.array([1, 2, 0, 1, 2, 1, 2, 1, 0, 2]),
-        weight=np.linspace(1, 2, 10),
-    )
+    return positions_at(contexts, context, pos, np.array([1, 2, 0, 1, 2, 1, 2, 1, 0, 2]))
 
 
 def run_layer(model, contexts, positions, layer=-2, **options):

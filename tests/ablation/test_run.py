@@ -15,6 +15,7 @@ from raretok.corpus import Contexts
 from raretok.errors import UserError
 from raretok.models import capture
 from raretok.rarity import Positions
+from tests.tiny import positions_at
 
 
 @pytest.fixture
@@ -32,15 +33,7 @@ def positions(contexts) -> Positions:
     """Some positions of three of the contexts; contexts 0 and 4 hold none."""
     context = np.array([1, 1, 1, 2, 3, 3])
     pos = np.array([3, 17, 30, 4, 3, 18])
-    return Positions(
-        context=context,
-        pos=pos,
-        input=contexts.tokens[context, pos],
-        target=contexts.tokens[context, pos + 1],
-        document=contexts.document[context],
-        stratum=np.array([0, 1, 2, 1, 2, 0]),
-        weight=np.linspace(1, 2, 6),
-    )
+    return positions_at(contexts, context, pos, np.array([0, 1, 2, 1, 2, 0]))
 
 
 def alone(model, contexts, context):

@@ -23,7 +23,7 @@ from raretok.errors import UserError
 from raretok.models import LanguageModel, load_model
 from raretok.rarity import Positions
 from tests.kill import files_of, flip, killed_at
-from tests.tiny import write_model
+from tests.tiny import positions_at, write_model
 
 N, BLOCK = 60, 8
 N_BLOCKS = 8  # the last one is short
@@ -48,15 +48,7 @@ def contexts() -> Contexts:
 def positions(contexts) -> Positions:
     context = np.repeat(np.arange(20), 3)
     pos = np.tile([3, 8, 14], 20)
-    return Positions(
-        context=context,
-        pos=pos,
-        input=contexts.tokens[context, pos],
-        target=contexts.tokens[context, pos + 1],
-        document=contexts.document[context],
-        stratum=np.arange(N) % 3,
-        weight=np.linspace(1, 2, N),
-    )
+    return positions_at(contexts, context, pos, np.arange(N) % 3)
 
 
 @pytest.fixture(autouse=True)
@@ -74,12 +66,6 @@ def work(tiny, contexts, positions):
         return ablate_to_disk(tiny, contexts, positions, folder, **given)[1]
 
     return work
-
-
-@pytest.fixture
-def finished(work, tmp_path) -> Path:
-    work(tmp_path / "run")
-    return tmp_path / "run"
 
 
 def test_it_equals_ablate_to_the_bit_with_its_blocks(work, tiny, contexts, positions, tmp_path):
