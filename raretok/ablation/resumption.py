@@ -34,21 +34,21 @@ def run_to_write(
     with one_line(folder):
         # All that can be refused is, before anything is written.
         known = (folder / "run.json").is_file() if wait else is_run(folder)
-        done = known and resume and read_record(folder)["state"] == "complete"
-        cut = {} if done else layout()
+        if not (known and resume and read_record(folder)["state"] == "complete"):
+            layout()
     with one_line(folder), locked(folder, wait=wait):
         begun = is_run(folder)
         if begun and not resume:
             remove_run(folder)
         if begun and resume:
-            run = resumed(folder, settings, cut)
+            run = resumed(folder, settings, layout)
         else:
-            run = create_run(folder, settings, cut)
+            run = create_run(folder, settings, layout())
         yield run
         shutil.rmtree(run.scratch, ignore_errors=True)
 
 
-def resumed(folder: Path, settings: dict[str, Any], cut: dict[str, Any]) -> Run:
+def resumed(folder: Path, settings: dict[str, Any], layout: Callable[[], dict[str, Any]]) -> Run:
     """The run in a directory, checked and ready to go on. Raises `UserError`."""
     run = read_run(folder)
     theirs = run.record["settings"]
@@ -60,7 +60,7 @@ def resumed(folder: Path, settings: dict[str, Any], cut: dict[str, Any]) -> Run:
             f"{theirs.get(name)}, not {settings.get(name)}; give another directory or --fresh"
         )
     if not run.complete:
-        check_cut(run, cut)
+        check_cut(run, layout())
     run.check()
     if not run.complete:
         run.discard_unfinished()

@@ -26,8 +26,7 @@ class Picked:
     """Head tokens first, then the sample, then the probe."""
 
     token: Int[Tensor, "pos picked"]
-    weight: Float[Tensor, "pos picked"]  # in a sum over the vocabulary; 0 for the probe
-    probe: Float[Tensor, "pos picked"]  # weights of the probe, 0 for the others
+    weight: Float[Tensor, "pos picked"]  # in a sum over the vocabulary: head and sample, or probe
     z: Float[Tensor, "pos picked"]
     n_head: int
     n_tail: int  # in the sample
@@ -35,15 +34,8 @@ class Picked:
 
     def at(self, rows: slice | Int[Tensor, " row"]) -> "Picked":
         """Those of some positions."""
-        parts = (self.token, self.weight, self.probe, self.z)
+        parts = (self.token, self.weight, self.z)
         return Picked(*(part[rows] for part in parts), self.n_head, self.n_tail, self.n_probe)
-
-    @property
-    def sample(self) -> Float[Tensor, "pos picked"]:
-        """Weights of the sample alone."""
-        weight = self.weight.clone()
-        weight[:, : self.n_head] = 0
-        return weight
 
 
 @dataclass(frozen=True)
@@ -73,10 +65,8 @@ class Ranked:
                 tokens.append(sampled)
                 weights.append(total / (n * self.length_sq[sampled]).clamp_min(1e-30))
         token, weight = torch.cat(tokens, dim=1), torch.cat(weights, dim=1)
-        n_head, z = self.head.shape[1], self.clean.z.gather(1, token)
-        probe = weight.clone()
-        probe[:, : n_head + n_tail] = 0
-        return Picked(token, weight - probe, probe, z, n_head, n_tail, n_probe)
+        z = self.clean.z.gather(1, token)
+        return Picked(token, weight, z, self.head.shape[1], n_tail, n_probe)
 
 
 def rank_tokens(
@@ -137,12 +127,19 @@ def weighted_sum(
 
     Overwrites `f`.
     """
-    weight = torch.stack([picked.weight, picked.sample, picked.probe], dim=1)
-    total, sampled, probed = (weight @ f).unbind(dim=1)
-    squares, squares_probed = (weight[:, 1:].square() @ f.square_()).unbind(dim=1)
+    sizes = [picked.n_head, picked.n_tail, picked.n_probe]
+    weights = [part[:, None] for part in picked.weight.split(sizes, dim=1)]
+    head, sampled, probed = (
+        (weight @ terms).squeeze(1)
+        for weight, terms in zip(weights, f.split(sizes, dim=1), strict=True)
+    )
+    squares, squares_probed = (
+        (weight.square() @ terms).squeeze(1)
+        for weight, terms in zip(weights[1:], f.square_().split(sizes, dim=1)[1:], strict=True)
+    )
     variance = variance_of_sum(squares, sampled, picked.n_tail)
     by_probe = variance_of_sum(squares_probed, probed, picked.n_probe)
-    return total, variance, by_probe * (picked.n_probe / picked.n_tail)
+    return head + sampled, variance, by_probe * (picked.n_probe / picked.n_tail)
 
 
 def variance_of_sum(
