@@ -322,7 +322,7 @@ glue("informed_draws", len(informed[lead]), display=False)
 # NBVAL_CHECK_OUTPUT
 evidence = []
 for name, both in found.items():
-    run = study.effects(name).attrs.get("run", "")
+    run = study.effects(name).attrs["measurement"]
     tested = coordination.evidence(both, untrained[name], run)
     evidence += label_controlled(tested, {"C1": exchanged[name], "I1": informed[name]})
 verdict_table(evidence)

@@ -193,7 +193,7 @@ page.measures_table(found[lead])
 # In models with parallel blocks the heads of the last layer have no path to this MLP and are left out.
 
 # %% tags=["hide-input"]
-checks.placement_table(study.folds(lead), study.model)
+checks.placement_table(study.folds(lead), study.part("model"))
 
 # %% [markdown]
 # ## Other sizes, the suppressing part, common targets

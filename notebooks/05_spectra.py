@@ -154,8 +154,7 @@ tables.tails_table(found[lead])
 # Does the answer hang on the size of the group?
 
 # %% tags=["hide-input"]
-d_mlp = study.model.architecture.d_mlp
-others = {f"{x} %": study.folds(lead, size=round(x / 100 * d_mlp)) for x in (2, 5)}
+others = {f"{x} %": study.folds(lead, size=study.percentage(x)) for x in (2, 5)}
 tables.sizes_table(found[lead], others, rng=rng)
 
 # %% [markdown]
@@ -263,7 +262,7 @@ glue("exchanged_p", p_text(float(np.median(exchanged[lead]))), display=False)
 
 # %% tags=["hide-input"]
 # NBVAL_CHECK_OUTPUT
-runs = {name: study.effects(name).attrs.get("run", "") for name in found}
+runs = {name: study.effects(name).attrs["measurement"] for name in found}
 pairs = {name: (found[name], untrained[name], runs[name]) for name in found}
 evidence = [
     one

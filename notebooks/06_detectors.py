@@ -52,16 +52,14 @@ from myst_nb import glue
 from raretok import figures, worlds_figures
 from raretok.figcheck import digest
 from raretok.sections import worlds_page as page
-from raretok.sections.detectors import detector_table, found_by_strength
-from raretok.sections.graded import STRENGTHS, find_graded
+from raretok.sections.detection import STRENGTHS, Graded, strength_cells, table_cells
 from raretok.study import Study
 
 study = Study.of(globals())
-ground = study.worlds
+measured = study.detectors
 
 # %% tags=["remove-cell"]
-cells = detector_table(ground, n_null=100, n_planted=30, rng=study.rng("detectors"))
-graded = find_graded(ground, n_runs=6, rng=study.rng("graded"))
+cells, graded = table_cells(measured), Graded.of(measured)
 for name, text in page.told(cells, graded).items():
     glue(name, text, display=False)
 
@@ -106,7 +104,7 @@ page.cell_table(cells)
 # ## How strong must an effect be?
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Share of runs in which each detector finds the world it is meant for, as the planted effect grows from nothing to neurons that read nothing else. Dotted: 80 %.", "name": "fig-strength"}, "image": {"alt": "Five rising curves of detection against strength"}}
-found = found_by_strength(ground, STRENGTHS, 10, rng=study.rng("strength"))
+found = strength_cells(measured)
 fig, axes = figures.panels(1, width=6.4)
 worlds_figures.strength_curves(axes[0], **page.strength_figure(found, STRENGTHS))
 figures.legend_below(fig, axes[0], 5)

@@ -84,6 +84,7 @@ def fast_effects(head: FinalHead, scored: Scored) -> FastRun:
         "tolerance": TOLERANCE,
         "tokens_summed": plan["n_head"] + plan["n_tail"],
         "tokens_probed": plan["n_probe"],
+        "tokens_again": AGAIN + PROBE_AGAIN,
         "second_order": plan["second_order"],
         "sampled_again": again / scored.post.numel(),
         "summed_in_full": in_full / scored.post.numel(),

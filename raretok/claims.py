@@ -4,12 +4,13 @@ import math
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from numbers import Real
-from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-PAPER = Path(__file__).parents[1] / "data" / "paper.yaml"
+from raretok.paths import DATA
+
+PAPER = DATA / "paper.yaml"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The command line: `raretok run | ablate | bench | train | book | inspect`."""
+"""The command line: `raretok run | measure | ablate | bench | train | book | inspect`."""
 
 import hashlib
 import json
@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 
 from raretok.errors import UserError
-
-ROOT = Path(__file__).parents[1]
+from raretok.parameters import PageParameters
+from raretok.paths import ROOT
 
 app = typer.Typer(
     help="Rare-token neurons, tested: rerun any page of the book on your model and corpus.",
@@ -66,7 +66,18 @@ def run(
     folder = out or ROOT / "runs" / f"pages-{key_of(values)}"
     if folder.resolve() == ROOT / "book":
         raise UserError("--out book would replace the pages of the book: choose another folder")
+    prepared(parameters, sources)
     pages.run_pages(sources, folder, values, jobs=jobs)
+
+
+def prepared(parameters: PageParameters, sources: list[Path]) -> None:
+    """Measure what these pages need before they run, and say so."""
+    from raretok.measure.find import Measurements
+    from raretok.records import title
+    from raretok.study import Study
+
+    study = Study(parameters, Measurements(parameters, loud=True))
+    study.prepare([title(page.stem) for page in sources])
 
 
 def split_assignment(text: str) -> tuple[str, str]:
@@ -92,6 +103,37 @@ def book(
     sources = pages.pages(ROOT)
     pages.run_pages(sources, ROOT / "book", {}, done=lambda page: None, jobs=jobs)
     print(f"The front page is {pages.build_site(ROOT).relative_to(ROOT)}")
+
+
+@app.command()
+def measure(
+    model: Annotated[str, typer.Argument(help="shipped name, directory or Hub id")] = "docs-gpt2",
+    check: Annotated[bool, typer.Option("--check", help="measure a sample again")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="renew every measurement that ships")
+    ] = False,
+    corpus: Annotated[str, typer.Option(help="docs, or a .txt, .jsonl, .parquet file")] = "docs",
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+) -> None:
+    """Measure what the pages need of a model, or check that it is what this machine measures."""
+    from raretok import pages, renewal
+    from raretok import parameters as page_parameters
+
+    given = page_parameters.resolved({"model": model, "corpus": corpus, "device": device})
+    parameters = page_parameters.validated(given)
+    page_parameters.check_sources(parameters)
+    if check:
+        renewal.check(parameters)
+        return
+    if not every:
+        for folder in renewal.measure(parameters):
+            print(f"measured: {folder.path.name}")
+        return
+    for name in renewal.shipped_models() or ["docs-gpt2"]:
+        renewal.measure(page_parameters.validated({"model": name, "device": device}), renew=True)
+    renewal.say("running the pages on what was measured")
+    for line in pages.pages_changed(ROOT):
+        print(line)
 
 
 @app.command()

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Literal
 
 from raretok.errors import UserError
+from raretok.paths import DATA
 
 Part = Literal["train", "held-out"]
 
-MANIFEST = Path(__file__).parents[1] / "data" / "corpus" / "docs.json"
+MANIFEST = DATA / "corpus" / "docs.json"
 
 # Package -> domain. The order decides which copy of a repeated docstring is kept.
 DOMAINS = {
@@ -128,6 +129,11 @@ def read_docs(part: Part) -> tuple[list[tuple[str, str, str]], str]:
     if found != manifest["parts"][part]["sha256"]:
         warnings.warn(mismatch(part, manifest), stacklevel=3)
     return documents, found
+
+
+def held_out_sha256() -> str:
+    """What identifies the held-out text that ships, without reading it."""
+    return json.loads(MANIFEST.read_text())["parts"]["held-out"]["sha256"]
 
 
 def mismatch(part: Part, manifest: dict) -> str:

@@ -17,9 +17,9 @@ from raretok.ablation.plan import MAX_MEMORY, Options
 from raretok.ablation.precision import TOLERANCE, check_tolerance
 from raretok.ablation.stream import ablate_to_disk
 from raretok.errors import UserError
+from raretok.measure.source import Source
 from raretok.parameters import check_sources, validated
 from raretok.rarity import all_positions, draw_total
-from raretok.study import Study
 
 
 @dataclass(frozen=True)
@@ -85,21 +85,21 @@ def measure(
     check_name(mode)
     check_effect(effect)
     check_tolerance(tolerance)
-    study = Study(validated({"model": model, "corpus": corpus, "seed": seed, "device": device}))
-    check_sources(study.parameters)
-    everything = all_positions(study.contexts, study.classes("corrected"), "target")
-    drawn = draw_total(everything, n=positions, rng=study.rng("positions of a run"))
-    index = layer_index(study.model, layer)
+    source = Source(validated({"model": model, "corpus": corpus, "seed": seed, "device": device}))
+    check_sources(source.parameters)
+    everything = all_positions(source.contexts, source.classes("corrected"), "target")
+    drawn = draw_total(everything, n=positions, rng=source.rng("positions of a run"))
+    index = layer_index(source.model, layer)
     where = {
-        "source": {"corpus_sha256": study.corpus.sha256, "seed": seed},
+        "source": {"corpus_sha256": source.corpus.sha256, "seed": seed},
         "max_memory": max_memory,
         "resume": resume,
         "progress": progress,
     }
-    inputs = study.model, study.contexts, drawn, out
-    if index < study.model.architecture.n_layers - 1:
+    inputs = source.model, source.contexts, drawn, out
+    if index < source.model.architecture.n_layers - 1:
         check_total(effect)
-        n_exact = min(LayerOptions.n_top, W_out_of(study.model, index).shape[0])
+        n_exact = min(LayerOptions.n_top, W_out_of(source.model, index).shape[0])
         numbers = {"n_top": n_exact, "n_random": n_exact}
         of_layer = LayerOptions(index, **numbers, mode=mode, tolerance=tolerance, seed=seed)
         folder, data = ablate_layer_to_disk(*inputs, options=of_layer, **where)

@@ -1,37 +1,42 @@
-"""A text digest of what a Matplotlib figure draws, and a comparison of two digests.
+"""A text digest of what a Matplotlib figure draws, and the comparison of two executed pages.
 
-A page prints `digest(fig)` in a hidden cell; nbval reruns the page and compares (conftest.py).
-Points are kept as fractions of their axes, as the reader sees them: every point of every artist
-is compared, changes of style are not, and the last digits of floats, which differ between
-processors, are below the tolerance.
+A page prints `digest(fig)` in a hidden cell; nbval reruns the page and compares (conftest.py). A
+digest holds the data of every point of every artist. Words are compared exactly, numbers and drawn
+data within RELATIVE: what is left of another processor's rounding is far below it, a change of 2 %
+far above. Changes of style are left to the pictures, which are compared as the eye sees them.
 """
 
 import base64
+import io
 import json
+import re
 import zlib
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import Collection
 from matplotlib.figure import Figure
 
-TOLERANCE = 5e-4  # of an axis: about a sixth of a pixel in a figure of ordinary size
-STEPS = 1 << 14  # of an axis: the resolution points are stored with
-MARGIN = 0.5  # points further outside the axes than this are drawn nowhere and count as equal
-LIMIT_TOLERANCE = 0.005  # of an axis
-MISSING = (1 << 16) - 1
+RELATIVE = 1e-4  # of a number; ten times below the last digit of most that are printed
+NOISE = 1e-9  # of the largest number of an artist: what rounding leaves of a zero
+DIGITS = 16  # binary digits of the drawn data that a digest keeps: 1e-5
 CELLS = 64  # a picture with more rows or columns is compared by blocks
+BLOCK = 8  # pixels a side, of the blocks in which two pictures are compared
+PICTURE_TOLERANCE = 3.0  # root-mean-square difference of blocks, 0-255
+NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,]*\.?\d*(?:e[-+]?\d+)?(?!\w)")
+PNG_START = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()[:10]
+DIGEST_START = '{"figure digest"'
 
 
 def digest(fig: Figure) -> str:
     """What `fig` draws, one line of JSON an axes or artist; the first line names the format."""
     words = [text.get_text() for text in fig.texts]
-    lines: list[dict[str, Any]] = [{"figure digest": 1, "axes": len(fig.axes), "text": words}]
+    lines: list[dict[str, Any]] = [{"figure digest": 2, "axes": len(fig.axes), "text": words}]
     for ax in fig.axes:
         lines.append(describe_axes(ax))
         lines.extend(describe_artists(ax))
@@ -56,14 +61,14 @@ def describe_axes(ax: Axes) -> dict[str, Any]:
 def describe_artists(ax: Axes) -> Iterator[dict[str, Any]]:
     """Every line, bar, band, cloud of points and picture of an axes, in drawing order."""
     for line in ax.lines:
-        yield series(ax, "line", line, fractions(ax, line.get_transform(), line.get_xydata()))
+        yield series(ax, "line", line, in_data(ax, line.get_transform(), line.get_xydata()))
     for collection in ax.collections:
         kind = type(collection).__name__
         yield series(ax, kind, collection, positions(ax, collection))
         yield from colours(kind, collection)
     for patch in ax.patches:
         corners = patch.get_path().vertices
-        points = fractions(ax, patch.get_transform(), corners)
+        points = in_data(ax, patch.get_transform(), corners)
         yield series(ax, type(patch).__name__, patch, points)
     for image in ax.images:
         yield from colours("image", image)
@@ -73,16 +78,18 @@ def positions(ax: Axes, collection: Collection) -> Float[np.ndarray, "n 2"]:
     """Where a collection draws: its offsets (a scatter), or the corners of its paths (a band)."""
     offsets = np.asarray(collection.get_offsets(), float)
     if len(offsets) > 1 or offsets.any():
-        return fractions(ax, collection.get_offset_transform(), offsets)
+        return in_data(ax, collection.get_offset_transform(), offsets)
     corners = [np.asarray(path.vertices, float) for path in collection.get_paths()]
-    return fractions(ax, collection.get_transform(), np.concatenate([np.empty((0, 2)), *corners]))
+    return in_data(ax, collection.get_transform(), np.concatenate([np.empty((0, 2)), *corners]))
 
 
-def fractions(ax: Axes, transform: Any, points: Any) -> Float[np.ndarray, "n 2"]:
-    """Points in fractions of the axes: (0, 0) its lower left corner, (1, 1) its upper right."""
+def in_data(ax: Axes, transform: Any, points: Any) -> Float[np.ndarray, "n 2"]:
+    """Points in the units of the axes."""
     points = np.ma.filled(np.ma.asarray(points, float), np.nan).reshape(-1, 2)
+    if transform.contains_branch(ax.transData):
+        transform = transform - ax.transData
     with np.errstate(all="ignore"):  # a zero on a logarithmic axis
-        return np.asarray((transform - ax.transAxes).transform(points), float)
+        return np.asarray(transform.transform(points), float)
 
 
 def series(ax: Axes, kind: str, artist: Artist, points: Float[np.ndarray, "n 2"]) -> dict[str, Any]:
@@ -90,19 +97,18 @@ def series(ax: Axes, kind: str, artist: Artist, points: Float[np.ndarray, "n 2"]
     label = str(artist.get_label())
     named = {} if label.startswith("_") else {"label": label}
     first_middle_last = points[[0, len(points) // 2, -1]] if len(points) else points
-    some = (ax.transAxes - ax.transData).transform(first_middle_last)
-    some = [[shown(x), shown(y)] for x, y in some]
+    some = [[shown(x), shown(y)] for x, y in first_middle_last]
     return {kind: len(points), **named, "some": some, "points": pack(points)}
 
 
 def colours(kind: str, mappable: ScalarMappable) -> Iterator[dict[str, Any]]:
-    """The values an artist shows as colours, in fractions of its colour scale."""
+    """The values an artist shows as colours."""
     values = mappable.get_array()
     if values is None or np.ndim(values) == 0:
         return
-    scaled = np.ma.filled(np.ma.asarray(mappable.norm(blocks(values)), float), np.nan)
+    plain = np.ma.filled(np.ma.asarray(blocks(values), float), np.nan)
     limits = [shown(mappable.norm.vmin), shown(mappable.norm.vmax)]
-    yield {f"{kind} colours": list(np.shape(values)), "limits": limits, "points": pack(scaled)}
+    yield {f"{kind} colours": list(np.shape(values)), "limits": limits, "points": pack(plain)}
 
 
 def blocks(values: Any) -> np.ma.MaskedArray:
@@ -121,20 +127,26 @@ def shown(value: float) -> float:
 
 
 def pack(values: Float[np.ndarray, "..."]) -> str:
-    """Fractions of an axis as compressed text, in steps far below the tolerance."""
-    steps = np.round((np.clip(values.ravel(), -MARGIN, 1 + MARGIN) + MARGIN) * STEPS)
-    steps = np.where(np.isnan(steps), MISSING, steps).astype("<u2")
-    return base64.b64encode(zlib.compress(steps.tobytes(), 9)).decode()
+    """Numbers as compressed text, to DIGITS binary digits."""
+    mantissa, exponent = np.frexp(np.asarray(values, float).ravel())
+    cut = np.ldexp(np.round(np.ldexp(mantissa, DIGITS)), exponent - DIGITS).astype("<f4")
+    return base64.b64encode(zlib.compress(cut.tobytes(), 9)).decode()
 
 
 def unpack(text: str) -> Float[np.ndarray, " n"]:
-    """Fractions of an axis from `pack`'s text; nan where there was no number."""
-    steps = np.frombuffer(zlib.decompress(base64.b64decode(text)), "<u2").astype(float)
-    return np.where(steps == MISSING, np.nan, steps / STEPS - MARGIN)
+    """Numbers from `pack`'s text."""
+    return np.frombuffer(zlib.decompress(base64.b64decode(text)), "<f4").astype(float)
+
+
+def close(left: Float[np.ndarray, " n"], right: Float[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+    """Where two arrays of numbers are equal, but for what RELATIVE and NOISE allow."""
+    sizes = [np.abs(one[np.isfinite(one)]).max(initial=0) for one in (left, right)]
+    with np.errstate(invalid="ignore"):
+        return np.isclose(left, right, rtol=RELATIVE, atol=NOISE * max(sizes), equal_nan=True)
 
 
 def differences(reference: str, test: str) -> list[str]:
-    """What differs visibly between two digests, one line each; empty when the figures agree."""
+    """What differs between two digests, one line each; empty when the figures agree."""
     try:
         left = [json.loads(line) for line in reference.splitlines()]
         right = [json.loads(line) for line in test.splitlines()]
@@ -155,10 +167,9 @@ def line_differences(reference: dict[str, Any], test: dict[str, Any]) -> Iterato
         if key == "points":
             yield from moved(name, value, test[key])
         elif key.endswith("limits"):
-            span = max(abs(value[1] - value[0]), abs(test[key][1] - test[key][0]))
-            if not np.allclose(value, test[key], rtol=LIMIT_TOLERANCE, atol=LIMIT_TOLERANCE * span):
+            if not close(np.array(value, float), np.array(test[key], float)).all():
                 yield f"{name}: {key} {value} became {test[key]}"
-        elif key != "some" and value != test[key]:
+        elif key != "some" and not same_words(json.dumps(value), json.dumps(test[key])):
             yield f"{name}: {key} {value!r} became {test[key]!r}"
 
 
@@ -168,10 +179,84 @@ def moved(name: str, reference: str, test: str) -> Iterator[str]:
     if left.shape != right.shape:
         yield f"{name}: {left.size} values became {right.size}"
         return
-    off = np.flatnonzero(~np.isclose(left, right, rtol=0, atol=TOLERANCE, equal_nan=True))
+    off = np.flatnonzero(~close(left, right))
     if off.size:
         first = off[0]
         yield (
             f"{name}: {off.size} of {left.size} values moved, the first at {first}:"
-            f" {left[first]:.4f} became {right[first]:.4f} of the axis"
+            f" {left[first]:.6g} became {right[first]:.6g}"
         )
+
+
+def same_words(left: str, right: str) -> bool:
+    """Whether two texts are equal, their numbers within RELATIVE."""
+    if left == right:
+        return True
+    words, others = NUMBER.split(left), NUMBER.split(right)
+    if words != others:
+        return False
+    values, changed = (
+        np.array([float(n.replace(",", "")) for n in NUMBER.findall(text)])
+        for text in (left, right)
+    )
+    return bool(np.isclose(values, changed, rtol=RELATIVE, atol=0).all())
+
+
+def same_picture(left: str, right: str) -> bool:
+    """Whether two PNGs in base64 look alike: their blocks of pixels, not the edges of letters."""
+    one, other = pixels(left), pixels(right)
+    if one.shape != other.shape:
+        return False
+    return float(np.sqrt(np.mean(np.square(in_blocks(one - other))))) <= PICTURE_TOLERANCE
+
+
+def pixels(png: str) -> Float[np.ndarray, "row column colour"]:
+    from PIL import Image
+
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB"), float)
+
+
+def in_blocks(picture: Float[np.ndarray, "row column colour"]) -> Float[np.ndarray, "r c colour"]:
+    """Means over blocks of pixels; what does not fill one at the right and below is left out."""
+    rows, columns = (n // BLOCK for n in picture.shape[:2])
+    cut = picture[: rows * BLOCK, : columns * BLOCK]
+    return cut.reshape(rows, BLOCK, columns, BLOCK, -1).mean(axis=(1, 3))
+
+
+def same_output(left: str, right: str) -> bool:
+    """Whether two outputs of a cell are the same: pictures, digests, or text with numbers."""
+    if left.startswith(PNG_START) and right.startswith(PNG_START):
+        return left == right or same_picture(left, right)
+    if left.startswith(DIGEST_START):
+        return left == right or not differences(left, right)
+    return same_words(left, right)
+
+
+def same_page(stored: Any, page: Any) -> bool:
+    """Whether two executed notebooks are the same, their outputs as nbval compares them."""
+    if len(stored.cells) != len(page.cells):
+        return False
+    pairs = zip(stored.cells, page.cells, strict=True)
+    return all(
+        plain_cell(one) == plain_cell(other)
+        and len(texts(one)) == len(texts(other))
+        and all(map(same_output, texts(one), texts(other)))
+        for one, other in pairs
+    )
+
+
+def plain_cell(cell: Any) -> dict[str, Any]:
+    """What of a cell is compared exactly: everything but its outputs."""
+    return {key: value for key, value in cell.items() if key != "outputs"}
+
+
+def texts(cell: Any) -> list[str]:
+    """Every output of a cell as text, with what kind it is."""
+    found = []
+    for output in cell.get("outputs", []):
+        found.append(json.dumps([output.output_type, output.get("metadata", {})], sort_keys=True))
+        found.append(output.get("text", ""))
+        found += [
+            text for pair in sorted(output.get("data", {}).items()) for text in map(str, pair)
+        ]
+    return found

@@ -9,8 +9,9 @@ from huggingface_hub import errors as hub_errors
 from huggingface_hub import snapshot_download
 
 from raretok.errors import UserError
+from raretok.paths import DATA
 
-SHIPPED = Path(__file__).parents[1] / "data" / "models"
+SHIPPED = DATA / "models"
 TWIN = "@untrained"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 # Only these are fetched from the Hub: no pickle, no code, no weights in other formats.
@@ -33,6 +34,12 @@ def resolve_model(name: str) -> Path:
     if not HUB_ID.fullmatch(bare):
         raise UserError(f"{name!r} is no model: give a shipped name, a directory or owner/name")
     return Path(bare)
+
+
+def model_folder(name: str, revision: str | None) -> Path:
+    """Directory of a model's files, of a Hub model its snapshot. Raises `UserError`."""
+    place = resolve_model(name)
+    return place if place.is_dir() else hub_snapshot(str(place), revision, not name.endswith(TWIN))
 
 
 def hub_snapshot(hub_id: str, revision: str | None, weights: bool) -> Path:

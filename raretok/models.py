@@ -21,52 +21,20 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from raretok.architecture import Architecture
 from raretok.errors import UserError
 from raretok.model_files import (
     TWIN,
     check_files,
     files_digest,
     first_line,
-    hub_snapshot,
+    model_folder,
     resolve_model,
     twin_seed,
 )
 
 # Multipliers after the final MLP that the closed form leaves out, by their names in a config.
 SCALINGS = ("logit_scale", "logits_scaling", "residual_multiplier", "lm_head_multiplier")
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """What a model is built of, as far as ablating its last MLP depends on it."""
-
-    family: str  # model_type of its configuration
-    n_layers: int
-    d_model: int
-    d_mlp: int  # of the last layer
-    n_heads: int
-    d_vocab: int  # columns of W_U
-    n_ctx: int
-    norm: str  # LayerNorm or RMSNorm
-    parallel: bool  # attention and MLP of a block read the same residual
-    gated: bool
-    tied: bool  # W_U is the embedding
-    padded_rows: int  # d_vocab minus the ids of the tokenizer: columns without a token
-    softcap: float | None
-    sandwich: bool  # a norm between the MLP and the residual
-    scaled: bool  # logits or residual carry a multiplier
-    n_parameters: int
-
-    @property
-    def closed_form_refusal(self) -> str | None:
-        """Why the closed form does not hold for this model; None where it does."""
-        if self.sandwich:
-            return "a norm stands between its last MLP and the residual (sandwich norm)"
-        if self.softcap is not None:
-            return f"its logits are soft-capped at {self.softcap:g}"
-        if self.scaled:
-            return "its logits or residual carry a multiplier"
-        return None
 
 
 @dataclass(frozen=True)
@@ -175,11 +143,10 @@ def load_model(
     directory's training.json if it has one, else 0, so it is where a shipped model's training
     began. Only safetensors are read and no code of the model's is run. Raises `UserError`.
     """
-    place = resolve_model(name)
+    place, folder = resolve_model(name), model_folder(name, revision)
     untrained = name.endswith(TWIN)
     label = (place.name if place.is_dir() else str(place)) + TWIN * untrained
     with _quiet(), torch.random.fork_rng(devices=[]):  # building a model draws random weights
-        folder = place if place.is_dir() else hub_snapshot(str(place), revision, not untrained)
         config = _config(folder, label)
         check_files(folder, label, weights=not untrained)
         if untrained:

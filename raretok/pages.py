@@ -24,6 +24,7 @@ from papermill.exceptions import PapermillExecutionError
 from traitlets import default
 
 from raretok.errors import UserError
+from raretok.figcheck import same_page, same_words
 from raretok.records import FOLDER, READERS, book_ledger, executed_pages, ledger_json, title
 
 METADATA = {
@@ -108,8 +109,9 @@ def limit_threads(n: int) -> None:
 
 def write_ledger(folder: Path) -> Path:
     """Write `ledger.json` from the executed pages in a folder."""
-    out = folder / "ledger.json"
-    write_whole(out, ledger_json(book_ledger(folder)))
+    out, text = folder / "ledger.json", ledger_json(book_ledger(folder))
+    if not (out.is_file() and same_words(out.read_text(), text)):
+        write_whole(out, text)
     return out
 
 
@@ -127,7 +129,8 @@ def run_page(source: Path, out: Path, parameters: dict[str, Any]) -> Path:
     """Run the page `source` with `parameters` and write the executed notebook to `out`.
 
     The page runs in the folder `book/` beside its own, where nbval runs it too. `out` is replaced
-    only when every cell has run, and two equal runs write equal bytes.
+    only when every cell has run and something is new: a page whose numbers differ by another
+    processor's rounding alone (figcheck.same_page) stays as it is.
     Raises `UserError` for parameters the page does not have and for a cell that fails; under a
     folder `runs/` the failed notebook is then kept beside `out` as NAME.failed.ipynb.
     """
@@ -149,11 +152,36 @@ def run_page(source: Path, out: Path, parameters: dict[str, Any]) -> Path:
         executed = nbformat.read(draft, as_version=4)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(out, nbformat.writes(stable(executed)))
+        page = stable(executed)
+        if not unchanged(out, page):
+            write_whole(out, nbformat.writes(page))
     except OSError as error:
         raise UserError(f"cannot write to {out.parent}: {error.strerror}") from None
     failed.unlink(missing_ok=True)
     return out
+
+
+def unchanged(out: Path, page: NotebookNode) -> bool:
+    """Whether a page is the one that is there."""
+    if not out.is_file():
+        return False
+    try:
+        return same_page(nbformat.read(out, as_version=4), page)
+    except Exception:  # nbformat raises many kinds: what is no page is replaced
+        return False
+
+
+def pages_changed(root: Path) -> list[str]:
+    """Run every page beside the book, and say which differ from those that are in it."""
+    with tempfile.TemporaryDirectory() as folder:
+        sources, said = pages(root), []
+        run_pages(sources, Path(folder), {}, done=lambda page: None, jobs=2)
+        for source in sources:
+            name = f"{source.stem}.ipynb"
+            page = nbformat.read(Path(folder) / name, as_version=4)
+            same = unchanged(root / "book" / name, page)
+            said.append(f"{source.stem}: {'as it was' if same else 'changes: run make book'}")
+        return said
 
 
 def check_parameters(name: str, notebook: NotebookNode, parameters: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from raretok import model_files
@@ -37,6 +38,16 @@ class PageParameters(BaseModel):
     n_null: int = Field(1000, ge=100, description="label permutations, and draws for the power")
     seed: int = Field(0, ge=0, description="seed of every random choice")
     device: Literal["cpu", "cuda"] = Field("cpu", description="where the model runs")
+
+    def rng(self, purpose: str) -> np.random.Generator:
+        """Random numbers for one purpose: independent of what was drawn before."""
+        return np.random.default_rng([self.seed, *purpose.encode()])
+
+    @property
+    def twin(self) -> "PageParameters":
+        """The same for the untrained network."""
+        bare = self.model.removesuffix(model_files.TWIN)
+        return self.model_copy(update={"model": bare + model_files.TWIN})
 
 
 def validated(values: dict[str, Any]) -> PageParameters:

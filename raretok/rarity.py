@@ -1,6 +1,7 @@
 """Which token types are rare, and which positions are scored."""
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -117,10 +118,14 @@ def type_classes(
     )
 
 
-def frequency_bins(u: Float[np.ndarray, " d_vocab"], n_bins: int) -> Int[np.ndarray, " d_vocab"]:
-    """Bin of each type, 0 the rarest: bins hold equal numbers of types, ties share a bin."""
-    edges = np.quantile(u, np.linspace(0, 1, n_bins + 1)[1:-1])
-    return np.searchsorted(edges, u, side="left")
+def classes_of(
+    counts: Int[np.ndarray, " entry"],
+    counted: Bool[np.ndarray, " d_vocab"],
+    rule: Rule,
+    percentile: float,
+) -> TypeClasses:
+    """Rare and common types from token counts."""
+    return type_classes(unigram(counts, counted.size), rule, percentile=percentile, counted=counted)
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,11 @@ class Positions:
     document: Int[np.ndarray, " position"]
     stratum: Int[np.ndarray, " position"]  # index into STRATA
     weight: Float[np.ndarray, " position"]  # positions of its stratum that it stands for
+
+    @classmethod
+    def of(cls, data: Any) -> "Positions":
+        """From the labels of a dataset."""
+        return cls(**{f.name: data[f.name].values for f in fields(cls)})
 
     def __len__(self) -> int:
         return len(self.pos)

@@ -11,9 +11,10 @@ import yaml
 from raretok.errors import UserError
 from raretok.ledger import number_text, p_text
 from raretok.ledger_page import by_claim, link, told
+from raretok.paths import DATA
 from raretok.records import Entry, book_ledger, executed_pages, recorded, title
 
-REVIEWS = Path(__file__).parents[1] / "data" / "reviews.yaml"
+REVIEWS = DATA / "reviews.yaml"
 HAND_WRITTEN = ("method",)  # pages that are there without being run
 NAME = re.compile(r"\{([\w.]+)\}")
 

@@ -134,8 +134,12 @@ def permute_within(
 def monte_carlo_p(
     observed: float | Float[np.ndarray, " test"], null: Float[np.ndarray, " draw"]
 ) -> float | Float[np.ndarray, " test"]:
-    """Share of null draws at least as large as observed; the floor is 1 / (draws + 1)."""
-    hits = null.size - np.searchsorted(np.sort(null), observed, side="left")
+    """Share of null draws at least as large as observed; the floor is 1 / (draws + 1).
+
+    What rounding can part, a billionth of the largest number, counts as equal.
+    """
+    tie = 1e-9 * max(np.abs(null).max(initial=0), np.max(np.abs(observed)))
+    hits = null.size - np.searchsorted(np.sort(null), observed - tie, side="left")
     p = (1 + hits) / (1 + null.size)
     return p if isinstance(observed, np.ndarray) else float(p)
 

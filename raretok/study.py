@@ -1,22 +1,28 @@
-"""What the notebooks call: the results of every section for a page's parameters."""
+"""What the notebooks call: the results of every section for a page's parameters.
 
+Everything here is computed from measurements (raretok/measure/); no model is loaded, unless one
+is asked for that was never measured.
+"""
+
+from collections.abc import Iterable
 from functools import cache, cached_property
+from typing import Any
 
 import numpy as np
-import torch
+import pandas as pd
 import xarray as xr
 
-from raretok.ablation.gather import gather
-from raretok.ablation.groups import delta_loss_group
-from raretok.ablation.head import final_head
+from raretok.architecture import Architecture
 from raretok.claims import Evidence
 from raretok.errors import UserError
 from raretok.groups import Fold, find_folds
-from raretok.protocol import PROTOCOLS
-from raretok.rarity import RARE, all_positions
-from raretok.runs import INTERVENTIONS, Runs
+from raretok.measure.find import Measurements
+from raretok.parameters import PageParameters, validated
+from raretok.protocol import PROTOCOLS, Protocol, protocol_named
+from raretok.rarity import COMMON, RARE, TypeClasses, classes_of
 from raretok.sections import labels
-from raretok.sections.attention import Attention, find_attention, run_heads
+from raretok.sections.attention import EARLY, Attention, find_attention
+from raretok.sections.attention_rows import Rows
 from raretok.sections.coordination import (
     Coordination,
     Untestable,
@@ -25,8 +31,7 @@ from raretok.sections.coordination import (
     find_coordination,
 )
 from raretok.sections.eigenvalues import noise_spectra
-from raretok.sections.ground import Ground, find_ground
-from raretok.sections.head_ablation import HeadEffects
+from raretok.sections.head_sums import HeadSums
 from raretok.sections.interventions import Intervened, intervene
 from raretok.sections.joint_activity import information_test, spectrum_of
 from raretok.sections.modularity import Modularity, find_modularity
@@ -40,14 +45,138 @@ from raretok.sections.spectra import (
     tail_size,
     weight_rows,
 )
-from raretok.sections.together import Joint, Together, together
+from raretok.sections.together import Together, joint_groups, together
 from raretok.stats import resample_documents
 
 JOINT_CONTROLS = 100  # control groups that are ablated as a whole: each costs a product
+STRATIFIED, RELEASED = "stratified", "whole contexts"
+HEAD_MODES = {STRATIFIED: ("mean", "zero", "resample", "first", "early"), RELEASED: ("first",)}
+BOTH = tuple(f"effects: {draw}" for draw in HEAD_MODES)
+TESTED = tuple(f"heads: {draw}, {modes[0]}" for draw, modes in HEAD_MODES.items())
+# Parts that a page reads of the model and of its untrained twin, beside "model".
+NEEDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "regimes": ((*BOTH, "interventions"), BOTH),
+    "coordination": (BOTH, BOTH),
+    "modularity": (BOTH, BOTH),
+    "attention": (
+        (
+            *BOTH,
+            *(f"attention: {protocol}" for protocol in PROTOCOLS),
+            *(f"heads: {draw}, {mode}" for draw, modes in HEAD_MODES.items() for mode in modes),
+        ),
+        (*BOTH, *TESTED),
+    ),
+    "spectra": (BOTH, BOTH),
+    "detectors": ((f"effects: {STRATIFIED}",), (f"effects: {STRATIFIED}",)),
+}
 
 
-class Study(Runs):
+class Study:
     """Everything a page computes from its parameters, each part once and only when asked for."""
+
+    def __init__(self, parameters: PageParameters, measurements: Measurements | None = None):
+        self.parameters = parameters
+        self.measurements = measurements or Measurements(parameters)
+
+    @classmethod
+    def of(cls, namespace: dict[str, Any]) -> "Study":
+        """Of a page, from the variables of its parameters cell."""
+        return cls(validated({name: namespace[name] for name in PageParameters.model_fields}))
+
+    def rng(self, purpose: str) -> np.random.Generator:
+        """Random numbers for one purpose: independent of what was drawn before."""
+        return self.parameters.rng(purpose)
+
+    @cache  # noqa: B019  (a page holds one study, for as long as it runs)
+    def part(self, name: str, trained: bool = True) -> xr.Dataset:
+        """One part of the measurement of the model, or of its untrained twin."""
+        return (self.measurements if trained else self.measurements.twin).part(name)
+
+    def prepare(self, pages: Iterable[str]) -> None:
+        """Measure what these pages need and was not measured yet."""
+        for page in [page for page in pages if page in NEEDS]:
+            for names, trained in zip(NEEDS[page], (True, False), strict=True):
+                for name in ("model", *names):
+                    self.part(name, trained)
+            if page == "regimes":
+                self.together(self.protocol.name)
+            if page == "detectors":
+                _ = self.detectors
+
+    @cached_property
+    def protocol(self) -> Protocol:
+        return protocol_named(self.parameters.protocol)
+
+    @cached_property
+    def architecture(self) -> Architecture:
+        return Architecture(**self.part("model").attrs["architecture"])
+
+    @cache  # noqa: B019
+    def classes(self, protocol: str) -> TypeClasses:
+        """Rare and common token types under a protocol."""
+        model, percentile = self.part("model"), self.parameters.rare_percentile
+        counts, counted = model.counts.values, model.counted.values
+        return classes_of(counts, counted, PROTOCOLS[protocol].rule, percentile)
+
+    def effects(self, protocol: str, trained: bool = True) -> xr.Dataset:
+        """The effects a protocol needs, their positions classed as that protocol does.
+
+        `text` and `corrected` read one measurement: weights say what each position stands for, so
+        classes may be cut across the strata it was drawn from.
+        """
+        reading = PROTOCOLS[protocol]
+        found = self.part(f"effects: {reading.draw}", trained)
+        stratum = self.classes(protocol).stratum(found[reading.by].values)
+        return found.assign_coords(stratum=("position", stratum))
+
+    @property
+    def group_size(self) -> int:
+        """Neurons in the plateau group: the percentage asked for (published: about 1 %)."""
+        return self.percentage(self.parameters.group_percent)
+
+    def percentage(self, percent: float) -> int:
+        """How many neurons a percentage of the layer is."""
+        return round(percent / 100 * self.architecture.d_mlp)
+
+    def weights(self, trained: bool = True) -> Weights:
+        """What each neuron reads and writes."""
+        model = self.part("model", trained)
+        return Weights(model.W_in.values, model.W_out.values)
+
+    @cache  # noqa: B019
+    def folds(
+        self, protocol: str, trained: bool = True, part: str = "boost", size: int | None = None
+    ) -> list[Fold]:
+        """The plateau group under a protocol and its control groups; `size` in place of the 1 %."""
+        return find_folds(
+            self.effects(protocol, trained),
+            PROTOCOLS[protocol],
+            np.linalg.norm(self.weights(trained).W_out, axis=1),
+            size=self.group_size if size is None else size,
+            n_controls=self.parameters.n_controls,
+            rng=self.rng(f"folds {protocol} {trained} {part} {size}"),
+            part=part,
+        )
+
+    def run_table(self) -> pd.DataFrame:
+        """What was scored for each protocol, and the largest error the audit found."""
+        rows = []
+        for name, reading in PROTOCOLS.items():
+            effects = self.effects(name)
+            stratum, document = effects.stratum.values, effects.document.values
+            rows.append(
+                {
+                    "protocol": name,
+                    "rare by its": reading.by,
+                    "rare types": int(self.classes(name).rare.sum()),
+                    "rare positions": int((stratum == RARE).sum()),
+                    "common positions": int((stratum == COMMON).sum()),
+                    "documents": np.unique(document).size,
+                    "neurons": effects.sizes["neuron"],
+                    "largest error, nats": f"{effects.audit_max_error:.0e}",
+                }
+            )
+        return pd.DataFrame(rows).set_index("protocol")
 
     @cache  # noqa: B019
     def regimes(self, protocol: str, trained: bool = True) -> Regimes:
@@ -61,23 +190,21 @@ class Study(Runs):
             if not str(error).startswith("not testable"):
                 raise
             raise UserError(
-                f"{effects.model}, protocol {protocol}: {error} "
+                f"{effects.attrs['model']}, protocol {protocol}: {error} "
                 f"(its last MLP has {effects.sizes['neuron']} neurons)"
             ) from None
 
     @cache  # noqa: B019
     def coordination(self, protocol: str, trained: bool = True) -> Coordination | Untestable:
         """What the neurons of the plateau group do together under a protocol, or why not."""
-        model = self.model if trained else self.twin
         effects = self.effects(protocol, trained)
-        weights = Weights(*(w.cpu().numpy() for w in (model.W_in, model.W_out)))
         rng = self.rng(f"coordination {protocol} {trained}")
         try:
             return find_coordination(
                 effects,
                 self.folds(protocol, trained),
                 PROTOCOLS[protocol],
-                weights,
+                self.weights(trained),
                 n_bootstrap=self.parameters.n_bootstrap,
                 rng=rng,
             )
@@ -87,7 +214,8 @@ class Study(Runs):
     @cache  # noqa: B019
     def exchanged(self, protocol: str) -> list[tuple[xr.Dataset, list[Fold]]]:
         """Groups chosen as the plateau group is, under labels exchanged within documents."""
-        rng, norms = self.rng(f"exchanged {protocol}"), self.model.W_out.norm(dim=1).cpu().numpy()
+        rng = self.rng(f"exchanged {protocol}")
+        norms = np.linalg.norm(self.weights().W_out, axis=1)
         worlds = [labels.exchanged(self.effects(protocol), rng=rng) for _ in range(labels.DRAWS)]
         n_controls = min(labels.CONTROLS, self.parameters.n_controls)
         options = {"size": self.group_size, "n_controls": n_controls, "rng": rng}
@@ -121,55 +249,30 @@ class Study(Runs):
         return [spectra_test(rows, folds, noise, tail).p for _, folds in self.exchanged(protocol)]
 
     @cached_property
-    def worlds(self) -> Ground:
-        """What planted worlds are planted in: the model and its twin, read at some positions."""
-        return find_ground(
-            (self.model, self.twin),
-            (self.effects("corrected"), self.effects("corrected", trained=False)),
-            self.contexts,
-            size=self.group_size,
-            rng=self.rng("worlds"),
-        )
+    def detectors(self) -> xr.Dataset:
+        """What the tests of the pages say of planted worlds, and where nothing is planted."""
+        return self.part(f"detectors: {self.group_size}")
 
     def interventions(self, protocol: str) -> dict[str, dict[str, Intervened]]:
         """Influence on rare and common targets under every intervention."""
-        return {
-            name: intervene(self.effects(protocol, intervention=name)) for name in INTERVENTIONS
-        }
+        return intervene(self.effects(protocol), self.part("interventions"))
 
     @cache  # noqa: B019
-    def together(self, protocol: str, part: str = "boost", kind: int = RARE) -> Together:
+    def together(self, protocol: str, kind: int = RARE) -> Together:
         """The plateau group ablated at once, beside control groups, on a class of targets."""
-        effects, reading = self.effects(protocol), PROTOCOLS[protocol]
+        effects, folds = self.effects(protocol), self.folds(protocol)
         n_documents = int(effects.document.max()) + 1
-        rng = self.rng(f"together {protocol} {part}")
+        groups = joint_groups(folds, min(JOINT_CONTROLS, self.parameters.n_controls))
         return together(
-            self.folds(protocol, part=part),
-            effects.delta_loss.values,
-            effects.weight.values,
-            effects.document.values,
-            effects.stratum.values == kind,
-            self.joint_effects(reading.draw),
-            n_controls=min(JOINT_CONTROLS, self.parameters.n_controls),
-            counts=resample_documents(n_documents, self.parameters.n_bootstrap, rng=rng),
+            folds,
+            effects,
+            self.measurements.part(f"joint: {protocol}", groups=groups),
+            protocol,
+            kind,
+            counts=resample_documents(
+                n_documents, self.parameters.n_bootstrap, rng=self.rng(f"together {protocol} boost")
+            ),
         )
-
-    @cache  # noqa: B019
-    def joint_effects(self, draw: str) -> Joint:
-        """What ablates groups of neurons as a whole at the positions of a draw."""
-        first, head = draw == "whole contexts", final_head(self.model)
-        seen = gather(
-            self.model, self.contexts, self.positions(draw), include_first=first, progress=False
-        )
-        target = torch.from_numpy(self.positions(draw).target).to(self.model.device)
-
-        def joint(chosen, groups):
-            rows = torch.from_numpy(np.flatnonzero(chosen)).to(target.device)
-            there = (seen.resid[rows], seen.post[rows], target[rows], seen.mean_post)
-            members = torch.from_numpy(groups).to(target.device)
-            return delta_loss_group(head, *there, members).cpu().numpy()
-
-        return joint
 
     @cache  # noqa: B019
     def overlap(self, protocol: str, trained: bool = True) -> Overlap:
@@ -186,12 +289,11 @@ class Study(Runs):
     @cache  # noqa: B019
     def spectra(self, protocol: str, trained: bool = True) -> Spectra:
         """Weight spectra of the plateau group, boost and suppress part, under a protocol."""
-        model = self.model if trained else self.twin
-        rows = weight_rows(*(W.double().cpu().numpy() for W in (model.W_in, model.W_out)))
+        weights = self.weights(trained)
+        rows = weight_rows(weights.W_in, weights.W_out)
         parts = {part: self.folds(protocol, trained, part) for part in ("boost", "suppress")}
         rng = self.rng(f"spectra {protocol} {trained}")
-        family = model.architecture.family
-        return find_spectra(rows, parts, PROTOCOLS[protocol], family, rng=rng)
+        return find_spectra(rows, parts, PROTOCOLS[protocol], self.architecture.family, rng=rng)
 
     @cache  # noqa: B019
     def modularity(self, protocol: str, trained: bool = True) -> Modularity:
@@ -204,33 +306,31 @@ class Study(Runs):
         )
 
     @cache  # noqa: B019
-    def head_effects(self, draw: str, trained: bool = True) -> dict[str, HeadEffects]:
-        """What ablating attention heads does to the last MLP at positions of a draw."""
-        return run_heads(
-            self.model if trained else self.twin,
-            self.contexts,
-            self.positions(draw),
-            released=draw == "whole contexts",
-            trained=trained,
-            rng=self.rng(f"heads {draw}"),
-        )
+    def heads(self, protocol: str, trained: bool = True) -> dict[str, HeadSums]:
+        """What ablating attention heads does to the last MLP, by how they are ablated."""
+        draw = PROTOCOLS[protocol].draw
+        modes = HEAD_MODES[draw] if trained else HEAD_MODES[draw][:1]
+        names = {mode: EARLY if mode == "early" else mode for mode in modes}
+        found = {
+            name: HeadSums.of(self.part(f"heads: {draw}, {mode}", trained), protocol)
+            for mode, name in names.items()
+        }
+        return {name: one for name, one in found.items() if one.targets}
 
     @cache  # noqa: B019
     def attention(self, protocol: str, trained: bool = True) -> Attention:
         """Attention of rare and common queries, and its effect on the group, under a protocol."""
-        reading, d_mlp = PROTOCOLS[protocol], self.model.architecture.d_mlp
         asked = {"boost": {}}
         if trained:
             asked |= {"suppress": {"part": "suppress"}}
-            asked |= {f"{percent} %": {"size": percent * d_mlp // 100} for percent in (2, 5)}
+            asked |= {f"{percent} %": {"size": self.percentage(percent)} for percent in (2, 5)}
         return find_attention(
-            self.model if trained else self.twin,
-            self.contexts,
-            all_positions(self.contexts, self.classes(protocol), reading.by),
+            self.architecture,
+            lambda: Rows.of(self.part(f"attention: {protocol}")),
             self.effects(protocol, trained),
-            self.head_effects(reading.draw, trained),
+            self.heads(protocol, trained),
             {name: lambda of=of: self.folds(protocol, trained, **of) for name, of in asked.items()},
-            reading,
+            PROTOCOLS[protocol],
             Settings(self.parameters.n_bootstrap, self.parameters.n_null),
             trained=trained,
             rng=self.rng(f"attention {protocol}"),
@@ -248,7 +348,7 @@ class Study(Runs):
                 overlap_evidence(
                     self.overlap(name),
                     self.overlap(name, trained=False),
-                    self.effects(name).attrs.get("run", ""),
+                    self.effects(name).attrs["measurement"],
                 ),
             )
         ]

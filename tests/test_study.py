@@ -5,6 +5,7 @@ from pathlib import Path
 import jupytext
 import numpy as np
 import pytest
+from raretok.runs import read_counts
 
 from raretok.errors import UserError
 from raretok.parameters import (
@@ -14,7 +15,6 @@ from raretok.parameters import (
     resolved,
     validated,
 )
-from raretok.runs import read_counts
 from raretok.study import Study
 
 ROOT = Path(__file__).parents[1]

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -144,24 +143,3 @@ def delta_loss_neurons(
             pairs = (resid[pos], post[pos], target[pos], neuron.expand(len(pos)), new[pos, neuron])
             delta[pos, column] = delta_loss_modules(modules, *pairs, effect=effect)
     return delta
-
-
-def audit(
-    model: LanguageModel,
-    resid: Float[Tensor, "pos d_model"],
-    post: Float[Tensor, "pos d_mlp"],
-    target: Int[Tensor, " pos"],
-    replacement: Float[Tensor, "*pos d_mlp"],
-    found: Float[Tensor, "pos d_mlp"],
-    *,
-    effect: str,
-    n_pairs: int,
-    rng: np.random.Generator,
-) -> float:
-    """Largest error, in nats, of a random sample of (position, neuron) pairs."""
-    pos = torch.from_numpy(rng.integers(len(resid), size=n_pairs))
-    neuron = torch.from_numpy(rng.integers(post.shape[1], size=n_pairs))
-    new = replacement.expand_as(post)[pos, neuron]
-    pairs = (resid[pos], post[pos], target[pos], neuron, new)
-    exact = delta_loss_modules(real_modules(model), *pairs, effect=effect)
-    return float((found[pos, neuron].double() - exact).abs().max())

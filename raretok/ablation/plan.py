@@ -121,7 +121,8 @@ def memory_of(model: LanguageModel, n_ctx: int, block: int, parts: int) -> int:
     logits = at_once * sizes.d_vocab * 24 + TILE[model.device.type] * 12
     effects = 4 * sizes.d_mlp * (5 * block + 8 * at_once)
     forward = forward_memory(model, n_ctx, BATCH)
-    audit = 24 * sizes.d_model * sizes.d_vocab  # modules in float64
+    # One block or the head in float64, and the logits of a context.
+    audit = 24 * sizes.d_model * sizes.d_vocab + 32 * n_ctx * sizes.d_vocab
     return max(forward, audit, head + tokens + logits + effects)
 
 

@@ -1,6 +1,5 @@
 """Opening a run directory to write it: a new run, or one that goes on."""
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,8 +9,7 @@ from typing import Any
 from raretok.ablation.records import is_run, key_of, locked, one_line, read_record, remove_run
 from raretok.ablation.store import Run, create_run, read_run
 from raretok.errors import UserError
-
-RUNS = Path(os.environ.get("RARETOK_RUNS", Path(__file__).parents[2] / "runs"))
+from raretok.paths import RUNS
 
 
 @contextmanager

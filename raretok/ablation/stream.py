@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,11 @@ from torch import Tensor
 
 from raretok.ablation import gather
 from raretok.ablation import run as in_memory
+from raretok.ablation.audit import audit_pairs, check_model
 from raretok.ablation.gather import check_contexts, context_batches
 from raretok.ablation.head import check_effect, final_head
 from raretok.ablation.interventions import check_mode, donors
 from raretok.ablation.method import Method, apply_method, make_method
-from raretok.ablation.modules import delta_loss_modules, real_modules
 from raretok.ablation.plan import (
     MAX_MEMORY,
     Options,
@@ -71,7 +71,9 @@ def ablate_to_disk(
     asked = {"layer": model.architecture.n_layers - 1, **options.asked}
     settings = settings_of(model, contexts, positions, source or {}, asked)
 
+    @cache
     def layout() -> dict[str, Any]:
+        check_model(model, contexts, positions)
         return layout_of(model, positions, *cut_to_fit(model, contexts, max_memory))
 
     with run_to_write(out, settings, layout, resume=resume, wait=wait) as run:
@@ -151,7 +153,7 @@ def complete(work: Work) -> None:
     audit = in_memory.audit_record(
         work.model,
         described,
-        audit_stored(work, mean),
+        *audit_stored(work, mean),
         options.tolerance,
         len(work.positions),
         in_full,
@@ -211,21 +213,19 @@ def fill_blocks(work: Work, method: Method, mean: Float[Tensor, " d_mlp"]) -> No
             shown.update(chosen.size)
 
 
-def audit_stored(work: Work, mean: Float[Tensor, " d_mlp"]) -> float:
-    """Largest error, in nats, of the pairs that `ablate` would check, as they are on disk."""
-    rng, n_pairs = np.random.default_rng(in_memory.AUDIT_SEED), in_memory.AUDIT_PAIRS
-    pos = rng.integers(len(work.positions), size=n_pairs)
-    neuron = rng.integers(len(mean), size=n_pairs)
-    rows, chosen = work.rows(pos, mean), torch.from_numpy(neuron).to(mean.device)
-    exact = delta_loss_modules(
-        real_modules(work.model),
-        rows.resid,
-        rows.post,
-        rows.target,
-        chosen,
-        rows.new[torch.arange(n_pairs), chosen],
+def audit_stored(work: Work, mean: Float[Tensor, " d_mlp"]) -> tuple[float, int]:
+    """Largest error, in nats, of the audited pairs as they are on disk, and their number."""
+    stored = zarr.open_group(work.run.data, mode="r")["delta_loss"]
+
+    def new(rows: Int[np.ndarray, " pair"], neuron: Int[np.ndarray, " pair"]) -> np.ndarray:
+        replaced = work.rows(rows, mean).new
+        return replaced[torch.arange(rows.size), torch.from_numpy(neuron)].cpu().numpy()
+
+    return audit_pairs(
+        work.model,
+        work.contexts,
+        work.positions,
+        lambda rows, neuron: stored.get_coordinate_selection((rows, neuron)),
+        new,
         effect=work.options.effect,
     )
-    stored = zarr.open_group(work.run.data, mode="r")["delta_loss"]
-    found = np.array([stored[int(p), int(i)] for p, i in zip(pos, neuron, strict=True)])
-    return float(np.abs(found.astype(np.float64) - exact.cpu().numpy()).max())

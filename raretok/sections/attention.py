@@ -7,14 +7,12 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Int
 
-from raretok.corpus import Contexts
+from raretok.architecture import Architecture
 from raretok.errors import UserError
 from raretok.groups import Fold
 from raretok.ledger import Evidence
-from raretok.models import Architecture, LanguageModel
 from raretok.protocol import Protocol
 from raretok.rarity import Positions
-from raretok.sections.attention_capture import capture_rows, choose_queries, contexts_of
 from raretok.sections.attention_profiles import (
     LAST,
     Concentration,
@@ -26,14 +24,8 @@ from raretok.sections.attention_profiles import (
     gini_test,
     profile_test,
 )
-from raretok.sections.head_ablation import (
-    WHOLE,
-    HeadEffects,
-    Target,
-    ablate_heads,
-    reaches_last_mlp,
-    targets_of,
-)
+from raretok.sections.attention_rows import Rows
+from raretok.sections.head_sums import HeadSums, Target
 from raretok.sections.knockout import (
     Knockout,
     LayerKnockout,
@@ -45,11 +37,6 @@ from raretok.sections.knockout import (
 )
 from raretok.sections.regimes import Settings
 
-QUERIES = 400  # rare queries whose rows are captured
-ABLATED = 200  # rare positions at which the heads of the last two layers are mean-ablated
-ABLATED_MORE = 64  # the same for the other modes, and for earlier layers
-RELEASED_QUERIES = 5  # of a class and context that the released ablation is measured at
-MEMORY = 2e9  # bytes; a model whose early layers would take more has its last two ablated only
 EARLY = "mean, early layers"  # name of that run
 MATTERS_R, MATTERS_GINI = 0.05, 0.02  # effects that a claim of absence must be able to see
 MATTERS_HEAD, MATTERS_LAYER = 0.5, 20.0  # of the controls' largest head; percentage points
@@ -77,7 +64,7 @@ class Attention:
     architecture: Architecture
     mode: str  # of ablation, that the claims are about
     layers: list[int]  # tested: those of the last two that reach the last MLP
-    heads: dict[str, HeadEffects]  # by mode
+    heads: dict[str, HeadSums]  # by mode
     alike: Alike | None = None
     knockouts: dict[tuple[str, str], Knockout] = field(default_factory=dict)  # by group and mode
     whole: LayerKnockout | None = None  # of the group under `mode`
@@ -95,55 +82,14 @@ class Attention:
 def tested_layers(architecture: Architecture) -> list[int]:
     """Those of the last two layers whose heads can reach the last MLP."""
     n = architecture.n_layers
-    return [n_ for n_ in range(max(0, n - LAST), n) if reaches_last_mlp(architecture, n_)]
-
-
-def run_heads(
-    model: LanguageModel,
-    contexts: Contexts,
-    positions: Positions,
-    released: bool,
-    trained: bool,
-    *,
-    rng: np.random.Generator,
-) -> dict[str, HeadEffects]:
-    """Every ablation of heads that the protocols on these positions need, by mode.
-
-    `released`: the redirect to the first token alone. An untrained model has whole layers ablated
-    only, which is what a claim of presence is compared with.
-    """
-    architecture = model.architecture
-    last = range(max(0, architecture.n_layers - LAST), architecture.n_layers)
-    targets, early = (targets_of(architecture, part) for part in (last, range(last.start)))
-    if not trained:
-        targets = [target for target in targets if target[1] == WHOLE]
-
-    def run(n_rare: int | None, targets: list[Target], modes: tuple[str, ...], **more: int):
-        used = np.unique(positions.context)
-        if n_rare is not None:
-            used = contexts_of(positions, n_rare, rng=rng)
-        chosen = np.flatnonzero(np.isin(positions.context, used))
-        found = ablate_heads(model, contexts, positions[chosen], targets, modes, rng=rng, **more)
-        return {mode: replace(one, row=chosen[one.row]) for mode, one in found.items()}
-
-    if released:
-        return run(None, targets, ("first",), per_context=RELEASED_QUERIES)
-    found = run(ABLATED, targets, ("mean",))
-    if trained:
-        found |= run(ABLATED_MORE, targets, ("zero", "resample", "first"))
-    # About as many common as rare positions come with them.
-    bytes_early = 8 * ABLATED_MORE * len(early) * architecture.d_mlp
-    if trained and early and bytes_early < MEMORY:
-        found[EARLY] = run(ABLATED_MORE, early, ("mean",))["mean"]
-    return found
+    return [n_ for n_ in range(max(0, n - LAST), n) if architecture.reaches_last_mlp(n_)]
 
 
 def find_attention(
-    model: LanguageModel,
-    contexts: Contexts,
-    everything: Positions,
+    architecture: Architecture,
+    rows: Callable[[], Rows],
     effects: xr.Dataset,
-    heads: dict[str, HeadEffects],
+    heads: dict[str, HeadSums],
     groups: dict[str, Callable[[], list[Fold]]],
     protocol: Protocol,
     settings: Settings,
@@ -153,24 +99,24 @@ def find_attention(
 ) -> Attention:
     """Compare attention, and test every group under every mode that was run.
 
-    `everything`: all positions, classed as the protocol does. `groups` gives the folds of "boost",
+    `rows` are the attention rows of rare and common queries. `groups` gives the folds of "boost",
     which the claims are about, and then of others to be shown beside it; one that cannot be formed
     is left out, with a reason. Of an untrained model whole layers alone are tested.
     """
     released = protocol.draw == "whole contexts"
     found = Attention(
         protocol=protocol,
-        architecture=model.architecture,
+        architecture=architecture,
         mode="first" if released else "mean",
-        layers=tested_layers(model.architecture),
+        layers=tested_layers(architecture),
         heads=heads,
-        run=effects.attrs.get("run", ""),
+        run=effects.attrs.get("measurement", ""),
     )
     reasons: dict[str, str] = {}
     alike, knockouts, whole = None, {}, None
     if trained:
         try:
-            alike = find_alike(model, contexts, everything, effects, protocol, settings, rng=rng)
+            alike = find_alike(rows(), protocol, settings, rng=rng)
         except UserError as error:
             reasons |= {"A1": str(error), "A2": str(error)}
     # The released code sums changes as they are; elsewhere they are in units of a neuron's sd.
@@ -184,7 +130,8 @@ def find_attention(
             folds[name] = form()
             for mode in [mode for mode in heads if mode != EARLY]:
                 parts = [
-                    part_of(heads[mode], fold, effects.stratum.values, unit) for fold in folds[name]
+                    part_of(heads[mode], fold, measured_documents(effects, fold), unit)
+                    for fold in folds[name]
                 ]
                 if trained:
                     knockouts[name, mode] = knock_out(mode, parts, found.layers, **tested)
@@ -198,7 +145,10 @@ def find_attention(
     lead = knockouts.get(("boost", found.mode))
     early: dict[str, dict[Target, float]] = {}
     if lead is not None and EARLY in heads:
-        parts = [part_of(heads[EARLY], f, effects.stratum.values, unit) for f in folds["boost"]]
+        parts = [
+            part_of(heads[EARLY], fold, measured_documents(effects, fold), unit)
+            for fold in folds["boost"]
+        ]
         early = dict(zip(("effect", "control"), head_effects(parts), strict=True))
     return replace(
         found,
@@ -212,31 +162,18 @@ def find_attention(
 
 
 def find_alike(
-    model: LanguageModel,
-    contexts: Contexts,
-    everything: Positions,
-    effects: xr.Dataset,
-    protocol: Protocol,
-    settings: Settings,
-    *,
-    rng: np.random.Generator,
+    rows: Rows, protocol: Protocol, settings: Settings, *, rng: np.random.Generator
 ) -> Alike:
-    """Capture the rows of rare and common queries of the run's contexts, and compare them.
+    """Compare the rows of rare and common queries.
 
-    Queries are matched on position (and document) where the protocol matches its controls too.
-    Raises `UserError` for too few.
+    These are matched on position (and document) where the protocol matches its controls too.
     """
-    scored = Positions(**{name: effects[name].values for name in Positions.__annotations__})
-    used = contexts_of(scored, QUERIES, rng=rng)
-    pool = everything[np.isin(everything.context, used)]
-    queries = choose_queries(pool, protocol.matched, rng=rng)
-    rows = capture_rows(model, contexts, queries)
     design = design_of(rows, protocol.matched)
     draws = {"n_null": settings.n_null, "n_boot": settings.n_bootstrap, "rng": rng}
     profiles = compare_profiles(rows, design, **draws)
     gini, rest = (compare_gini(one, design, **draws) for one in (rows.gini, rows.gini_rest))
     return Alike(
-        queries=queries,
+        queries=rows.queries,
         edges=rows.edges,
         profiles=profiles,
         profile=profile_test(profiles),
@@ -245,6 +182,11 @@ def find_alike(
         gini_rest=rest,
         gini_rest_tested=gini_test(rest),
     )
+
+
+def measured_documents(effects: xr.Dataset, fold: Fold) -> Int[np.ndarray, " document"]:
+    """Documents that a fold measures: it holds out documents as a whole."""
+    return np.unique(effects.document.values[fold.measured])
 
 
 def evidence(found: Attention, untrained: Attention) -> list[Evidence]:

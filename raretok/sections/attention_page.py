@@ -9,7 +9,7 @@ from raretok.ledger import p_text
 from raretok.sections.attention import Attention
 from raretok.sections.attention_profiles import LAST
 from raretok.sections.attention_tables import MODE_NAMES, NOT_HERE, reason, unit_name
-from raretok.sections.head_ablation import Target
+from raretok.sections.head_sums import Target
 from raretok.stats import ALPHA, percentile_interval
 
 UNITS = {"sd": "of its standard deviation", "raw": "(activation, not standardised)"}

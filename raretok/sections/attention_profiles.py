@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from raretok.sections.attention_capture import Rows
+from raretok.sections.attention_rows import Rows
 from raretok.stats import (
     Interval,
     NullTest,

@@ -9,7 +9,7 @@ from raretok.ledger import p_text
 from raretok.rarity import COMMON, RARE
 from raretok.sections.attention import Attention
 from raretok.sections.attention_profiles import LAST, Tested
-from raretok.sections.head_ablation import WHOLE, HeadEffects, Target
+from raretok.sections.head_sums import WHOLE, HeadSums, Target
 from raretok.sections.knockout import Knockout
 from raretok.stats import (
     bootstrap_means,
@@ -182,11 +182,11 @@ def loss_table(found: Attention, n_boot: int, rng: np.random.Generator) -> pd.Da
 
 
 def loss_text(
-    run: HeadEffects, target: Target, stratum: int, n_boot: int, rng: np.random.Generator
+    run: HeadSums, target: Target, stratum: int, n_boot: int, rng: np.random.Generator
 ) -> str:
     """Mean loss change of a class, nats, with its interval over documents."""
-    rows = run.positions.stratum == stratum
-    document = np.unique(run.positions.document[rows], return_inverse=True)[1]
+    rows = run.loss_stratum == stratum
+    document = np.unique(run.loss_document[rows], return_inverse=True)[1]
     if document.size == 0 or document.max() == 0:
         return "too few documents"
     values = run.delta_loss[run.index(*target), rows, None].astype(np.float64)
@@ -205,8 +205,9 @@ def released_table(found: Attention) -> pd.DataFrame:
     for layer, head in run.targets:
         if head == WHOLE:
             continue
-        total = np.abs(run.change[run.index(layer, head)][:, found.group]).sum(axis=1)
-        rare, other = (total[run.positions.stratum == s].mean() for s in (RARE, COMMON))
+        total = run.change[run.index(layer, head)][:, found.group].sum(axis=1)
+        classes = [run.stratum == s for s in (RARE, COMMON)]
+        rare, other = (total[of].sum() / run.count[of].sum() for of in classes)
         rows[f"{layer}.{head}"] = {
             "influence, rare": f"{rare:.3f}",
             "influence, other": f"{other:.3f}",

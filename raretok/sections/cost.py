@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from raretok.ablation.sampled import AGAIN, PROBE_AGAIN
+from raretok.paths import DATA
 
-DATA = Path(__file__).parents[2] / "data"
 RESULTS, SCALING = DATA / "bench.json", DATA / "bench_scaling.json"
 
 Row = dict[str, Any]
@@ -136,7 +135,7 @@ def curvature(row: Row) -> list[Operation]:
     ]
     if row["second_order"]:
         found.append(Operation("second order of the other tokens", 2 * n * v + 4 * d * v, 2 * v))
-    more = AGAIN + PROBE_AGAIN
+    more = row["tokens_again"]
     again, in_full = (round(row[key] * n) for key in ("sampled_again", "summed_in_full"))
     return [
         *found,

@@ -16,7 +16,7 @@ POSITIONS = 400  # of each class in each half; the cost grows with it, the bias 
 CONTROLS = 100  # control groups; each costs as much as the group itself
 PAIRS = 45  # of each group; all of them in a group of 10
 BINS = 10  # of the plug-in estimator it is compared with
-JITTER = 1e-6  # sd; parts equal activations (the floor of the nonlinearity, float32)
+TINY = 1e-6  # sd; parts activations that are equal though nothing was rounded
 
 
 def ksg_terms(
@@ -61,11 +61,20 @@ def ksg(
 def prepared(
     post: Float[np.ndarray, "position neuron"], *, rng: np.random.Generator
 ) -> Float[np.ndarray, "position neuron"]:
-    """Z-scored activations with a jitter too small to matter but for ties; constants: only it."""
-    post = post.astype(np.float64)
+    """Z-scored activations, each moved at random within the step it was rounded to.
+
+    Equal neighbours would count as no distance; spread over their step they are as they were.
+    """
     sd = post.std(axis=0)
     z = (post - post.mean(axis=0)) / np.where(sd > 0, sd, 1.0)
-    return z + JITTER * rng.normal(size=z.shape)
+    return z + smallest_gap(z) * rng.uniform(-0.5, 0.5, size=z.shape)
+
+
+def smallest_gap(z: Float[np.ndarray, "position neuron"]) -> Float[np.ndarray, " neuron"]:
+    """Smallest distance between different values of each neuron: the step it was rounded to."""
+    gaps = np.diff(np.sort(z, axis=0), axis=0)
+    smallest = np.where(gaps > TINY, gaps, np.inf).min(axis=0, initial=np.inf)
+    return np.where(np.isfinite(smallest), smallest, TINY)
 
 
 def binned(
@@ -102,9 +111,9 @@ def group_information(
     z = np.ascontiguousarray(prepared(post[:, used], rng=rng).T)
     pairs = np.sort(index.reshape(groups.shape)[:, members], axis=-1).reshape(-1, 2)
     distinct, which = np.unique(pairs, axis=0, return_inverse=True)
-    terms = np.stack([ksg_terms(z[a], z[b]) for a, b in distinct]).astype(np.float32)
+    terms = np.stack([ksg_terms(z[a], z[b]) for a, b in distinct])
     which = which.reshape(len(groups), len(members))
-    return np.stack([terms[row].mean(axis=0) for row in which]).astype(np.float64)
+    return np.stack([terms[row].mean(axis=0) for row in which])
 
 
 def linear_information(

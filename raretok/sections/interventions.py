@@ -32,15 +32,26 @@ class Intervened:
         return np.arange(1.0, descending.size + 1), descending
 
 
-def intervene(effects: xr.Dataset) -> dict[str, Intervened]:
-    """Signed influence, head test and share for rare and common targets of one run."""
-    found = {}
+def intervene(mean: xr.Dataset, others: xr.Dataset) -> dict[str, dict[str, Intervened]]:
+    """Signed influence, head test and share for rare and common targets, mean ablation first.
+
+    `others` holds the sums of other interventions by class and document.
+    """
+    found: dict[str, dict[str, Intervened]] = {"mean": {}}
     for kind, stratum in KINDS.items():
-        rows = effects.stratum.values == stratum
-        delta = effects.delta_loss.values[rows].astype(np.float64)
-        values = influence(delta, effects.weight.values[rows], signed=True)
-        found[kind] = Intervened(values, head_test(values), top_share(values))
+        rows = mean.stratum.values == stratum
+        values = influence(mean.delta_loss.values[rows], mean.weight.values[rows], signed=True)
+        found["mean"][kind] = intervened(values)
+        cells = others.cell_stratum.values == stratum
+        total = others.weight.values[cells].sum()
+        for name, sums in zip(others.interventions, others.delta_loss.values, strict=True):
+            one = intervened(sums[cells].sum(axis=0) / total)
+            found.setdefault(name, {})[kind] = one
     return found
+
+
+def intervened(values: Float[np.ndarray, " neuron"]) -> Intervened:
+    return Intervened(values, head_test(values), top_share(values))
 
 
 def intervention_table(found: Mapping[str, Mapping[str, Intervened]]) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from raretok.groups import Compared, Fold, compare
 from raretok.rarity import RARE
 from raretok.sections.attention_profiles import Tested
-from raretok.sections.head_ablation import WHOLE, HeadEffects, Target
+from raretok.sections.head_sums import WHOLE, HeadSums, Target
 from raretok.stats import Interval, NullTest, interval, null_test, resample_documents
 
 FEWEST = 10  # rare positions of a fold, below which nothing is compared
@@ -29,7 +29,7 @@ class Means:
 
     size: Float[np.ndarray, "draw target neuron"]  # of |change|, in the unit of the effect
     before: Float[np.ndarray, "draw neuron"]  # of |activation|
-    after: Float[np.ndarray, "draw target neuron"]  # of |activation| once ablated
+    after: Float[np.ndarray, "draw layer neuron"]  # of |activation| once a layer is ablated
 
 
 def unit_of(post: Float[np.ndarray, "position neuron"]) -> Float[np.ndarray, " neuron"]:
@@ -39,17 +39,19 @@ def unit_of(post: Float[np.ndarray, "position neuron"]) -> Float[np.ndarray, " n
 
 
 def neuron_means(
-    post: Float[np.ndarray, "position neuron"],
-    change: Float[np.ndarray, "target position neuron"],
+    sums: HeadSums,
+    cells: Int[np.ndarray, " kept"],
     unit: Float[np.ndarray, " neuron"],
-    weights: Float[np.ndarray, "draw position"],
+    weights: Float[np.ndarray, "draw kept"],
+    neurons: Int[np.ndarray, " some"] | slice = slice(None),
 ) -> Means:
-    """Effects of every target on every neuron."""
-    w = weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-300)
+    """Effects of every target on some neurons, over the positions of weighted cells."""
+    total = (weights @ sums.count[cells])[:, None]
+    w = weights / np.maximum(total, 1e-300)
     return Means(
-        size=np.stack([w @ np.abs(one) / unit for one in change], axis=1),
-        before=w @ np.abs(post),
-        after=np.stack([w @ np.abs(post + one) for one in change], axis=1),
+        size=np.stack([w @ one[cells][:, neurons] / unit[neurons] for one in sums.change], axis=1),
+        before=w @ sums.before[cells][:, neurons],
+        after=np.stack([w @ one[cells][:, neurons] for one in sums.after], axis=1),
     )
 
 
@@ -112,49 +114,52 @@ def over_folds(
 
 @dataclass(frozen=True)
 class Part:
-    """What one fold measured: changes at its rare positions."""
+    """What one fold measured: changes at its rare positions, cell by cell."""
 
     fold: Fold
-    targets: list[Target]
-    post: Float[np.ndarray, "position neuron"]
-    change: Float[np.ndarray, "target position neuron"]
+    sums: HeadSums
+    cells: Int[np.ndarray, " kept"]  # of the rare positions of the documents it measures
     unit: Float[np.ndarray, " neuron"]
-    document: Int[np.ndarray, " position"]
+    document: Int[np.ndarray, " kept"]  # of each cell, counted from 0 over all folds
+
+    @property
+    def targets(self) -> list[Target]:
+        return self.sums.targets
+
+    @property
+    def n_positions(self) -> int:
+        return int(self.sums.count[self.cells].sum())
 
     def means(self) -> Means:
         """Over all positions."""
-        return neuron_means(self.post, self.change, self.unit, np.ones((1, len(self.post))))
+        return neuron_means(self.sums, self.cells, self.unit, np.ones((1, self.cells.size)))
 
     def resampled(self, counts: Float[np.ndarray, "boot document"]) -> tuple[Means, Groups]:
         """Bootstrap means of the group and of a few controls, and where these are among them."""
         groups = np.vstack([self.fold.group[None], self.fold.controls[:INTERVAL_CONTROLS]])
         neurons, at = np.unique(groups, return_inverse=True)
-        weights = counts[:, self.document]
-        means = neuron_means(
-            self.post[:, neurons], self.change[..., neurons], self.unit[neurons], weights
-        )
+        means = neuron_means(self.sums, self.cells, self.unit, counts[:, self.document], neurons)
         return means, at.reshape(groups.shape)
 
 
 def part_of(
-    found: HeadEffects,
+    sums: HeadSums,
     fold: Fold,
-    stratum: Int[np.ndarray, " position"],
+    measured: Int[np.ndarray, " document"],
     unit: Float[np.ndarray, " neuron"],
 ) -> Part:
-    """The rare positions of a run that a fold measures.
+    """The rare positions of the documents that a fold measures.
 
-    `stratum` is of the positions the run was drawn from. Raises `ValueError` ("not testable")
-    for fewer than 10.
+    Raises `ValueError` ("not testable") for fewer than 10.
     """
-    rows = fold.measured[found.row] & (stratum[found.row] == RARE)
-    if rows.sum() < FEWEST:
-        raise ValueError(f"not testable: {rows.sum()} rare positions, {FEWEST} are needed")
-    document = found.positions.document
-    if np.unique(document[rows]).size < 2:
+    cells = np.flatnonzero(np.isin(sums.document, measured) & (sums.stratum == RARE))
+    n = int(sums.count[cells].sum())
+    if n < FEWEST:
+        raise ValueError(f"not testable: {n} rare positions, {FEWEST} are needed")
+    if np.unique(sums.document[cells]).size < 2:
         raise ValueError("not testable: all rare positions are in one document")
-    document = np.searchsorted(np.unique(document), document)[rows]
-    return Part(fold, found.targets, found.post[rows], found.change[:, rows], unit, document)
+    document = np.searchsorted(np.unique(sums.document), sums.document)[cells]
+    return Part(fold, sums, cells, unit, document)
 
 
 @dataclass(frozen=True)
@@ -209,7 +214,7 @@ def knock_out(
     return Knockout(
         mode=mode,
         layers=layers,
-        n_positions=sum(len(part.post) for part in parts),
+        n_positions=sum(part.n_positions for part in parts),
         effect=effect,
         control=control,
         largest=Tested(ratio_test(largest), largest_interval(parts, heads, n_boot, rng)),
@@ -231,7 +236,7 @@ def knock_out_layers(
     parts: list[Part], layers: list[int], *, n_boot: int, rng: np.random.Generator
 ) -> LayerKnockout:
     """Do whole layers take more of the group's activations away than of its controls'?"""
-    whole = [parts[0].targets.index((layer, WHOLE)) for layer in layers]
+    whole = [parts[0].sums.layers.index(layer) for layer in layers]
     means = [part.means() for part in parts]
     pairs = [(one.before[0], one.after[0][whole]) for one in means]
     change, null = over_targets(pairs, [part.fold for part in parts], size_change)

@@ -138,7 +138,7 @@ def find_modularity(
         REWIRED: rewired_null(folds, links, rng=rng),
         SHUFFLED: shuffled_null(folds, activities, rng=rng),
     }
-    run = str(effects.attrs.get("run", ""))
+    run = str(effects.attrs.get("measurement", ""))
     compared, beyond = compare_all(folds, links), links_test(folds, links)
     return Modularity(protocol, folds, activities, links, compared, own, beyond, run)
 

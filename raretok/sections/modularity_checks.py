@@ -6,10 +6,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from raretok.errors import UserError
 from raretok.groups import Fold, influences
 from raretok.ledger import p_text
-from raretok.models import LanguageModel
 from raretok.protocol import PROTOCOLS
 from raretok.rarity import COMMON, RARE
 from raretok.sections import placement
@@ -23,20 +21,21 @@ TABLE_CONTROLS = 200  # control groups of the table over sizes
 SIZES = (1.0, 2.0, 5.0)  # % of the layer
 
 
-def placement_table(folds: list[Fold], model: LanguageModel) -> pd.DataFrame:
-    """What can be tested of "spatial": each property of the group against its controls."""
-    W_out = model.W_out.double().cpu().numpy()
-    reading = placement.reading_directions(model)
+def placement_table(folds: list[Fold], model: xr.Dataset) -> pd.DataFrame:
+    """What can be tested of "spatial": each property of the group against its controls.
+
+    `model` is the part of that name of a measurement.
+    """
+    W_out, norm = model.W_out.values, model.attrs["architecture"]["norm"]
+    reading = placement.reading_directions(model.W_in.values, model.mlp_gain.values, norm)
     tests = {
         "distance in neuron index": ("less", placement.index_distance),
         "|cosine| of what is read": ("greater", lambda g: placement.absolute_cosine(reading, g)),
         "|cosine| of what is written": ("greater", lambda g: placement.absolute_cosine(W_out, g)),
     }
-    try:
-        heads = placement.head_cosines(reading, placement.feeding_heads(model))
+    if "head_cosine" in model:  # else no head has a path to this MLP; the text says why
+        heads = model.head_cosine.values
         tests["pairs fed most by one head"] = ("greater", lambda g: placement.same_head(heads, g))
-    except UserError:  # no head has a path to this MLP: the row is left out, the text says why
-        pass
     rows = {}
     for name, (side, statistic) in tests.items():
         value = np.mean([statistic(fold.group[None])[0] for fold in folds])

@@ -15,10 +15,7 @@ Pair = tuple[Float[np.ndarray, "draw neuron"], Float[np.ndarray, "draw neuron"]]
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows to be averaged with weights: positions, or the positions of a class in a document.
-
-    Single precision halves the time, and ranks do not need more.
-    """
+    """Rows to be averaged with weights: positions, or the positions of a class in a document."""
 
     signed: Float[np.ndarray, "row neuron"]  # mean delta_loss, nats
     size: Float[np.ndarray, "row neuron"]  # mean |delta_loss|
@@ -33,7 +30,7 @@ class Rows:
 
 def position_rows(classes: Classes) -> Rows:
     """One row a position."""
-    signed = classes.delta_loss.astype(np.float32)
+    signed = classes.delta_loss
     return Rows(signed, np.abs(signed), classes.weight, classes.document, classes.rare)
 
 
@@ -42,7 +39,7 @@ def document_rows(rows: Rows) -> Rows:
     cell, index = np.unique(2 * rows.document + rows.rare, return_inverse=True)
     weight = np.bincount(index, rows.weight)
     signed, size = (
-        (document_sums(values, index, rows.weight).value / weight[:, None]).astype(np.float32)
+        document_sums(values, index, rows.weight).value / weight[:, None]
         for values in (rows.signed, rows.size)
     )
     return Rows(signed, size, weight, cell // 2, cell % 2 == 1)
@@ -55,13 +52,13 @@ def ranked_by(
 
     Zeros where no weight is positive; below all others for neurons that the protocol leaves out.
     """
-    some = weights[:, chosen].astype(np.float32)
-    total = np.maximum(some.sum(axis=1, keepdims=True), np.float32(1e-30))
+    some = weights[:, chosen]
+    total = np.maximum(some.sum(axis=1, keepdims=True), 1e-300)
     signed = some @ rows.signed[chosen] / total if protocol.signed or protocol.boost_only else None
     if protocol.signed:
         return signed
     size = some @ rows.size[chosen] / total
-    return np.where(signed > 0, size, np.float32(-1)) if protocol.boost_only else size
+    return np.where(signed > 0, size, -1.0) if protocol.boost_only else size
 
 
 def ranks(values: Float[np.ndarray, "draw neuron"]) -> Int[np.ndarray, "draw neuron"]:

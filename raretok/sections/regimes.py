@@ -108,7 +108,7 @@ def find_regimes(
             n_boot=settings.n_bootstrap,
             rng=rng,
         ),
-        run=effects.attrs.get("run", ""),
+        run=effects.attrs.get("measurement", ""),
     )
 
 

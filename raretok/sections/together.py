@@ -5,22 +5,24 @@ sum of the single ones. Neurons that push the same logits saturate: it falls sho
 what any neurons of that kind do.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+import xarray as xr
+from jaxtyping import Float, Int
 
 from raretok.groups import Fold
 from raretok.ledger import p_text
-from raretok.stats import Interval, NullTest, bootstrap_means, document_sums, interval, null_test
-
-# Effect of groups of neurons on the loss at some positions, in nats.
-Joint = Callable[
-    [Bool[np.ndarray, " position"], Bool[np.ndarray, "group neuron"]],
-    Float[np.ndarray, "chosen group"],
-]
+from raretok.stats import (
+    Interval,
+    NullTest,
+    bootstrap_means,
+    document_sums,
+    interval,
+    null_test,
+    ratio_mean,
+)
 
 
 @dataclass(frozen=True)
@@ -44,30 +46,42 @@ class Together:
         return float(self.joint_null.sum() / self.summed_null.sum())
 
 
+def joint_groups(folds: list[Fold], n_controls: int) -> Int[np.ndarray, "group member"]:
+    """The groups to ablate at once: of each fold its group and its first control groups."""
+    return np.concatenate(
+        [np.vstack([fold.group[None], fold.controls[:n_controls]]) for fold in folds]
+    )
+
+
 def together(
     folds: list[Fold],
-    delta_loss: Float[np.ndarray, "position neuron"],
-    weight: Float[np.ndarray, " position"],
-    document: Int[np.ndarray, " position"],
-    rows: Bool[np.ndarray, " position"],
-    joint: Joint,
+    effects: xr.Dataset,
+    joint: xr.Dataset,
+    protocol: str,
+    kind: int,
     *,
-    n_controls: int,
     counts: Float[np.ndarray, "boot document"],
 ) -> Together:
-    """Measure the group and its first `n_controls` control groups at the chosen `rows`.
+    """The group and its control groups on one class of targets; means over the folds.
 
-    `counts` are bootstrap counts of documents 0 .. n - 1. Means over the folds.
+    `joint` is what ablating `joint_groups` did, summed by document and class; `counts` are
+    bootstrap counts of documents 0 .. n - 1.
     """
     joints, sums, boots = [], [], []
-    for fold in folds:
-        chosen = rows & fold.measured
-        groups = np.concatenate([fold.group[None], fold.controls[:n_controls]])
-        effect = joint(chosen, membership(groups, delta_loss.shape[1])).astype(np.float64)
-        mean = weight[chosen] / weight[chosen].sum()
-        joints.append(mean @ effect)
-        sums.append((mean @ delta_loss[chosen].astype(np.float64))[groups].sum(axis=1))
-        of_group = document_sums(effect[:, :1], document[chosen], weight[chosen], counts.shape[1])
+    n_groups = len(joint.groups) // len(folds)
+    for number, fold in enumerate(folds):
+        mine = slice(number * n_groups, (number + 1) * n_groups)
+        documents = np.unique(effects.document.values[fold.measured])
+        cells = (joint[f"cell_{protocol}"].values == kind) & np.isin(
+            joint.cell_document.values, documents
+        )
+        weight, document = joint.weight.values[cells], joint.cell_document.values[cells]
+        total = joint.delta_loss.values[cells, mine]
+        joints.append(total.sum(axis=0) / weight.sum())
+        rows = fold.measured & (effects.stratum.values == kind)
+        single = ratio_mean(effects.delta_loss.values[rows], effects.weight.values[rows])
+        sums.append(single[joint.groups.values[mine]].sum(axis=1))
+        of_group = document_sums(total[:, :1] / weight[:, None], document, weight, counts.shape[1])
         boots.append(bootstrap_means(of_group, counts)[:, 0])
     joint_mean, summed = np.mean(joints, axis=0), np.mean(sums, axis=0)
     excess = joint_mean - summed
@@ -96,12 +110,3 @@ def together_table(found: dict[str, Together]) -> pd.DataFrame:
         for name, one in found.items()
     }
     return pd.DataFrame(rows).T
-
-
-def membership(
-    groups: Int[np.ndarray, "group member"], n_neurons: int
-) -> Bool[np.ndarray, "group neuron"]:
-    """A row for each group that marks its members."""
-    marks = np.zeros((len(groups), n_neurons), dtype=bool)
-    marks[np.arange(len(groups))[:, None], groups] = True
-    return marks

@@ -6,9 +6,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from raretok.sections.detectors import ALIKE, DETECTORS, FOUND, NULLS, PROMISE, STRENGTH, Cell
-from raretok.sections.graded import Graded
-from raretok.sections.worlds import KINDS
+from raretok.sections.detection import (
+    ALIKE,
+    DETECTORS,
+    FOUND,
+    KINDS,
+    NULL_WORLDS,
+    PROMISE,
+    STRENGTH,
+    Cell,
+    Graded,
+)
 
 
 def by_world(cells: list[Cell]) -> dict[tuple[str, str], dict[str, Cell]]:
@@ -33,7 +41,7 @@ def map_figure(cells: list[Cell]) -> dict[str, Any]:
         "worlds": [world_label(*world) for world in worlds],
         "detectors": list(DETECTORS),
         "marked": marked,
-        "lines": [n_planted, n_planted + len(NULLS)],
+        "lines": [n_planted, n_planted + len(NULL_WORLDS)],
     }
 
 
@@ -143,7 +151,7 @@ def told(cells: list[Cell], found: Graded) -> dict[str, str]:
         "nearest": nearest,
         "between": f"the group has gone {way:.0f} % ({way_low:.0f} to {way_high:.0f}) of the way "
         f"in dimensions per neuron; the nearest world is {nearest}",
-        "nearest_share": f"{100 * count / len(found.model):.0f}",
+        "nearest_share": f"{100 * count / len(found.points):.0f}",
         "dimension": f"{found.points[:, 0].mean():.2f}",
         "dimension_low": f"{low:.2f}",
         "dimension_high": f"{high:.2f}",

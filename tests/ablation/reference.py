@@ -1,11 +1,33 @@
-"""What the tests of the engine compare: scored positions, and the slow reference at them."""
+"""What the tests of the engine compare: scored positions, the slow reference, a run in memory."""
 
+from dataclasses import dataclass
 from types import SimpleNamespace
 
+import numpy as np
 import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
 
+from raretok.ablation.audit import audit_pairs, check_model
+from raretok.ablation.gather import Gathered, check_contexts, gather
+from raretok.ablation.head import check_effect, final_head
+from raretok.ablation.interventions import check_mode, replacement
+from raretok.ablation.method import apply_method, make_method
 from raretok.ablation.modules import delta_loss_modules, real_modules
-from raretok.models import capture
+from raretok.ablation.precision import TOLERANCE, check_tolerance, pilot_positions
+from raretok.ablation.progress import blocks
+from raretok.ablation.run import (
+    BLOCK,
+    audit_record,
+    provenance,
+    sampling_error,
+    sampling_offsets,
+)
+from raretok.ablation.sampled import Estimate
+from raretok.corpus import Contexts
+from raretok.models import LanguageModel, capture
+from raretok.rarity import Positions
 
 
 def at_scored_positions(model, tokens):
@@ -38,3 +60,119 @@ def brute_force(model, scored, effect="total"):
 
 def largest(difference):
     return float(difference.abs().max())
+
+
+def ablate(
+    model: LanguageModel,
+    contexts: Contexts,
+    positions: Positions,
+    *,
+    mode: str = "mean",
+    rng: np.random.Generator | None = None,
+    effect: str = "total",
+    tolerance: float = TOLERANCE,
+    include_first: bool = False,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Ablate each neuron of the last MLP at each scored position.
+
+    An activation becomes its mean, zero, or under `resample`, which needs `rng`, that of another
+    scored position of the same stratum (raretok/ablation/interventions.py). `effect="direct"` keeps
+    the scale of the final norm at its unablated value. `tolerance`, in nats, is the error that the
+    mean effect of a neuron over the positions may have; 0 sums over the whole vocabulary.
+
+    Returns `delta_loss[position, neuron]` and `loss[position]` in nats, `post[position, neuron]`
+    and `mean_post[neuron]`, labelled by position, and `sampling_error[neuron]`, the standard error
+    of the mean effect that the sampling leaves. The mean runs over all real positions of the
+    contexts that hold a scored one; `include_first` adds their first tokens, as the released code
+    does. A random sample is recomputed by brute force and its largest error kept in the attributes;
+    `audit_passed` is 0, with a warning, where that is more than the method explains.
+    Raises `UserError` for contexts longer than the model reads, a mode, effect or tolerance that
+    is unknown or cannot be served, and where the closed form does not hold.
+    """
+    check_mode(mode, positions.stratum, rng)
+    check_effect(effect)
+    check_tolerance(tolerance)
+    check_contexts(model, contexts)
+    head = final_head(model)
+    check_model(model, contexts, positions)
+    gathered = gather(model, contexts, positions, include_first=include_first, progress=progress)
+    target = torch.from_numpy(positions.target).to(model.device)
+    resid, post = gathered.resid, gathered.post
+    new = replacement(mode, post, gathered.mean_post, positions.stratum, rng).expand_as(post)
+    pilot = pilot_positions(len(positions)).to(model.device)
+    method = make_method(
+        head,
+        resid[pilot],
+        new[pilot] - post[pilot],
+        target[pilot],
+        tolerance=tolerance,
+        n_positions=len(positions),
+        effect=effect,
+    )
+    found = Found.empty(post)
+    offset = sampling_offsets(len(positions)).to(model.device)
+    for rows in blocks(len(positions), BLOCK, "neurons", progress):
+        found.add(
+            rows,
+            apply_method(method, resid[rows], post[rows], target[rows], new[rows], offset[rows]),
+        )
+    described = method.described
+    error, n_checked = audit_pairs(
+        model,
+        contexts,
+        positions,
+        lambda rows, neuron: found.delta_loss[rows, neuron].cpu().numpy(),
+        lambda rows, neuron: new[rows, neuron].cpu().numpy(),
+        effect=effect,
+    )
+    made = {"mode": mode, "effect": effect, "tolerance": tolerance} | audit_record(
+        model, described, error, n_checked, tolerance, len(positions), found.summed_in_full
+    )
+    return labelled(model, positions, gathered, found, made)
+
+
+@dataclass
+class Found:
+    """The effects of a run, filled block by block."""
+
+    delta_loss: Float[Tensor, "position d_mlp"]
+    loss: Float[Tensor, " position"]
+    variance: Float[Tensor, " d_mlp"]  # of delta_loss, summed over positions
+    summed_in_full: int = 0
+
+    @classmethod
+    def empty(cls, post: Float[Tensor, "position d_mlp"]) -> "Found":
+        nothing = torch.zeros_like(post[0], dtype=torch.float64)
+        return cls(torch.empty_like(post), torch.empty_like(post[:, 0]), nothing)
+
+    def add(self, rows: slice, block: Estimate) -> None:
+        self.delta_loss[rows], self.loss[rows] = block.delta_loss, block.loss
+        self.variance += block.variance
+        self.summed_in_full += block.summed_in_full
+
+
+def labelled(
+    model: LanguageModel,
+    positions: Positions,
+    gathered: Gathered,
+    found: Found,
+    made: dict[str, str | int | float],
+) -> xr.Dataset:
+    """The result with names on its axes and how it was made, in the attributes."""
+    effect = ("position", "neuron")
+    return xr.Dataset(
+        data_vars={
+            "delta_loss": (effect, found.delta_loss.cpu().numpy(), {"units": "nats"}),
+            "post": (effect, gathered.post.cpu().numpy()),
+            "loss": ("position", found.loss.cpu().numpy(), {"units": "nats"}),
+            "mean_post": ("neuron", gathered.mean_post.cpu().numpy()),
+            "sampling_error": (
+                "neuron",
+                sampling_error(found.variance.cpu().numpy(), len(positions)),
+                {"units": "nats"},
+            ),
+        },
+        coords={name: ("position", values) for name, values in vars(positions).items()},
+        attrs=provenance(model) | made,
+    )

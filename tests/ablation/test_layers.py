@@ -10,11 +10,11 @@ from raretok.ablation.batches import scored_batches
 from raretok.ablation.checkpoints import Checkpoints
 from raretok.ablation.layers import LayerOptions, ablate_layer, summary
 from raretok.ablation.partial import capture_layer, run_from, run_from_at
-from raretok.ablation.run import ablate
 from raretok.corpus import Contexts
 from raretok.errors import UserError
 from raretok.models import load_model
 from raretok.rarity import Positions
+from tests.ablation.reference import ablate
 from tests.tiny import FAMILIES, positions_at, write_model
 
 N_LAYERS = 3

@@ -15,13 +15,13 @@ from raretok.ablation import gather, precision, records, stream
 from raretok.ablation import run as in_memory
 from raretok.ablation.method import apply_method
 from raretok.ablation.plan import MOST_PARTS, Options, cut_to_fit, memory_of
-from raretok.ablation.run import ablate
 from raretok.ablation.store import Run, open_run, read_run
 from raretok.ablation.stream import ablate_to_disk
 from raretok.corpus import Contexts
 from raretok.errors import UserError
 from raretok.models import LanguageModel, load_model
 from raretok.rarity import Positions
+from tests.ablation.reference import ablate
 from tests.kill import files_of, flip, killed_at
 from tests.tiny import positions_at, write_model
 

@@ -6,16 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-
-from raretok.ablation.run import ablate
-from raretok.corpus import Contexts
-from raretok.errors import UserError
-from raretok.groups import Fold, find_folds
-from raretok.ledger import verdict
-from raretok.models import LanguageModel, load_model
-from raretok.protocol import PROTOCOLS
-from raretok.rarity import COMMON, MIDDLE, RARE, Positions
-from raretok.sections import attention, attention_page, attention_tables
 from raretok.sections.attention_capture import (
     Rows,
     batches,
@@ -25,15 +15,6 @@ from raretok.sections.attention_capture import (
     choose_queries,
     match_queries,
     offset_edges,
-)
-from raretok.sections.attention_profiles import (
-    ceiling_of,
-    compare_gini,
-    compare_profiles,
-    correlation,
-    design_of,
-    gini_test,
-    profile_test,
 )
 from raretok.sections.head_ablation import (
     MODES,
@@ -45,8 +26,27 @@ from raretok.sections.head_ablation import (
     reaches_last_mlp,
     targets_of,
 )
+
+from raretok.corpus import Contexts
+from raretok.errors import UserError
+from raretok.groups import Fold, find_folds
+from raretok.ledger import verdict
+from raretok.models import LanguageModel, load_model
+from raretok.protocol import PROTOCOLS
+from raretok.rarity import COMMON, MIDDLE, RARE, Positions
+from raretok.sections import attention, attention_page, attention_tables
+from raretok.sections.attention_profiles import (
+    ceiling_of,
+    compare_gini,
+    compare_profiles,
+    correlation,
+    design_of,
+    gini_test,
+    profile_test,
+)
 from raretok.sections.knockout import attention_test, group_effects, largest_share, size_change
 from raretok.sections.regimes import Settings
+from tests.ablation.reference import ablate
 from tests.tiny import FAMILIES, SANDWICH, write_model
 
 N_CTX = 24

@@ -19,6 +19,7 @@ ROW = {
     "context": 5,
     "tokens_summed": 4,
     "tokens_probed": 2,
+    "tokens_again": 256,
     "second_order": 1,
     "sampled_again": 0.5,
     "summed_in_full": 0.25,

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from raretok.sections.last_mlp import Branch, LastMLP, heard_heads, read_last_mlp
 
 from raretok.ablation.closed_form import delta_loss
 from raretok.ablation.head import FinalHead, final_head
@@ -13,7 +14,6 @@ from raretok.models import capture, load_model
 from raretok.rarity import COMMON, RARE, Positions
 from raretok.sections import detectors, graded, ground, worlds, worlds_page
 from raretok.sections.eigenvalues import standard_rows
-from raretok.sections.last_mlp import Branch, LastMLP, heard_heads, read_last_mlp
 from tests.tiny import write_model
 
 GROUP = np.array([3, 8, 17, 30, 41])

@@ -13,9 +13,10 @@ from raretok.corpus import Contexts
 from raretok.groups import Draws, Fold, control_groups, neuron_traits
 from raretok.models import LanguageModel
 from raretok.rarity import COMMON, RARE, Positions
-from raretok.sections.last_mlp import LastMLP, read_last_mlp
-from raretok.sections.worlds import Kind, World, delta_loss_in, plant, reborn, unchanged
+from raretok.sections.detection import Kind
 from raretok.stats import document_halves, permute_within
+from raretok.worlds.last_mlp import LastMLP, read_last_mlp
+from raretok.worlds.worlds import World, delta_loss_in, plant, reborn, unchanged
 
 CONTROLS = 199  # groups a run; the smallest p-value is then 0.005
 RARE_POSITIONS = 400  # that worlds are measured on, or all there are
@@ -82,7 +83,7 @@ def find_ground(
 
     Both runs are of the same positions.
     """
-    labels = Positions(**{name: effects[0][name].values for name in Positions.__annotations__})
+    labels = Positions.of(effects[0])
     order = rng.permutation(np.unique(labels.context))
     rare = np.bincount(labels.context[labels.stratum == RARE], minlength=order.max() + 1)
     enough = int(np.searchsorted(np.cumsum(rare[order]), n_rare)) + 1

@@ -21,24 +21,13 @@ from torch import Tensor
 
 from raretok.corpus import Contexts
 from raretok.errors import UserError
+from raretok.measure.attention_capture import Batch, batches
+from raretok.measure.resume import CleanPass, Ended, row_loss
 from raretok.models import Architecture, LanguageModel
 from raretok.rarity import MIDDLE, Positions
-from raretok.sections.attention_capture import Batch, batches
-from raretok.sections.resume import CleanPass, Ended, row_loss
+from raretok.sections.head_sums import WHOLE, Target
 
 MODES = ("mean", "zero", "resample", "first")
-WHOLE = -1  # in place of a head: every head of the layer
-Target = tuple[int, int]  # layer, head
-
-
-def reaches_last_mlp(architecture: Architecture, layer: int) -> bool:
-    """Whether anything a head of the layer writes can be read by the last MLP.
-
-    In a parallel block attention and MLP read the same residual, so heads of the last layer
-    write only after its MLP has read: their effect on it is exactly none.
-    """
-    check_target(architecture, (layer, WHOLE))
-    return not (architecture.parallel and layer == architecture.n_layers - 1)
 
 
 def check_target(architecture: Architecture, target: Target) -> None:
@@ -70,12 +59,6 @@ class HeadEffects:
     post: Float[np.ndarray, "position neuron"]  # nothing ablated
     change: Float[np.ndarray, "target position neuron"]  # ablated less clean
     delta_loss: Float[np.ndarray, "target position"]  # nats
-
-    def index(self, layer: int, head: int) -> int:
-        """Row of a head (or WHOLE layer). Raises `UserError` where it was not ablated."""
-        if (layer, head) not in self.targets:
-            raise UserError(f"head {head} of layer {layer} was not ablated in this run")
-        return self.targets.index((layer, head))
 
 
 def ablate_heads(

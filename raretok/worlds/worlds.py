@@ -6,7 +6,6 @@ directions.py.
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,12 +15,11 @@ from scipy.stats import random_correlation
 from raretok.ablation.closed_form import delta_loss
 from raretok.ablation.head import FinalHead
 from raretok.errors import UserError
-from raretok.sections.directions import head_direction, mixed, random_directions
-from raretok.sections.last_mlp import Branch, LastMLP
+from raretok.sections.detection import KINDS, Kind
 from raretok.stats import ratio_mean
+from raretok.worlds.directions import head_direction, mixed, random_directions
+from raretok.worlds.last_mlp import Branch, LastMLP
 
-Kind = Literal["scaled", "correlated", "clustered", "heavy-tailed", "fed by one head"]
-KINDS: tuple[Kind, ...] = ("scaled", "correlated", "clustered", "heavy-tailed", "fed by one head")
 MODULES = (2, 3)  # subgroups of a clustered world
 TAIL = 1.0  # index of a heavy-tailed spectrum at full strength: eigenvalue ~ 1 / rank
 

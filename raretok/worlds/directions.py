@@ -14,7 +14,7 @@ and those of different modules are uncorrelated. At strength 0 nothing is change
 import numpy as np
 from jaxtyping import Float
 
-from raretok.sections.last_mlp import LastMLP
+from raretok.worlds.last_mlp import LastMLP
 
 
 def mixed(

@@ -18,6 +18,7 @@ from raretok.corpus import Contexts
 from raretok.errors import UserError
 from raretok.models import LanguageModel
 from raretok.rarity import COMMON, RARE, Positions
+from raretok.sections.attention_rows import Rows
 
 BATCH = 16  # contexts a forward pass
 FEWEST = 20  # queries of a class, below which nothing is compared
@@ -105,22 +106,6 @@ def offset_edges(n_ctx: int) -> Int[np.ndarray, " edge"]:
     wide = [int(2**octave * part) for octave in range(3, 30) for part in (1, 1.25, 1.5)]
     edges = np.unique([*range(8), *wide])
     return edges[edges < n_ctx]
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Attention of each query, summed up; the first token is a category of its own, the first."""
-
-    queries: Positions
-    edges: Int[np.ndarray, " edge"]  # lower end of each category but the first, in tokens back
-    keys: Float[np.ndarray, "query category"]  # how many keys the category holds
-    mass: Float[np.ndarray, "layer query head category"]  # attention paid to them together
-    gini: Float[np.ndarray, "layer query head"]
-    gini_rest: Float[np.ndarray, "layer query head"]  # without the first token
-
-    @property
-    def rare(self) -> Bool[np.ndarray, " query"]:
-        return self.queries.stratum == RARE
 
 
 def capture_rows(model: LanguageModel, contexts: Contexts, queries: Positions) -> Rows:

@@ -1,0 +1,148 @@
+"""Is a stored measurement what this machine measures? A random sample of it, measured again."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+
+from raretok.ablation.closed_form import delta_loss
+from raretok.ablation.gather import gather
+from raretok.ablation.head import final_head
+from raretok.errors import UserError
+from raretok.measure.attention_capture import capture_rows
+from raretok.measure.find import Measurements
+from raretok.measure.parts import BITS, FINE, heads_part, model_part, source_of
+from raretok.measure.source import Source
+from raretok.rarity import Positions
+from raretok.sections.attention_rows import Rows
+
+POSITIONS = 64  # at which every neuron is ablated again
+CONTEXTS = 3  # whose attention is captured again
+# What another processor's float32 makes of a number: of its size, and of 1.
+RELATIVE, ABSOLUTE = 2e-4, 2e-5
+RMS, LARGEST = 1.25, 8.0  # allowed differences, in units of the stated error
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Differences of one quantity between what is stored and what was measured again."""
+
+    part: str
+    quantity: str
+    n: int
+    rms: float  # in units of the stated error
+    largest: float
+
+    @property
+    def passed(self) -> bool:
+        return self.rms <= RMS and self.largest <= LARGEST
+
+    @property
+    def line(self) -> str:
+        verdict = "agrees" if self.passed else "DIFFERS"
+        return (
+            f"{verdict:8} {self.part}, {self.quantity}: {self.n} values, rms {self.rms:.2f} and "
+            f"largest {self.largest:.1f} stated errors"
+        )
+
+
+def checked(
+    part: str,
+    quantity: str,
+    stored: Float[np.ndarray, "*shape"],
+    again: Float[np.ndarray, "*shape"],
+    error: Float[np.ndarray, "*#shape"] | float,
+) -> Checked:
+    """Compare; `error` is what the stored number may be off by, one standard deviation."""
+    scale = np.sqrt(error**2 + (RELATIVE * again) ** 2 + ABSOLUTE**2)
+    z = np.abs(stored - again) / scale
+    rms, largest = (float(np.sqrt(np.mean(z**2))), float(z.max())) if z.size else (0.0, 0.0)
+    return Checked(part, quantity, z.size, rms, largest)
+
+
+def bit_error(values: Float[np.ndarray, "*shape"], bits: int) -> Float[np.ndarray, "*shape"]:
+    """Standard deviation of rounding to so many binary digits after the first; an upper bound."""
+    return np.abs(values) * 2.0 ** -(bits + 1) / np.sqrt(3)
+
+
+def check(asked: Measurements) -> Iterator[Checked]:
+    """Measure a sample of every part again. Raises `UserError` where the text is another one."""
+    folder = asked.ready or asked.kept
+    source, rng = source_of(asked.parameters), asked.parameters.rng("check")
+    for name, entry in folder.record()["parts"].items():
+        if entry["made"]["corpus_sha256"] != source.corpus.sha256:
+            raise UserError(
+                f"{asked.label} was measured on another text than this machine has: "
+                "install requirements.lock"
+            )
+        kind, _, rest = name.partition(": ")
+        yield from CHECKS[kind](name, folder.read(name), source, rng, *rest.split(", "))
+
+
+def check_model(
+    name: str, data: xr.Dataset, source: Source, rng: np.random.Generator, _: str
+) -> Iterator[Checked]:
+    """Weights and token counts, in full."""
+    again = model_part(source, None)
+    for quantity in data.data_vars:
+        values = again[quantity].values.astype(np.float64)
+        yield checked(name, quantity, data[quantity].values.astype(float), values, 0.0)
+
+
+def check_effects(
+    name: str, data: xr.Dataset, source: Source, rng: np.random.Generator, draw: str
+) -> Iterator[Checked]:
+    """Every neuron at some positions, summed over the whole vocabulary."""
+    some = np.sort(rng.permutation(data.sizes["position"])[:POSITIONS])
+    effect, post, loss = closed_form(source, Positions.of(data)[some], data.mean_post.values)
+    sampling = data.sampling_error.values * np.sqrt(data.sizes["position"])
+    for quantity, again, extra in (("delta_loss", effect, sampling), ("post", post, 0.0)):
+        error = np.sqrt(data[f"{quantity}_step"].values ** 2 / 12 + extra**2)
+        yield checked(name, quantity, data[quantity].values[some], again, error)
+    yield checked(name, "loss", data.loss.values[some], loss, bit_error(loss, FINE))
+
+
+def closed_form(
+    source: Source, positions: Positions, mean_post: Float[np.ndarray, " neuron"]
+) -> tuple[Float[np.ndarray, "position neuron"], ...]:
+    """Effects, activations and losses at a few positions, exactly."""
+    model = source.model
+    seen = gather(model, source.contexts, positions, include_first=False, progress=False)
+    target = torch.from_numpy(positions.target).to(model.device)
+    mean = torch.from_numpy(mean_post).to(seen.post)
+    head = final_head(model)
+    effect = delta_loss(head, seen.resid, seen.post, target, mean)
+    from raretok.ablation.head import clean_loss
+
+    loss = clean_loss(head, seen.resid, target)
+    return tuple(one.double().cpu().numpy() for one in (effect, seen.post, loss))
+
+
+def check_attention(
+    name: str, data: xr.Dataset, source: Source, rng: np.random.Generator, protocol: str
+) -> Iterator[Checked]:
+    """The rows of every query in a few contexts."""
+    rows = Rows.of(data)
+    used = rng.permutation(np.unique(rows.queries.context))[:CONTEXTS]
+    some = np.isin(rows.queries.context, used)
+    again = capture_rows(source.model, source.contexts, rows.queries[some])
+    for quantity, bits in (("mass", BITS), ("gini", FINE), ("gini_rest", FINE)):
+        new = getattr(again, quantity).astype(np.float64)
+        stored = getattr(rows, quantity)[:, some]
+        yield checked(name, quantity, stored, new, bit_error(new, bits))
+
+
+def check_heads(
+    name: str, data: xr.Dataset, source: Source, rng: np.random.Generator, draw: str, mode: str
+) -> Iterator[Checked]:
+    """Every ablation again: means and donors come from all positions."""
+    again = heads_part(source, None, draw, mode)
+    for quantity, bits in (("change", BITS), ("before", BITS), ("after", BITS)):
+        new = again[quantity].values.astype(np.float64)
+        # Both are rounded, each by itself.
+        yield checked(name, quantity, data[quantity].values, new, np.sqrt(2) * bit_error(new, bits))
+    new = again.delta_loss.values.astype(np.float64)
+    yield checked(name, "delta_loss", data.delta_loss.values, new, bit_error(new, FINE))

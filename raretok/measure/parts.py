@@ -1,0 +1,323 @@
+"""What pages need of a model, part by part: each a function from a loaded model to a dataset."""
+
+import platform
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from functools import cache
+from importlib.metadata import version
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Bool, Float, Int
+
+from raretok import __version__
+from raretok.ablation.checkpoints import Checkpoints
+from raretok.ablation.gather import gather
+from raretok.ablation.groups import delta_loss_group
+from raretok.ablation.head import final_head
+from raretok.ablation.sampled import short_type
+from raretok.errors import UserError
+from raretok.measure.attention_capture import capture_rows, choose_queries, contexts_of
+from raretok.measure.find import Measurements
+from raretok.measure.head_ablation import HeadEffects, ablate_heads, targets_of
+from raretok.measure.reading import feeding_heads, head_cosines, mlp_gain
+from raretok.measure.record import in_steps, rounded
+from raretok.measure.source import STRATIFIED, WHOLE, Source
+from raretok.parameters import PageParameters
+from raretok.protocol import PROTOCOLS
+from raretok.rarity import COMMON, RARE, Positions
+from raretok.sections.head_sums import WHOLE as WHOLE_LAYER
+from raretok.sections.placement import reading_directions
+
+# Steps to a neuron's root mean square: what rounding adds to the variance over positions is
+# 1 / (12 n^2) of it, 0.008 % and, for an untrained model, 0.06 %.
+STEPS, STEPS_UNTRAINED = 32, 12
+BITS = 6  # binary digits of sums and attention: off by 0.8 % at most, each by itself
+FINE = 10  # of losses and weights: those of a 16-bit model stay as they are
+INTERVENTIONS = {  # beside mean ablation
+    "zero": {"mode": "zero"},
+    "resample": {"mode": "resample"},
+    "direct": {"effect": "direct"},  # mean ablation, the scale of the final norm held
+}
+QUERIES = 400  # rare queries whose rows are captured
+ABLATED = 200  # rare positions at which the heads of the last two layers are mean-ablated
+ABLATED_MORE = 64  # the same for the other modes, and for earlier layers
+RELEASED_QUERIES = 5  # of a class and context that the released ablation is measured at
+LAST = 2  # layers whose heads are ablated under every mode
+MEMORY = 2e9  # bytes; a model whose early layers would take more has its last two ablated only
+
+Made = dict[str, str | int | float]
+
+
+def measured(
+    asked: Measurements, name: str, arrays: dict[str, np.ndarray]
+) -> tuple[xr.Dataset, Made]:
+    """One part of a measurement, and how it was made. Raises `UserError` for an unknown name."""
+    source = source_of(asked.parameters)
+    kind, _, rest = name.partition(": ")
+    if kind not in PARTS:
+        raise UserError(f"no part {name!r} of a measurement: there are {', '.join(PARTS)}")
+    data = PARTS[kind](source, asked, *rest.split(", ") if rest else [], **arrays)
+    return data, how_made(source)
+
+
+@cache
+def source_of(parameters: PageParameters) -> Source:
+    """One loaded model for all parts that are measured in a process."""
+    return Source(parameters)
+
+
+def how_made(source: Source) -> Made:
+    """What the numbers were made with: said, and of no part in what identifies them."""
+    return {
+        "processor": processor(),
+        "device": source.model.device.type,
+        "products": str(short_type(source.model.device)),
+        "threads": torch.get_num_threads(),
+        "raretok": __version__,
+        "torch": torch.__version__,
+        "transformers": version("transformers"),
+        "transformer_lens": version("transformer-lens"),
+        "corpus_sha256": source.corpus.sha256,
+    }
+
+
+def processor() -> str:
+    """The processor's name where the system tells it."""
+    try:
+        with open("/proc/cpuinfo") as lines:
+            return next(line.split(":")[1].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def model_part(source: Source, asked: Measurements) -> xr.Dataset:
+    """Architecture, token counts, and the last MLP's weights as they act."""
+    model = source.model
+    W_in, W_out = (W.double().cpu().numpy() for W in (model.W_in, model.W_out))
+    arrays = {"W_in": ("neuron d_model", W_in), "W_out": ("neuron d_model", W_out)}
+    gain = mlp_gain(model)
+    arrays["mlp_gain"] = ("d_model", gain)
+    reading = reading_directions(W_in, gain, model.architecture.norm)
+    with suppress(UserError):  # where no head has a path to this MLP
+        arrays["head_cosine"] = ("neuron head", head_cosines(reading, feeding_heads(model)))
+    attrs = {"architecture": asdict(model.architecture), "model": model.name}
+    data = {name: (dims.split(), rounded(values, FINE)) for name, (dims, values) in arrays.items()}
+    data["counts"] = ("entry", source.counts)
+    data["counted"] = ("type", source.counted)
+    return xr.Dataset(data, attrs=attrs | {"files_sha256": model.files_sha256})
+
+
+def effects_part(source: Source, asked: Measurements, draw: str) -> xr.Dataset:
+    """Loss change of mean-ablating each neuron at each position, and its activations."""
+    run = source.run(draw)
+    steps = STEPS if source.trained else STEPS_UNTRAINED
+    data = {}
+    for name in ("delta_loss", "post"):
+        codes, step = in_steps(run[name].values, steps)
+        data |= {name: (("position", "neuron"), codes), f"{name}_step": ("neuron", step)}
+    for name in ("loss", "sampling_error"):
+        data[name] = (run[name].dims, rounded(run[name].values, FINE))
+    data["mean_post"] = ("neuron", run.mean_post.values)
+    labels = {name: (run[name].dims, run[name].values) for name in Positions.__annotations__}
+    return xr.Dataset(data, labels, run.attrs)
+
+
+def interventions_part(source: Source, asked: Measurements) -> xr.Dataset:
+    """Sums of the effects under other interventions, by class of targets and document."""
+    found = []
+    for options in INTERVENTIONS.values():
+        run = source.run(STRATIFIED, **options)
+        weighted = run.weight.values[:, None] * run.delta_loss.values.astype(np.float64)
+        cells, sums = cell_sums(cells_of(run.document.values, run.stratum.values), weighted)
+        found.append(rounded(sums, BITS))
+    _, weight = cell_sums(cells_of(run.document.values, run.stratum.values), run.weight.values)
+    return xr.Dataset(
+        {
+            "delta_loss": (("intervention", "cell", "neuron"), np.stack(found)),
+            "weight": ("cell", weight),
+            "cell_document": ("cell", cells[:, 0]),
+            "cell_stratum": ("cell", cells[:, 1]),
+        },
+        attrs={"interventions": list(INTERVENTIONS)},
+    )
+
+
+def cells_of(*labels: Int[np.ndarray, " position"]) -> Int[np.ndarray, "position label"]:
+    """The cell of each position, by its labels."""
+    return np.stack(labels, axis=1)
+
+
+def cell_sums(
+    cells: Int[np.ndarray, "position label"], values: Float[np.ndarray, "position *rest"]
+) -> tuple[Int[np.ndarray, "cell label"], Float[np.ndarray, "cell *rest"]]:
+    """The different cells in order, and the sum of the values in each."""
+    present, of = np.unique(cells, axis=0, return_inverse=True)
+    order = np.argsort(of.ravel(), kind="stable")
+    starts = np.searchsorted(of.ravel()[order], np.arange(len(present)))
+    return present, np.add.reduceat(values[order].astype(np.float64), starts, axis=0)
+
+
+def attention_part(source: Source, asked: Measurements, protocol: str) -> xr.Dataset:
+    """Attention rows of rare and common queries, in contexts of the protocol's draw.
+
+    Matched on position and document where the protocol matches its controls too.
+    """
+    reading, rng = PROTOCOLS[protocol], source.rng(f"queries {protocol}")
+    scored = source.positions(reading.draw)
+    drawn = Positions(**{**vars(scored), "stratum": source.strata(scored, reading.draw)[protocol]})
+    used = contexts_of(drawn, QUERIES, rng=rng)
+    everything = source.everything(protocol)
+    pool = everything[np.isin(everything.context, used)]
+    queries = choose_queries(pool, reading.matched, rng=rng)
+    rows = capture_rows(source.model, source.contexts, queries)
+    wide = ("layer", "query", "head")
+    return xr.Dataset(
+        {
+            "edges": ("edge", rows.edges),
+            "keys": (("query", "category"), rows.keys),
+            "mass": ((*wide, "category"), rounded(rows.mass, BITS)),
+            "gini": (wide, rounded(rows.gini, FINE)),
+            "gini_rest": (wide, rounded(rows.gini_rest, FINE)),
+        },
+        {name: ("query", values) for name, values in vars(queries).items()},
+    )
+
+
+def heads_part(source: Source, asked: Measurements, draw: str, mode: str) -> xr.Dataset:
+    """What ablating heads of the last layers (or "early": of those before) does; sums by cell.
+
+    An untrained model has whole layers ablated only: what a claim of presence is compared with.
+    """
+    architecture, positions = source.model.architecture, source.positions(draw)
+    first = max(0, architecture.n_layers - LAST)
+    early = mode == "early"
+    layers = range(first) if early else range(first, architecture.n_layers)
+    if early and 8 * ABLATED_MORE * len(layers) * architecture.d_mlp > MEMORY:
+        layers = range(0)
+    targets = targets_of(architecture, layers)
+    if not source.trained:
+        targets = [target for target in targets if target[1] == WHOLE_LAYER]
+    n_rare = ABLATED if mode == "mean" else ABLATED_MORE
+    rng = source.rng(f"heads {draw} {mode}")
+    used = np.unique(positions.context)
+    if draw != WHOLE:
+        used = contexts_of(positions, n_rare, rng=source.rng(f"heads {n_rare}"))
+    chosen = np.flatnonzero(np.isin(positions.context, used))
+    modes = ("mean",) if early else (mode,)
+    more = {"per_context": RELEASED_QUERIES} if draw == WHOLE else {}
+    drawn = positions[chosen]
+    found = ablate_heads(source.model, source.contexts, drawn, targets, modes, rng=rng, **more)[
+        modes[0]
+    ]
+    return head_sums(found, source.strata(found.positions, draw))
+
+
+def head_sums(found: HeadEffects, strata: dict[str, Int[np.ndarray, " position"]]) -> xr.Dataset:
+    """Sums over the positions of each document and class, classes under every protocol."""
+    kept = np.any([np.isin(s, (RARE, COMMON)) for s in strata.values()], axis=0)
+    if len(strata) > 1:  # common positions are asked of the released ablation alone
+        kept = np.any([s == RARE for s in strata.values()], axis=0)
+    cells = cells_of(found.positions.document[kept], *(s[kept] for s in strata.values()))
+    whole = [i for i, target in enumerate(found.targets) if target[1] == WHOLE_LAYER]
+    change, post = found.change[:, kept], found.post[kept]
+    present, count = cell_sums(cells, np.ones(len(cells)))
+    by_cell = ("cell", "neuron")
+    targets = np.array(found.targets, dtype=np.int64).reshape(-1, 2)
+
+    def sums(values: Float[np.ndarray, "position neuron"]) -> Float[np.ndarray, "cell neuron"]:
+        return rounded(cell_sums(cells, np.abs(values))[1], BITS)
+
+    def stacked(
+        arrays: list[Float[np.ndarray, "cell neuron"]],
+    ) -> Float[np.ndarray, "some cell neuron"]:
+        return np.stack(arrays) if arrays else np.zeros((0, len(present), post.shape[1]))
+
+    return xr.Dataset(
+        {
+            "change": (("target", *by_cell), stacked([sums(one) for one in change])),
+            "before": (by_cell, sums(post)),
+            "after": (("layer", *by_cell), stacked([sums(post + change[i]) for i in whole])),
+            "count": ("cell", count),
+            "cell_document": ("cell", present[:, 0]),
+            **{f"cell_{name}": ("cell", present[:, 1 + i]) for i, name in enumerate(strata)},
+            "delta_loss": (("target", "position"), rounded(found.delta_loss, FINE)),
+        },
+        {
+            **{name: ("position", values) for name, values in vars(found.positions).items()},
+            "target_layer": ("target", targets[:, 0]),
+            "target_head": ("target", targets[:, 1]),
+            "layer": [found.targets[i][0] for i in whole],
+        },
+    )
+
+
+def joint_part(
+    source: Source, asked: Measurements, protocol: str, groups: Int[np.ndarray, "group member"]
+) -> xr.Dataset:
+    """Loss change of ablating whole groups of neurons at once; sums by document and class."""
+    draw = PROTOCOLS[protocol].draw
+    positions = source.positions(draw)
+    strata = source.strata(positions, draw)
+    seen = gather(
+        source.model, source.contexts, positions, include_first=draw == WHOLE, progress=False
+    )
+    target = torch.from_numpy(positions.target).to(source.model.device)
+    members = torch.from_numpy(membership(groups, source.model.architecture.d_mlp)).to(
+        source.model.device
+    )
+    head = final_head(source.model)
+    wanted = np.any([np.isin(s, (RARE, COMMON)) for s in strata.values()], axis=0)
+    rows = torch.from_numpy(np.flatnonzero(wanted)).to(target.device)
+    there = (seen.resid[rows], seen.post[rows], target[rows], seen.mean_post)
+    effect = delta_loss_group(head, *there, members).double().cpu().numpy()
+    cells = cells_of(positions.document[wanted], *(s[wanted] for s in strata.values()))
+    weight = positions.weight[wanted]
+    present, sums = cell_sums(cells, weight[:, None] * effect)
+    return xr.Dataset(
+        {
+            "delta_loss": (("cell", "group"), rounded(sums, FINE)),
+            "weight": ("cell", cell_sums(cells, weight)[1]),
+            "groups": (("group", "member"), groups),
+            "cell_document": ("cell", present[:, 0]),
+            **{f"cell_{name}": ("cell", present[:, 1 + i]) for i, name in enumerate(strata)},
+        }
+    )
+
+
+def membership(
+    groups: Int[np.ndarray, "group member"], n_neurons: int
+) -> Bool[np.ndarray, "group neuron"]:
+    """A row for each group that marks its members."""
+    marks = np.zeros((len(groups), n_neurons), dtype=bool)
+    marks[np.arange(len(groups))[:, None], groups] = True
+    return marks
+
+
+def detectors_part(source: Source, asked: Measurements, size: str) -> xr.Dataset:
+    """The tests of the pages in planted worlds and where nothing is planted."""
+    from raretok.worlds.ground import find_ground
+    from raretok.worlds.series import detector_series
+
+    ground = find_ground(
+        (source.model, source.twin),
+        tuple(one.part(f"effects: {STRATIFIED}") for one in (asked, asked.twin)),
+        source.contexts,
+        size=int(size),
+        rng=source.rng("worlds"),
+    )
+    kept = Checkpoints(asked.kept.path / "detectors")
+    return detector_series(ground, seed=source.parameters.seed, kept=kept)
+
+
+PARTS: dict[str, Callable[..., xr.Dataset]] = {
+    "model": model_part,
+    "effects": effects_part,
+    "interventions": interventions_part,
+    "attention": attention_part,
+    "heads": heads_part,
+    "joint": joint_part,
+    "detectors": detectors_part,
+}

@@ -1,0 +1,162 @@
+"""What a measurement is made from: the loaded model, its text, and the positions to score."""
+
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Bool, Int
+
+from raretok import model_files, models
+from raretok.ablation.plan import Options
+from raretok.ablation.stream import ablate_to_disk
+from raretok.corpus import (
+    Contexts,
+    Corpus,
+    count_tokens,
+    cut_contexts,
+    load_corpus,
+    token_ids,
+)
+from raretok.errors import UserError
+from raretok.measure.find import COUNTS_FILE
+from raretok.parameters import PageParameters
+from raretok.protocol import PROTOCOLS
+from raretok.rarity import (
+    Positions,
+    TypeClasses,
+    all_positions,
+    classes_of,
+    draw_contexts,
+    draw_stratified,
+)
+
+RELEASED_CONTEXTS = 10  # the released code scores this many sequences
+MEMORY = 8.0  # GB above the model, for the ablation
+WHOLE, STRATIFIED = "whole contexts", "stratified"  # the two ways to draw positions
+
+
+class Source:
+    """A model at work on a corpus, each part made once and only when asked for."""
+
+    def __init__(self, parameters: PageParameters):
+        self.parameters = parameters
+
+    def rng(self, purpose: str) -> np.random.Generator:
+        """Random numbers for one purpose: independent of what was drawn before."""
+        return self.parameters.rng(purpose)
+
+    @cached_property
+    def model(self) -> models.LanguageModel:
+        return self._load(self.parameters.model)
+
+    @cached_property
+    def twin(self) -> models.LanguageModel:
+        """Same configuration, fresh random weights: what training did not do."""
+        return self._load(self.parameters.twin.model)
+
+    def _load(self, name: str) -> models.LanguageModel:
+        device, revision = self.parameters.device, self.parameters.revision or None
+        if device == "cuda" and not torch.cuda.is_available():
+            raise UserError("device cuda: no GPU is visible to PyTorch here, use device cpu")
+        return models.load_model(name, revision=revision, device=device)
+
+    @property
+    def trained(self) -> bool:
+        return not self.parameters.model.endswith(model_files.TWIN)
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        return load_corpus(self.parameters.corpus)
+
+    @cached_property
+    def contexts(self) -> Contexts:
+        n_ctx = min(self.parameters.n_ctx, self.model.architecture.n_ctx)
+        return cut_contexts(self.corpus, self.model.tokenizer, n_ctx=n_ctx, first=self.model.bos)
+
+    @cached_property
+    def counts(self) -> Int[np.ndarray, " entry"]:
+        """How often each token occurs: as given, else as shipped with the model, else here."""
+        given = self.parameters.unigram
+        shipped = model_files.resolve_model(self.parameters.model) / COUNTS_FILE
+        if given or shipped.is_file():
+            return read_counts(Path(given) if given else shipped)
+        self.counted_here = True
+        ids = token_ids([document.text for document in self.corpus.documents], self.model.tokenizer)
+        return count_tokens(ids, self.model.architecture.d_vocab)
+
+    counted_here = False  # counts come from the scored corpus: a type it lacks has no frequency
+
+    @cached_property
+    def counted(self) -> Bool[np.ndarray, " d_vocab"]:
+        """Types that have a frequency: padding rows have none."""
+        architecture = self.model.architecture
+        counted = np.arange(architecture.d_vocab) < architecture.d_vocab - architecture.padded_rows
+        counts = self.counts
+        if self.counted_here:
+            counted[: counts.size] &= counts > 0
+        return counted
+
+    @cache  # noqa: B019  (a source lives as long as what is measured from it)
+    def classes(self, protocol: str) -> TypeClasses:
+        """Rare and common token types under a protocol."""
+        percentile = self.parameters.rare_percentile
+        return classes_of(self.counts, self.counted, PROTOCOLS[protocol].rule, percentile)
+
+    @cache  # noqa: B019
+    def everything(self, protocol: str) -> Positions:
+        """Every position of the corpus, classed as the protocol does."""
+        return all_positions(self.contexts, self.classes(protocol), PROTOCOLS[protocol].by)
+
+    @cache  # noqa: B019
+    def positions(self, draw: str) -> Positions:
+        """Scored positions of one way to draw them, with their weights."""
+        rng, n = self.rng(f"positions {draw}"), self.parameters.n_positions
+        if draw == WHOLE:
+            return draw_contexts(self.everything("code"), n_contexts=RELEASED_CONTEXTS, rng=rng)
+        everything = self.everything("corrected")
+        return draw_stratified(everything, n_per_class=n, n_middle=n // 4, rng=rng)
+
+    def strata(self, positions: Positions, draw: str) -> dict[str, Int[np.ndarray, " position"]]:
+        """Class of each position under every protocol that uses this draw."""
+        return {
+            name: self.classes(name).stratum(getattr(positions, reading.by))
+            for name, reading in PROTOCOLS.items()
+            if reading.draw == draw
+        }
+
+    def run(self, draw: str, **options: Any) -> xr.Dataset:
+        """Loss change of ablating each final-MLP neuron at each position of a draw.
+
+        Raises `UserError` where its audit failed: what is wrong must not be kept.
+        """
+        folder, data = ablate_to_disk(
+            self.model,
+            self.contexts,
+            self.positions(draw),
+            options=Options(include_first=draw == WHOLE, **options),
+            source={"corpus_sha256": self.corpus.sha256},
+            max_memory=MEMORY,
+            wait=True,
+        )
+        if not data.audit_passed:
+            raise UserError(
+                f"the ablation of {self.model.name} failed its audit: {folder} says how far"
+            )
+        return data.load()
+
+
+def read_counts(path: Path) -> Int[np.ndarray, " entry"]:
+    """Token counts from a .npy file of non-negative whole numbers, one a token id."""
+    try:
+        counts = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        raise UserError(f"cannot read token counts from {path.name}: give a .npy array") from None
+    if counts.ndim != 1 or not np.issubdtype(counts.dtype, np.integer) or (counts < 0).any():
+        raise UserError(
+            f"{path.name} holds {counts.dtype} values of shape {counts.shape}: "
+            "token counts are one non-negative whole number a token id"
+        )
+    return counts.astype(np.int64)

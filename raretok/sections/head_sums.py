@@ -1,0 +1,54 @@
+"""What ablating heads does, as measured: sums over the positions of a document and class."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float, Int
+
+from raretok.errors import UserError
+
+WHOLE = -1  # in place of a head: every head of the layer
+Target = tuple[int, int]  # layer, head
+
+
+@dataclass(frozen=True)
+class HeadSums:
+    """One way to ablate heads. A *cell* is the positions of one class in one document.
+
+    Sums run over a cell's positions: of the size of a neuron's change, of the size of its
+    activation, and of that size once a whole layer is ablated.
+    """
+
+    targets: list[Target]
+    layers: list[int]  # that were ablated as a whole
+    document: Int[np.ndarray, " cell"]
+    stratum: Int[np.ndarray, " cell"]
+    count: Float[np.ndarray, " cell"]  # positions
+    change: Float[np.ndarray, "target cell neuron"]
+    before: Float[np.ndarray, "cell neuron"]
+    after: Float[np.ndarray, "layer cell neuron"]
+    delta_loss: Float[np.ndarray, "target position"]  # nats
+    loss_document: Int[np.ndarray, " position"]
+    loss_stratum: Int[np.ndarray, " position"]  # under the protocol that drew the positions
+
+    @classmethod
+    def of(cls, data: xr.Dataset, protocol: str) -> "HeadSums":
+        """From a part `heads DRAW MODE` of a measurement, its cells classed as a protocol does."""
+        layers, heads = data.target_layer.values.tolist(), data.target_head.values.tolist()
+        return cls(
+            targets=list(zip(layers, heads, strict=True)),
+            layers=data.layer.values.tolist(),
+            document=data.cell_document.values,
+            stratum=data[f"cell_{protocol}"].values,
+            loss_document=data.document.values,
+            loss_stratum=data.stratum.values,
+            **{name: data[name].values for name in ("count", "change", "before", "after")},
+            delta_loss=data.delta_loss.values,
+        )
+
+    def index(self, layer: int, head: int) -> int:
+        """Row of a head (or WHOLE layer). Raises `UserError` where it was not ablated."""
+        if (layer, head) not in self.targets:
+            raise UserError(f"head {head} of layer {layer} was not ablated in this run")
+        return self.targets.index((layer, head))
