@@ -13,7 +13,6 @@ from raretok.rarity import (
     draw_stratified,
     draw_total,
     elbow,
-    frequency_bins,
     type_classes,
     unigram,
 )
@@ -95,13 +94,6 @@ def test_padding_rows_are_no_tokens():
 def test_impossible_percentile(percentile):
     with pytest.raises(UserError, match="between 0 and 50"):
         type_classes(zipf(), "percentile", percentile=percentile, counted=everywhere(1_000))
-
-
-def test_frequency_bins_hold_equal_numbers_of_types():
-    bins = frequency_bins(unigram(np.arange(1, 101), 100), 5)
-    assert np.bincount(bins).tolist() == [20] * 5
-    assert bins[0] == 0
-    assert bins[99] == 4
 
 
 @pytest.fixture

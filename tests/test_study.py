@@ -3,9 +3,7 @@
 from pathlib import Path
 
 import jupytext
-import numpy as np
 import pytest
-from raretok.runs import read_counts
 
 from raretok.errors import UserError
 from raretok.parameters import (
@@ -75,24 +73,3 @@ def test_random_numbers_depend_on_seed_and_purpose_alone():
     assert first.rng("a").random() == second.rng("a").random()
     assert first.rng("a").random() != first.rng("b").random()
     assert first.rng("a").random() != Study(PageParameters(seed=1)).rng("a").random()
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (np.array([1.5]), "float64 values of shape"),
-        (np.array([[1]]), r"shape \(1, 1\)"),
-        (np.array([-1]), "non-negative"),
-        (np.array([{}]), "cannot read token counts"),
-    ],
-)
-def test_bad_counts_are_refused(tmp_path, content, message):
-    np.save(tmp_path / "c.npy", content, allow_pickle=True)
-    with pytest.raises(UserError, match=message):
-        read_counts(tmp_path / "c.npy")
-
-
-def test_a_missing_gpu_is_named(monkeypatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(UserError, match="no GPU is visible"):
-        _ = Study(PageParameters(device="cuda")).model

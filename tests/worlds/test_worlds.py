@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from raretok.sections.last_mlp import Branch, LastMLP, heard_heads, read_last_mlp
 
+from raretok.ablation.checkpoints import Checkpoints
 from raretok.ablation.closed_form import delta_loss
 from raretok.ablation.head import FinalHead, final_head
 from raretok.corpus import Contexts
@@ -12,8 +12,22 @@ from raretok.errors import UserError
 from raretok.groups import Fold
 from raretok.models import capture, load_model
 from raretok.rarity import COMMON, RARE, Positions
-from raretok.sections import detectors, graded, ground, worlds, worlds_page
+from raretok.sections import worlds_page
+from raretok.sections.detection import (
+    KINDS,
+    LOOKS_FOR,
+    MATCHED,
+    PROMISE,
+    STRENGTHS,
+    Cell,
+    Graded,
+    count,
+    strength_cells,
+    table_cells,
+)
 from raretok.sections.eigenvalues import standard_rows
+from raretok.worlds import detectors, ground, series, worlds
+from raretok.worlds.last_mlp import Branch, LastMLP, heard_heads, read_last_mlp
 from tests.tiny import write_model
 
 GROUP = np.array([3, 8, 17, 30, 41])
@@ -65,7 +79,7 @@ def edit(model, world: worlds.World) -> None:
         mlp.W_out[neurons] = torch.from_numpy(world.writes)
 
 
-@pytest.mark.parametrize("kind", worlds.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_world_is_the_model_with_these_weights(folder, read, kind):
     _, contexts, mlp = read
     world = planted(mlp, kind, 0.6)
@@ -108,7 +122,7 @@ def test_heads_that_the_last_mlp_cannot_hear_are_left_out(read):
     assert (moved > 1e-3).all()
 
 
-@pytest.mark.parametrize("kind", worlds.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_strength_0_changes_nothing(read, kind):
     mlp = read[2]
     world = planted(mlp, kind, 0.0)
@@ -184,14 +198,14 @@ def run_in(mlp: LastMLP, world: worlds.World, rng: np.random.Generator) -> groun
 
 
 def own_p(kind: str, strength: float, seed: int = 0) -> float:
-    detector = next(name for name, own in detectors.LOOKS_FOR.items() if own == kind)
+    detector = next(name for name, own in LOOKS_FOR.items() if own == kind)
     mlp, rng = synthetic(), np.random.default_rng(seed)
     group = rng.choice(300, size=10, replace=False)
     world = worlds.plant(mlp, kind, group, strength, rng=rng)
-    return detectors.DETECTORS[detector](run_in(mlp, world, rng), rng=rng)
+    return detectors.ASKED[detector](run_in(mlp, world, rng), rng=rng)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in worlds.KINDS if kind != "scaled"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "scaled"])
 def test_a_strong_effect_is_found_by_its_detector_and_grows_with_strength(kind):
     p = [
         np.mean([own_p(kind, strength, seed) for seed in range(3)]) for strength in (0.0, 0.5, 1.0)
@@ -226,20 +240,22 @@ def test_random_groups_raise_few_false_alarms(monkeypatch):
     monkeypatch.setattr(ground, "CONTROLS", 99)
     mlp, rng = synthetic(), np.random.default_rng(0)
     runs = []
-    for _ in range(300):
+    for _ in range(200):
         group = rng.choice(300, size=10, replace=False)
         runs.append(run_in(mlp, worlds.unchanged(mlp, group), rng))
-    only = ("coordination", "spectra", "attention")
-    for cell in detectors.detect("random groups", detectors.MATCHED, runs, rng=rng, only=only):
-        assert cell.n_runs == 300
-        assert cell.share <= detectors.PROMISE, cell
+    for name in ("coordination", "spectra", "attention"):
+        p = np.array([series.detector_p(name, run, rng) for run in runs])
+        cell = count(name, "random groups", MATCHED, p)
+        assert cell.n_runs == len(runs)
+        assert cell.share <= PROMISE, cell
 
 
-def small_ground() -> ground.Ground:
-    mlp, rng = synthetic(), np.random.default_rng(3)
+def small_ground(n_neurons: int = 300) -> ground.Ground:
+    mlp, rng = synthetic(n_neurons), np.random.default_rng(3)
     delta = rng.normal(size=mlp.post.shape).astype(np.float32)
-    numbers = torch.ones(1)
-    head = FinalHead(torch.ones(1, 1), numbers, torch.ones(1, 1), numbers, 0.0, True)  # not used
+    W_out = torch.from_numpy(mlp.W_out)
+    G = torch.from_numpy(rng.normal(0, 0.1, (64, 30)).astype(np.float32))
+    head = FinalHead(W_out, W_out.square().sum(dim=1), G, torch.zeros(30), 1e-5, False)
     side = ground.Side(mlp, head, delta)
     return ground.Ground(side, side, 10)
 
@@ -258,28 +274,68 @@ def test_groups_chosen_alike_are_no_null_of_their_own_labels():
 
 def test_one_module_lowers_dimension_alone_and_two_raise_modularity():
     base, rng = small_ground(), np.random.default_rng(0)
-    place = {
-        n: graded.place_of(graded.graded_run(base, n, 1.0, rng=rng), rng=rng) for n in (1, 2, 10)
-    }
-    assert place[1].dimension < place[2].dimension < 0.4 < 0.8 < place[10].dimension
-    assert place[2].modularity > 0.3
-    assert max(abs(place[n].modularity) for n in (1, 10)) < 0.15
+    dimension, modularity = {}, {}
+    for n in (1, 2, 10):
+        run = series.graded_run(base, n, 1.0, rng=rng)
+        dimension[n], modularity[n] = series.places(run, rng=rng)[0]
+    assert dimension[1] < dimension[2] < 0.4 < 0.8 < dimension[10]
+    assert modularity[2] > 0.3
+    assert max(abs(modularity[n]) for n in (1, 10)) < 0.15
 
 
-def test_a_rerun_gives_the_same_and_tables_say_it():
-    one, two = (
-        graded.find_graded(small_ground(), n_runs=2, rng=np.random.default_rng(0)) for _ in range(2)
-    )
-    np.testing.assert_array_equal(one.points, two.points)
-    table = worlds_page.graded_table(one)
+@pytest.fixture(scope="module")
+def short_series():
+    """Every world once or twice, with few controls."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("N_NULL", "N_PLANTED", "N_STRENGTH", "N_GRADED", "N_HALVES"):
+            patch.setattr(series, name, 2 if name in ("N_NULL", "N_HALVES") else 1)
+        patch.setattr(ground, "CONTROLS", 19)
+        yield lambda kept: series.detector_series(small_ground(600), seed=0, kept=kept)
+
+
+@pytest.fixture(scope="module")
+def finished(short_series, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("series")
+    return folder, short_series(Checkpoints(folder))
+
+
+def test_a_killed_series_goes_on_and_gives_the_same(short_series, finished, monkeypatch):
+    folder, one = finished
+    (folder / "halves.part").unlink()
+    monkeypatch.setattr(series, "case_runs", None)  # what is finished is not run again
+    again = short_series(Checkpoints(folder))
+    assert again.identical(one)
+
+
+def test_tables_say_what_the_series_holds(finished):
+    data = finished[1]
+    cells = table_cells(data)
+    assert {(cell.world, cell.controls) for cell in cells} == set(series.CASES)
+    assert {cell.n_runs for cell in cells if cell.null} == {2}
+    assert {cell.n_runs for cell in cells if cell.planted} == {1}
+    # A trained model's curve is no null, so nothing is asked of it there.
+    asked = {cell.world for cell in cells if cell.detector == "plateau"}
+    assert "random groups" not in asked
+    assert {*KINDS, "untrained"} <= asked
+    by_strength = strength_cells(data)
+    assert list(by_strength) == list(LOOKS_FOR)
+    assert all(len(found) == len(STRENGTHS) for found in by_strength.values())
+    graded = Graded.of(data)
+    assert graded.size == 10
+    assert len(graded.worlds) == 5 * len(STRENGTHS)
+    assert graded.points.shape == (2, 2)
+    assert graded.controls.shape == (2 * 19, 2)
+    table = worlds_page.graded_table(graded)
     assert list(table.index[[0, -1]]) == ["one module", "its matched controls"]
-    assert one.interval(0).low <= one.points[:, 0].mean() <= one.interval(0).high
+    assert graded.interval(0).low <= graded.points[:, 0].mean() <= graded.interval(0).high
+    assert 0 <= graded.way(graded.points[:, 0].mean()) <= 1.2
+    assert not any("nan" in text for text in worlds_page.told(cells, graded).values())
 
 
 def test_cells_know_what_they_promised():
-    own = detectors.Cell("spectra", "heavy-tailed", detectors.MATCHED, 40, 30)
-    null = detectors.Cell("spectra", "untrained", detectors.MATCHED, 100, 8)
-    other = detectors.Cell("spectra", "clustered", detectors.MATCHED, 40, 40)
+    own = Cell("spectra", "heavy-tailed", MATCHED, 40, 30)
+    null = Cell("spectra", "untrained", MATCHED, 100, 8)
+    other = Cell("spectra", "clustered", MATCHED, 40, 40)
     assert (own.kept, null.kept, other.kept) == (False, True, None)
     assert null.interval[0] == pytest.approx(0.0352, abs=1e-3)  # exact binomial, 8 of 100
     assert null.interval[1] == pytest.approx(0.1516, abs=1e-3)
