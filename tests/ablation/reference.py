@@ -9,6 +9,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from raretok.ablation import run
 from raretok.ablation.audit import audit_pairs, check_model
 from raretok.ablation.gather import Gathered, check_contexts, gather
 from raretok.ablation.head import check_effect, final_head
@@ -18,7 +19,6 @@ from raretok.ablation.modules import delta_loss_modules, real_modules
 from raretok.ablation.precision import TOLERANCE, check_tolerance, pilot_positions
 from raretok.ablation.progress import blocks
 from raretok.ablation.run import (
-    BLOCK,
     audit_record,
     provenance,
     sampling_error,
@@ -112,7 +112,7 @@ def ablate(
     )
     found = Found.empty(post)
     offset = sampling_offsets(len(positions)).to(model.device)
-    for rows in blocks(len(positions), BLOCK, "neurons", progress):
+    for rows in blocks(len(positions), run.BLOCK, "neurons", progress):
         found.add(
             rows,
             apply_method(method, resid[rows], post[rows], target[rows], new[rows], offset[rows]),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from raretok.ablation import gather, precision, records, stream
+from raretok.ablation import audit, gather, precision, records, stream
 from raretok.ablation import run as in_memory
 from raretok.ablation.method import apply_method
 from raretok.ablation.plan import MOST_PARTS, Options, cut_to_fit, memory_of
@@ -298,7 +298,7 @@ def test_nothing_of_the_size_of_the_result_is_held(work, tmp_path, monkeypatch):
         return at(self, name, chosen)
 
     monkeypatch.setattr(stream.Scratch, "at", watched)
-    monkeypatch.setattr(in_memory, "AUDIT_PAIRS", BLOCK)
+    monkeypatch.setattr(audit, "PAIRS", BLOCK)
     monkeypatch.setattr(precision, "PILOT", BLOCK)
     work(tmp_path / "run")
     assert max(seen) == BLOCK
