@@ -1,10 +1,11 @@
 """The figure digest: blind to style and float noise, sharp on one moved point."""
 
+import nbformat
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from raretok.figcheck import differences, digest
+from raretok.figcheck import RELATIVE, differences, digest, same_output, same_page
 
 X = np.arange(1, 1001)
 Y = 0.3 / X
@@ -23,8 +24,8 @@ def rank_curve(y: np.ndarray, *, label: str = "rare targets", **style) -> str:
 def test_style_and_float_noise_are_not_seen():
     reference = rank_curve(Y)
     assert differences(reference, rank_curve(Y, lw=3, color="k", marker="x")) == []
-    noise = np.random.default_rng(0).normal(size=Y.size)
-    assert differences(reference, rank_curve(Y * (1 + 1e-4 * noise))) == []
+    noise = np.random.default_rng(0).uniform(-0.8, 0.8, size=Y.size)
+    assert differences(reference, rank_curve(Y * (1 + RELATIVE * noise))) == []
 
 
 def test_one_moved_point_of_a_thousand_is_seen_and_named():
@@ -76,3 +77,41 @@ def test_a_large_picture_keeps_few_values_and_missing_ones():
     ax.imshow(values)
     assert len(digest(ax.figure)) < 1000
     assert differences(digest(ax.figure), "no digest") == ["one of the two is not a figure digest"]
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("p = 0.020001, 1,234 of 5", True),  # within RELATIVE
+        ("p = 0.0204, 1,234 of 5", False),
+        ("p = 0.02, 1,259 of 5", False),
+        ("p = 0.02, 1,234 of 6", False),
+        ("q = 0.02, 1,234 of 5", False),
+        ("p = 0.02, 1,234 of 5, -", False),
+        ("p = -0.02, 1,234 of 5", False),
+    ],
+)
+def test_words_are_compared_exactly_and_numbers_within_the_tolerance(text, same):
+    assert same_output("p = 0.02, 1,234 of 5", text) == same
+
+
+def test_digests_are_compared_as_digests():
+    assert same_output(rank_curve(Y), rank_curve(Y * (1 + RELATIVE / 2)))
+    assert not same_output(rank_curve(Y), rank_curve(Y * 1.02))
+
+
+def executed(output: str, source: str = "print(p)") -> nbformat.NotebookNode:
+    cell = nbformat.v4.new_code_cell(source, id="a")
+    cell.outputs = [nbformat.v4.new_output("stream", text=output)]
+    return nbformat.v4.new_notebook(cells=[cell])
+
+
+def test_pages_are_the_same_where_cells_are_and_outputs_within_the_tolerance():
+    page = executed("p = 0.02")
+    assert same_page(page, executed("p = 0.020001"))
+    assert not same_page(page, executed("p = 0.0204"))
+    assert not same_page(page, executed("p = 0.02", source="print(q)"))
+    assert not same_page(page, nbformat.v4.new_notebook(cells=[]))
+    silent = executed("")
+    silent.cells[0].outputs = []
+    assert not same_page(page, silent)

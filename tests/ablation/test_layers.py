@@ -232,7 +232,7 @@ def test_a_wrong_effect_fails_the_audit(gpt2, contexts, positions, monkeypatch):
     pushes = stacked.pushes
     monkeypatch.setattr(stacked, "pushes", doubled)
     with pytest.warns(
-        UserWarning, match=r"THE AUDIT FAILED: .* up to .* nats off the real modules"
+        UserWarning, match=r"THE AUDIT FAILED: .* up to .* nats off the own forward pass of gpt2"
     ):
         found = run_layer(gpt2, contexts, positions)
     assert found.attrs["audit_passed"] == 0

@@ -1,0 +1,98 @@
+"""Does a measurement agree with itself measured again, and is what was changed in it named?"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from raretok.errors import UserError
+from raretok.measure import find
+from raretok.measure.check import check, checked
+from raretok.measure.find import Measurements
+from raretok.measure.record import Folder
+from raretok.parameters import PageParameters
+from tests.tiny import write_model
+
+PARTS = ("model", "effects: stratified", "interventions", "attention: corrected")
+HEADS = ("heads: stratified, mean",)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """A tiny model, measured; and where it is kept."""
+    folder = tmp_path_factory.mktemp("check")
+    rng = np.random.default_rng(0)
+    words = ["".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), 5)) for _ in range(60)]
+    text = folder / "text.txt"
+    text.write_text("\n\n".join(" ".join(rng.choice(words, 80)) for _ in range(20)))
+    model = write_model(folder / "tiny", n_layers=2)
+    given = PageParameters(model=str(model), corpus=str(text), n_ctx=32, n_positions=120)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(find, "RUNS", folder / "runs")
+        patch.setattr("raretok.ablation.resumption.RUNS", folder / "runs")
+        asked = Measurements(given)
+        for name in (*PARTS, *HEADS):
+            asked.part(name)
+        yield asked
+
+
+def test_a_measurement_agrees_with_itself(measured):
+    found = list(check(measured))
+    assert {one.part for one in found} == {*PARTS, *HEADS}
+    assert all(one.passed for one in found), [one.line for one in found if not one.passed]
+    assert all(one.n for one in found)
+    assert all(one.line.startswith("agrees") for one in found)
+
+
+@pytest.mark.parametrize(
+    ("name", "quantity"),
+    [
+        ("model", "W_in"),
+        ("model", "mlp_gain"),
+        ("effects: stratified", "delta_loss"),
+        ("effects: stratified", "post"),
+        ("effects: stratified", "loss"),
+        ("attention: corrected", "mass"),
+        ("attention: corrected", "gini"),
+        ("heads: stratified, mean", "change"),
+        ("heads: stratified, mean", "delta_loss"),
+    ],
+)
+def test_what_was_changed_by_2_percent_is_named(measured, monkeypatch, name, quantity):
+    read = Folder.read
+
+    def changed(self, part):
+        data = read(self, part)
+        return data.assign({quantity: 1.02 * data[quantity]}) if part == name else data
+
+    monkeypatch.setattr(Folder, "read", changed)
+    wrong = [one for one in check(measured) if not one.passed]
+    assert [(one.part, one.quantity) for one in wrong] == [(name, quantity)]
+    assert wrong[0].line.startswith(f"DIFFERS  {name}, {quantity}: ")
+
+
+def test_another_text_is_refused(measured, monkeypatch):
+    record = Folder.record
+
+    def foreign(self):
+        found = record(self)
+        for part in found["parts"].values():
+            part["made"]["corpus_sha256"] = "another"
+        return found
+
+    monkeypatch.setattr(Folder, "record", foreign)
+    with pytest.raises(UserError, match="tiny was measured on another text") as caught:
+        list(check(measured))
+    assert "\n" not in str(caught.value)
+
+
+def test_differences_are_in_units_of_the_stated_error():
+    again = np.zeros(10_000)
+    stored = np.random.default_rng(0).normal(size=again.size)
+    exact = checked("part", "quantity", stored, again, 1.0)
+    assert exact.rms == pytest.approx(1, rel=0.03)
+    assert exact.passed
+    assert not checked("part", "quantity", 1.3 * stored, again, 1.0).passed
+    stored[7] = 9.0  # one number alone
+    assert not checked("part", "quantity", stored, again, 1.0).passed
+    assert not replace(exact, largest=np.nan).passed
