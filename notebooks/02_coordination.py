@@ -222,8 +222,8 @@ page.squares_table(found[lead], effects)
 # The estimator here, as in the released code, is the one from {glue:text}`k` nearest neighbours
 # {cite}`kraskov2004`, written out and checked against Gaussian pairs, whose information is
 # $-\frac12\ln(1-\rho^2)$, and against scikit-learn. It needs no bins. Activations are
-# z-scored; equal values (the floor of the nonlinearity, rounding) are parted by a seeded jitter of
-# {glue:text}`jitter` sd. A group's information is the mean over its pairs ({glue:text}`pairs` at most), on
+# z-scored, and moved at random within the step they were rounded to, so that equal values are no
+# neighbours at distance 0. A group's information is the mean over its pairs ({glue:text}`pairs` at most), on
 # {glue:text}`positions` positions of each class and half at most, against {glue:text}`mi_controls` control groups:
 # each costs as much as the group itself.
 #
@@ -306,7 +306,7 @@ page.weights_table({**found, f"{lead}, untrained": untrained[lead]})
 # labels rare and common are exchanged within documents, groups are chosen again under them, and
 # tested in the same way: the median p is {glue:text}`exchanged_p` for the dimension
 # ({glue:text}`exchanged_draws` exchanges) and {glue:text}`informed_p` for the information
-# ({glue:text}`informed_draws`: each is dear, so there are more where the first do not agree), under the
+# ({glue:text}`informed_draws`: each is dear), under the
 # protocol {glue:text}`lead`. Where that is below 0.05, what is seen is not about rarity, and the verdict
 # says so.
 

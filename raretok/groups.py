@@ -214,10 +214,12 @@ def near_groups(
     taken[:, draws.barred] = True
     for neuron in filter(draws.drawn.__contains__, group.tolist()):
         taken[rows, draws.drawn[neuron]] = True
+    # Of the nearest neurons no more than these can be taken: the rest need no look.
+    looked = n_neurons if among == n_neurons else among + draws.barred.size + group.size
     for member in draws.rng.permutation(group.size):
         if int(group[member]) in draws.drawn:
             continue
-        order = np.argsort(distance[member], kind="stable")
+        order = np.argsort(distance[member], kind="stable")[:looked]
         free = ~taken[:, order]
         near = free & (np.cumsum(free, axis=1) <= among)
         pick = np.where(near, draws.rng.random(near.shape), -1.0).argmax(axis=1)

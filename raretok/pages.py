@@ -31,7 +31,7 @@ METADATA = {
     "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
     "language_info": {"name": "python"},
 }
-LONGEST = ("detectors",)  # begun first where pages run side by side
+LONGEST = ("coordination",)  # begun first where pages run side by side
 PICTURE = "application/papermill.record/image/png"
 PARAMETER_TYPES = (str, int, float, bool, list, type(None))
 

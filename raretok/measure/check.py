@@ -1,26 +1,45 @@
 """Is a stored measurement what this machine measures? A random sample of it, measured again."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from raretok.ablation.closed_form import delta_loss
-from raretok.ablation.gather import gather
-from raretok.ablation.head import final_head
+from raretok.ablation.gather import Gathered, gather
+from raretok.ablation.groups import delta_loss_group
+from raretok.ablation.head import clean_loss, final_head
+from raretok.ablation.interventions import donors
+from raretok.ablation.plan import Options
+from raretok.ablation.precision import TOLERANCE, pair_error
 from raretok.errors import UserError
 from raretok.measure.attention_capture import capture_rows
 from raretok.measure.find import Measurements
-from raretok.measure.parts import BITS, FINE, heads_part, model_part, source_of
-from raretok.measure.source import Source
-from raretok.rarity import Positions
+from raretok.measure.parts import (
+    BITS,
+    COARSE,
+    FINE,
+    cell_sums,
+    cells_of,
+    ground_of,
+    heads_part,
+    membership,
+    model_part,
+    source_of,
+)
+from raretok.measure.source import STRATIFIED, Source
+from raretok.protocol import PROTOCOLS
+from raretok.rarity import COMMON, RARE, Positions
 from raretok.sections.attention_rows import Rows
+from raretok.sections.detection import MATCHED
 
 POSITIONS = 64  # at which every neuron is ablated again
 CONTEXTS = 3  # whose attention is captured again
+DOCUMENTS, GROUPS = 3, 8  # whose sums are made again
+RUNS_CHECKED = (("correlated", MATCHED), ("random groups", MATCHED))
 # What another processor's float32 makes of a number: of its size, and of 1.
 RELATIVE, ABSOLUTE = 2e-4, 2e-5
 RMS, LARGEST = 1.25, 8.0  # allowed differences, in units of the stated error
@@ -115,8 +134,6 @@ def closed_form(
     mean = torch.from_numpy(mean_post).to(seen.post)
     head = final_head(model)
     effect = delta_loss(head, seen.resid, seen.post, target, mean)
-    from raretok.ablation.head import clean_loss
-
     loss = clean_loss(head, seen.resid, target)
     return tuple(one.double().cpu().numpy() for one in (effect, seen.post, loss))
 
@@ -140,9 +157,112 @@ def check_heads(
 ) -> Iterator[Checked]:
     """Every ablation again: means and donors come from all positions."""
     again = heads_part(source, None, draw, mode)
-    for quantity, bits in (("change", BITS), ("before", BITS), ("after", BITS)):
+    for quantity in ("change", "before", "after"):
         new = again[quantity].values.astype(np.float64)
         # Both are rounded, each by itself.
-        yield checked(name, quantity, data[quantity].values, new, np.sqrt(2) * bit_error(new, bits))
+        yield checked(name, quantity, data[quantity].values, new, 2**0.5 * bit_error(new, BITS))
     new = again.delta_loss.values.astype(np.float64)
     yield checked(name, "delta_loss", data.delta_loss.values, new, bit_error(new, FINE))
+
+
+def check_interventions(
+    name: str, data: xr.Dataset, source: Source, rng: np.random.Generator, _: str
+) -> Iterator[Checked]:
+    """The sums of every neuron in a few documents."""
+    positions = source.positions(STRATIFIED)
+    cells = data.cell_document.values
+    used = few_documents(positions, rng)
+    rows = np.flatnonzero(np.isin(positions.document, used))
+    donor = donors(positions.stratum, np.random.default_rng(Options().resample_seed))[rows]
+    seen = seen_at(source, positions[rows])
+    target = torch.from_numpy(positions.target[rows]).to(seen.post.device)
+    new = {
+        "zero": torch.zeros_like(seen.post[0]),
+        "resample": seen_at(source, positions[donor]).post,
+        "direct": seen.mean_post,
+    }
+    labels = cells_of(positions.document[rows], positions.stratum[rows])
+    for row, intervention in enumerate(data.interventions):
+        effect = "direct" if intervention == "direct" else "total"
+        found = delta_loss(
+            final_head(source.model),
+            *(seen.resid, seen.post, target, new[intervention]),
+            effect=effect,
+        )
+        found = found.double().cpu().numpy()
+        weight = positions.weight[rows]
+        again = cell_sums(labels, weight[:, None] * found)[1]
+        # One more error: of the tokens that were sampled, for each position of a cell.
+        sampled = pair_error(TOLERANCE, len(positions)) * np.sqrt(
+            cell_sums(labels, weight**2)[1][:, None]
+        )
+        error = np.hypot(bit_error(again, COARSE), sampled)
+        stored = data.delta_loss.values[row][np.isin(cells, used)]
+        yield checked(name, intervention, stored, again, error)
+
+
+def few_documents(positions: Positions, rng: np.random.Generator) -> Int[np.ndarray, " document"]:
+    """Random documents of the smaller half, by scored positions."""
+    present, size = np.unique(positions.document, return_counts=True)
+    return rng.permutation(present[size <= np.median(size)])[:DOCUMENTS]
+
+
+def seen_at(source: Source, positions: Positions) -> Gathered:
+    """Residuals and activations at some positions, the mean activations over all that are drawn."""
+    there = gather(source.model, source.contexts, positions, include_first=False, progress=False)
+    mean = source.mean_post(STRATIFIED)
+    return replace(there, mean_post=mean.to(there.post))
+
+
+def check_joint(
+    name: str, data: xr.Dataset, source: Source, rng: np.random.Generator, protocol: str
+) -> Iterator[Checked]:
+    """A few groups in a few documents."""
+    draw = PROTOCOLS[protocol].draw
+    positions, strata = source.positions(draw), source.strata(source.positions(draw), draw)
+    cells, groups = (
+        data.cell_document.values,
+        np.sort(rng.permutation(data.sizes["group"])[:GROUPS]),
+    )
+    used = rng.permutation(np.unique(cells))[:DOCUMENTS]
+    wanted = np.any([np.isin(s, (RARE, COMMON)) for s in strata.values()], axis=0)
+    rows = np.flatnonzero(wanted & np.isin(positions.document, used))
+    seen = seen_at(source, positions[rows])
+    members = membership(data.groups.values[groups], source.model.architecture.d_mlp)
+    target = torch.from_numpy(positions.target[rows]).to(seen.post.device)
+    found = delta_loss_group(
+        final_head(source.model),
+        *(seen.resid, seen.post, target, seen.mean_post),
+        torch.from_numpy(members).to(target.device),
+    )
+    labels = cells_of(positions.document[rows], *(s[rows] for s in strata.values()))
+    weighted = positions.weight[rows, None] * found.double().cpu().numpy()
+    again = cell_sums(labels, weighted)[1]
+    stored = data.delta_loss.values[np.isin(cells, used)][:, groups]
+    yield checked(name, "delta_loss", stored, again, bit_error(again, FINE))
+
+
+def check_detectors(
+    name: str, data: xr.Dataset, source: Source, rng: np.random.Generator, size: str
+) -> Iterator[Checked]:
+    """A few runs: planted, null, and of the model's own group."""
+    from raretok.worlds.series import CASES, case_p
+
+    ground = ground_of(source, Measurements(source.parameters), int(size))
+    for case in RUNS_CHECKED:
+        again = case_p(ground, case, 0, source.parameters.seed)
+        stored = data.p.values[CASES.index(case), :, 0]
+        asked = np.isfinite(stored)
+        # One of the 199 controls may fall on the other side.
+        yield checked(name, case[0], stored[asked], again[asked], 1 / 200)
+
+
+CHECKS: dict[str, Callable[..., Iterator[Checked]]] = {
+    "model": check_model,
+    "effects": check_effects,
+    "interventions": check_interventions,
+    "attention": check_attention,
+    "heads": check_heads,
+    "joint": check_joint,
+    "detectors": check_detectors,
+}

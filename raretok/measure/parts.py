@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -31,10 +32,14 @@ from raretok.rarity import COMMON, RARE, Positions
 from raretok.sections.head_sums import WHOLE as WHOLE_LAYER
 from raretok.sections.placement import reading_directions
 
+if TYPE_CHECKING:  # the worlds stand above: they run the tests of the pages
+    from raretok.worlds.ground import Ground
+
 # Steps to a neuron's root mean square: what rounding adds to the variance over positions is
 # 1 / (12 n^2) of it, 0.008 % and, for an untrained model, 0.06 %.
 STEPS, STEPS_UNTRAINED = 32, 12
 BITS = 6  # binary digits of sums and attention: off by 0.8 % at most, each by itself
+COARSE = 4  # of sums that only means over many documents are made of: 3 %
 FINE = 10  # of losses and weights: those of a 16-bit model stay as they are
 INTERVENTIONS = {  # beside mean ablation
     "zero": {"mode": "zero"},
@@ -132,7 +137,7 @@ def interventions_part(source: Source, asked: Measurements) -> xr.Dataset:
         run = source.run(STRATIFIED, **options)
         weighted = run.weight.values[:, None] * run.delta_loss.values.astype(np.float64)
         cells, sums = cell_sums(cells_of(run.document.values, run.stratum.values), weighted)
-        found.append(rounded(sums, BITS))
+        found.append(rounded(sums, COARSE))
     _, weight = cell_sums(cells_of(run.document.values, run.stratum.values), run.weight.values)
     return xr.Dataset(
         {
@@ -298,18 +303,24 @@ def membership(
 
 def detectors_part(source: Source, asked: Measurements, size: str) -> xr.Dataset:
     """The tests of the pages in planted worlds and where nothing is planted."""
-    from raretok.worlds.ground import find_ground
     from raretok.worlds.series import detector_series
 
-    ground = find_ground(
+    kept = Checkpoints(asked.kept.path / "detectors")
+    ground = ground_of(source, asked, int(size))
+    return detector_series(ground, seed=source.parameters.seed, kept=kept)
+
+
+def ground_of(source: Source, asked: Measurements, size: int) -> "Ground":
+    """What worlds are planted in, for groups of some size."""
+    from raretok.worlds.ground import find_ground
+
+    return find_ground(
         (source.model, source.twin),
         tuple(one.part(f"effects: {STRATIFIED}") for one in (asked, asked.twin)),
         source.contexts,
-        size=int(size),
+        size=size,
         rng=source.rng("worlds"),
     )
-    kept = Checkpoints(asked.kept.path / "detectors")
-    return detector_series(ground, seed=source.parameters.seed, kept=kept)
 
 
 PARTS: dict[str, Callable[..., xr.Dataset]] = {

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 from raretok import model_files, models
+from raretok.ablation.gather import gather
 from raretok.ablation.plan import Options
 from raretok.ablation.stream import ablate_to_disk
 from raretok.corpus import (
@@ -126,6 +128,12 @@ class Source:
             for name, reading in PROTOCOLS.items()
             if reading.draw == draw
         }
+
+    @cache  # noqa: B019
+    def mean_post(self, draw: str) -> Float[Tensor, " d_mlp"]:
+        """Mean activations over the contexts of a draw: what mean ablation puts in place."""
+        first = {"include_first": draw == WHOLE, "progress": False}
+        return gather(self.model, self.contexts, self.positions(draw), **first).mean_post
 
     def run(self, draw: str, **options: Any) -> xr.Dataset:
         """Loss change of ablating each final-MLP neuron at each position of a draw.

@@ -131,7 +131,6 @@ def settings(parameters: PageParameters, group_size: int) -> dict[str, str]:
         "percent": f"{parameters.group_percent:g}",
         "n_controls": f"{parameters.n_controls:,}",
         "k": str(information.NEIGHBOURS),
-        "jitter": f"{information.JITTER:g}",
         "pairs": str(information.PAIRS),
         "positions": str(information.POSITIONS),
         "mi_controls": str(min(information.CONTROLS, parameters.n_controls)),

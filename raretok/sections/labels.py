@@ -10,12 +10,11 @@ import xarray as xr
 
 from raretok.claims import Evidence, with_null_world
 from raretok.rarity import COMMON, RARE
-from raretok.stats import ALPHA, permute_within
+from raretok.stats import permute_within
 
 CONTROLS = 400  # control groups for each
 DRAWS = 11  # ways to exchange the labels; the median p-value of a test stands for them
-# Where a statistic is dear: fewer draws if they agree on what is seen, and fewer controls.
-DEAR_DRAWS, DEAR_CONTROLS = 3, 49
+DEAR_DRAWS, DEAR_CONTROLS = 3, 49  # where a statistic is dear
 
 
 def exchanged(effects: xr.Dataset, *, rng: np.random.Generator) -> xr.Dataset:
@@ -28,11 +27,6 @@ def exchanged(effects: xr.Dataset, *, rng: np.random.Generator) -> xr.Dataset:
         values[either] = values[order]
         moved[name] = ("position", values)
     return effects.assign_coords(moved)
-
-
-def agree(p: list[float]) -> bool:
-    """Whether enough tests have been made, where each is dear, and all say the same."""
-    return len(p) >= DEAR_DRAWS and len({one <= ALPHA for one in p}) == 1
 
 
 def label_controlled(evidence: list[Evidence], p: dict[str, list[float]]) -> list[Evidence]:
