@@ -23,7 +23,7 @@ from raretok.errors import UserError
 from tests.ablation.reference import brute_force, largest
 
 LOOSE = math.inf  # no pair is summed in full
-N_DRAWS = 600
+N_DRAWS = 300
 
 
 def estimated(model, scored, plan, offset=0.5, effect="total"):
