@@ -125,7 +125,8 @@ def permute_within(
 ) -> Int[np.ndarray, " position"]:
     """A random order of the positions in which each stays in its document."""
     order = np.argsort(document, kind="stable")
-    shuffled = np.lexsort((rng.random(document.size), document))
+    # A document's number and a random fraction: one sort, within documents at random.
+    shuffled = np.argsort(document + rng.random(document.size), kind="stable")
     permutation = np.empty_like(order)
     permutation[order] = shuffled
     return permutation

@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 from scipy.special import digamma
 
 NEIGHBOURS = 3  # scikit-learn's default
-POSITIONS = 400  # of each class in each half; the cost grows with it, the bias falls
+POSITIONS = 300  # of each class in each half; the cost grows with it, the bias falls
 CONTROLS = 100  # control groups; each costs as much as the group itself
 PAIRS = 45  # of each group; all of them in a group of 10
 BINS = 10  # of the plug-in estimator it is compared with
