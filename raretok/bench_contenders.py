@@ -17,6 +17,7 @@ from raretok.ablation.head import FinalHead, final_head
 from raretok.ablation.method import apply_method, make_method
 from raretok.ablation.precision import TOLERANCE, pilot_positions
 from raretok.ablation.run import sampling_offsets
+from raretok.ablation.sampled import AGAIN, PROBE_AGAIN
 from raretok.models import LanguageModel, capture
 
 BLOCK = 1024  # positions of the reference at a time

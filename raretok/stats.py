@@ -135,14 +135,15 @@ def permute_within(
 def monte_carlo_p(
     observed: float | Float[np.ndarray, " test"], null: Float[np.ndarray, " draw"]
 ) -> float | Float[np.ndarray, " test"]:
-    """Share of null draws at least as large as observed; the floor is 1 / (draws + 1).
-
-    What rounding can part, a billionth of the largest number, counts as equal.
-    """
-    tie = 1e-9 * max(np.abs(null).max(initial=0), np.max(np.abs(observed)))
-    hits = null.size - np.searchsorted(np.sort(null), observed - tie, side="left")
+    """Share of null draws at least as large as observed, or equal; the floor is 1 / (draws + 1)."""
+    hits = null.size - np.searchsorted(np.sort(null), observed - tie(null, observed), side="left")
     p = (1 + hits) / (1 + null.size)
     return p if isinstance(observed, np.ndarray) else float(p)
+
+
+def tie(*numbers: float | Float[np.ndarray, "..."]) -> float:
+    """What two numbers may differ by and count as equal: what rounding can part."""
+    return TIE * max(float(np.abs(one).max(initial=0)) for one in map(np.asarray, numbers))
 
 
 def benjamini_hochberg(p: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:
@@ -152,6 +153,7 @@ def benjamini_hochberg(p: Float[np.ndarray, " test"]) -> Float[np.ndarray, " tes
 
 Side = Literal["greater", "less", "two-sided"]
 ALPHA = 0.05  # a test below this level counts as seen
+TIE = 1e-9  # of the largest number: processors differ by less
 POWER = 0.8  # an absence counts only if the design would have seen the effect this often
 
 
@@ -222,7 +224,7 @@ def power_of_shift(null: Float[np.ndarray, " draw"], shift: float, side: Side) -
     Two-sided: in the direction where fewer are seen.
     """
     return min(
-        float((draws + shift > critical_value(draws, tail)).mean())
+        float((draws + shift > critical_value(draws, tail) + tie(draws, draws + shift)).mean())
         for draws, tail in directions(null, side)
     )
 

@@ -13,12 +13,21 @@ import xarray as xr
 from raretok import cli
 from raretok.ablation import resumption
 from raretok.effects import measure
-from raretok.records import read_claims
+from raretok.records import read_page
 from tests.recorded import evidence, write_page
 from tests.tiny import fake_hub_cache, write_model
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["-p", "n_positions=60", "-p", "n_null=100", "-p", "n_bootstrap=100", "-p", "n_ctx=32"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def runs(tmp_path_factory) -> Path:
+    """Where what is measured is kept: not beside the code."""
+    folder = tmp_path_factory.mktemp("runs")
+    os.environ["RARETOK_RUNS"] = str(folder)
+    yield folder
+    del os.environ["RARETOK_RUNS"]
 
 
 def raretok(*words: str, **environment: str) -> subprocess.CompletedProcess:
@@ -49,7 +58,7 @@ def test_a_page_runs_on_a_local_llama(tmp_path, llama, texts):
     assert done.returncode == 0, done.stderr
     page = tmp_path / "01_regimes.ipynb"
     assert done.stdout.strip() == str(page)
-    claims = read_claims(page)
+    claims = read_page(page).claims
     assert {(one.claim, one.protocol) for one in claims} == {
         (claim, protocol)
         for claim in ("R1", "R2", "R3", "O1")
@@ -61,10 +70,10 @@ def test_a_page_runs_on_a_local_llama(tmp_path, llama, texts):
 def test_a_page_runs_on_a_hub_id_from_the_offline_cache(tmp_path, texts):
     model = write_model(tmp_path / "gpt2", "gpt2", d_mlp=640)
     cache = fake_hub_cache(tmp_path / "hub", model, "openai-community/gpt2")
-    words = ["run", "1", "--model", "openai-community/gpt2", "--corpus", texts, *SMALL]
+    words = ["run", "spectra", "--model", "openai-community/gpt2", "--corpus", texts, *SMALL]
     done = raretok(*words, "--out", tmp_path / "out", HF_HUB_CACHE=str(cache))
     assert done.returncode == 0, done.stderr
-    assert len(read_claims(tmp_path / "out" / "01_regimes.ipynb")) == 12
+    assert len(read_page(tmp_path / "out" / "05_spectra.ipynb").claims) == 3
 
 
 def test_the_ledger_of_a_run_reads_the_pages_of_that_run(tmp_path):

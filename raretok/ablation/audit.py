@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from raretok.ablation.closed_form import delta_loss
+from raretok.ablation.gather import check_finite
 from raretok.ablation.head import FinalHead, clean_loss, final_head
 from raretok.corpus import Contexts
 from raretok.errors import UserError
@@ -37,8 +38,7 @@ def in_double(model: LanguageModel) -> Iterator[None]:
     """Let every block, and every module outside them, run in float64; one at a time is widened."""
     root, dtype = model.bridge.original_model, model.dtype
     blocks = list(model.bridge.blocks)
-    inside = {id(m) for block in blocks for m in block.modules()}
-    others = [m for m in root.modules() if id(m) not in inside and owns_numbers(m)]
+    others = list(beside(root, {id(block) for block in blocks}))
     with ExitStack() as stack:
         for module in [*blocks, *others]:
             widen = module.register_forward_pre_hook(lambda m, args: m.double() and None)
@@ -51,9 +51,15 @@ def in_double(model: LanguageModel) -> Iterator[None]:
             root.to(dtype)
 
 
-def owns_numbers(module: nn.Module) -> bool:
-    own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-    return any(values.is_floating_point() for values in own)
+def beside(module: nn.Module, blocks: set[int]) -> Iterator[nn.Module]:
+    """The outermost modules that hold none of the blocks; an outer one may ask for its dtype."""
+    for child in module.children():
+        if id(child) in blocks:
+            continue
+        if any(id(inner) in blocks for inner in child.modules()):
+            yield from beside(child, blocks)
+        else:
+            yield child
 
 
 @contextmanager
@@ -160,21 +166,22 @@ def check_model(model: LanguageModel, contexts: Contexts, positions: Positions) 
     some = positions[rows]
     apart = path_difference(model, head, contexts, some)
     if not apart <= PATH_LIMIT:
-        raise refusal(model, f"its loss differs by up to {apart:.1g} nats", "another step follows")
+        why = "another step follows its last block"
+        raise refusal(model, f"its loss differs by up to {apart:.1g} nats", why)
     zero = np.zeros(len(some))
     apart = np.abs(
         own_delta_loss(model, contexts, some, neuron, zero)
         - closed_form_at(model, head, contexts, some, neuron)
     ).max()
     if not apart <= PATH_LIMIT:
-        why = "the MLP's output is changed on its way"
+        why = "the output of its last MLP is changed on its way"
         raise refusal(model, f"the effect of a neuron differs by up to {apart:.1g} nats", why)
 
 
 def refusal(model: LanguageModel, what: str, why: str) -> UserError:
     return UserError(
         f"the closed form does not hold for {model.name} ({model.architecture.family}): {what} "
-        f"from the model's own forward pass, so {why} after its last MLP; choose another model"
+        f"from the model's own forward pass, so {why}; choose another model"
     )
 
 
@@ -188,7 +195,9 @@ def path_difference(
         pos = torch.from_numpy(rows.pos)
         tokens = torch.from_numpy(contexts.tokens[[context], : rows.pos.max() + 2])
         own = own_loss(model, tokens, torch.zeros_like(pos), pos)
-        resid = capture(model, tokens).resid[0, pos]
+        seen = capture(model, tokens)
+        check_finite(model, seen.resid, seen.post)
+        resid = seen.resid[0, pos.to(seen.resid.device)]
         found = clean_loss(head, resid, torch.from_numpy(rows.target).to(resid.device))
         apart.append(float((own - found.double()).abs().max()))
     return max(apart)

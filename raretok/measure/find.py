@@ -97,7 +97,8 @@ class Measurements:
     def should_ship(self) -> bool:
         """Whether this is a shipped model with the parameters of the book."""
         name = self.parameters.model.removesuffix(model_files.TWIN)
-        asked = self.parameters.model_dump(include={*DECIDE, "corpus", "unigram", "revision"})
+        fixed = {*DECIDE, "corpus", "unigram", "revision", "group_percent"}
+        asked = self.parameters.model_dump(include=fixed)
         book = PageParameters().model_dump(include=set(asked))
         return asked == book and (model_files.SHIPPED / name / "config.json").is_file()
 

@@ -98,7 +98,7 @@ def processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def model_part(source: Source, asked: Measurements) -> xr.Dataset:
+def model_part(source: Source, asked: Measurements | None) -> xr.Dataset:
     """Architecture, token counts, and the last MLP's weights as they act."""
     model = source.model
     W_in, W_out = (W.double().cpu().numpy() for W in (model.W_in, model.W_out))
@@ -191,7 +191,7 @@ def attention_part(source: Source, asked: Measurements, protocol: str) -> xr.Dat
     )
 
 
-def heads_part(source: Source, asked: Measurements, draw: str, mode: str) -> xr.Dataset:
+def heads_part(source: Source, asked: Measurements | None, draw: str, mode: str) -> xr.Dataset:
     """What ablating heads of the last layers (or "early": of those before) does; sums by cell.
 
     An untrained model has whole layers ablated only: what a claim of presence is compared with.

@@ -31,7 +31,7 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # in place of a clock time: equal arrays make equ
 
 
 def in_steps(
-    values: Float[np.ndarray, "position neuron"], per_rms: float
+    values: Float[np.ndarray, "position neuron"], per_rms: int
 ) -> tuple[Int[np.ndarray, "position neuron"], Float[np.ndarray, " neuron"]]:
     """Each neuron's values in whole steps, `per_rms` of them to its root mean square; the steps.
 
@@ -73,7 +73,7 @@ class Folder:
             seal = record.pop("sha256")
         except FileNotFoundError:
             raise self.refused(f"{RECORD} is missing") from None
-        except (ValueError, KeyError, AttributeError):
+        except (ValueError, KeyError, AttributeError, TypeError):
             raise self.refused(f"{RECORD} cannot be read") from None
         if record.get("format") != FORMAT:
             raise self.refused(f"it is of format {record.get('format')}, this is {FORMAT}")

@@ -1,0 +1,58 @@
+"""A change of 2 % in any one number or drawn point of any page is seen by what nbval compares."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+
+from raretok import pages
+from raretok.figcheck import DIGEST_START, NUMBER, PNG_START, pack, same_output, unpack
+
+ROOT = Path(__file__).parents[2]
+SOURCES = pages.pages(ROOT)
+POINTS = 5  # of each artist that are moved, one at a time
+
+
+def outputs(stem: str) -> list[str]:
+    """What nbval compares of a page, but for its pictures: their data are in the digests."""
+    cells = nbformat.read(ROOT / "book" / f"{stem}.ipynb", as_version=4).cells
+    found = [output for cell in cells for output in cell.get("outputs", [])]
+    texts = [output.get("text", "") for output in found]
+    texts += [str(text) for output in found for text in output.get("data", {}).values()]
+    return [text for text in texts if text and not text.startswith(PNG_START)]
+
+
+def planted(text: str) -> Iterator[str]:
+    """The text with each of its numbers changed by 2 %, one at a time; a 0 has no such change."""
+    for found in NUMBER.finditer(text):
+        value = float(found[0].replace(",", ""))
+        if value != 0:
+            yield f"{text[: found.start()]}{1.02 * value:.12g}{text[found.end() :]}"
+
+
+def moved(text: str) -> Iterator[str]:
+    """The digest with some points of each artist changed by 2 %, one at a time."""
+    lines = [json.loads(line) for line in text.splitlines()]
+    for number, line in enumerate(lines):
+        values = unpack(line["points"]) if "points" in line else np.zeros(0)
+        there = np.flatnonzero(np.isfinite(values) & (values != 0))
+        for point in there[:: max(1, there.size // POINTS)]:
+            changed = values.copy()
+            changed[point] *= 1.02
+            other = [*lines[:number], {**line, "points": pack(changed)}, *lines[number + 1 :]]
+            yield "\n".join(json.dumps(one, ensure_ascii=False) for one in other)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda page: page.stem)
+def test_a_change_of_2_percent_is_seen_on_every_page(source):
+    texts = outputs(source.stem)
+    numbers = [(text, new) for text in texts if not text.startswith(DIGEST_START)
+               for new in planted(text)]
+    points = [(text, new) for text in texts if text.startswith(DIGEST_START) for new in moved(text)]
+    assert numbers
+    unseen = [pair for pair in numbers + points if same_output(*pair)]
+    assert unseen == [], f"{len(unseen)} of {len(numbers)} numbers and {len(points)} points"
+    assert all(same_output(text, text) for text in texts)
