@@ -1,7 +1,9 @@
 # make book: run every page on the shipped model and build the site.
 # make test: check the code, the pages and the site.
+# make measure: measure the shipped models again and say which pages that changes.
+# make portable: the pages and the check of the measurements on simulated older processors.
 # Each sets up .venv first when that is missing or older than the pins.
-.PHONY: book test clean
+.PHONY: book test measure portable clean
 
 # A foreign environment must not leak in; under MPLBACKEND the pages would draw no figures, and
 # RARETOK_PAGES names the folder whose pages the ledger reads.
@@ -26,6 +28,12 @@ test: .venv/installed
 	.venv/bin/python -m pytest $(if $(WITH_BROWSER),,-m "not browser") tests; tests=$$?; \
 	wait $$pages; pages=$$?; echo "The pages, run again:"; cat build/pages.log; \
 	exit $$((tests + pages))
+
+measure: .venv/installed
+	@.venv/bin/raretok measure --all
+
+portable: .venv/installed
+	@PYTHONPATH=. .venv/bin/python tests/portable.py
 
 clean:
 	@echo "Deleting the built site and the caches (.venv and runs/ stay)."

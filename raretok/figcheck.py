@@ -23,7 +23,7 @@ from matplotlib.collections import Collection
 from matplotlib.figure import Figure
 
 RELATIVE = 1e-4  # of a number; ten times below the last digit of most that are printed
-NOISE = 1e-9  # of the largest number of an artist: what rounding leaves of a zero
+NOISE = 1e-12  # of the largest number of an artist: what rounding leaves of a zero
 DIGITS = 16  # binary digits of the drawn data that a digest keeps: 1e-5
 CELLS = 64  # a picture with more rows or columns is compared by blocks
 BLOCK = 8  # pixels a side, of the blocks in which two pictures are compared
