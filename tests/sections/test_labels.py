@@ -9,7 +9,7 @@ import xarray as xr
 from raretok.claims import Evidence
 from raretok.ledger import verdict
 from raretok.rarity import COMMON, MIDDLE, RARE
-from raretok.sections.labels import DEAR_DRAWS, agree, exchanged, label_controlled
+from raretok.sections.labels import exchanged, label_controlled
 
 N = 400
 
@@ -61,11 +61,3 @@ def test_a_claim_that_was_not_tested_so_stays_as_it_is():
     untested = Evidence("C1", "code", None, None, "", p=None, null_world_p=None, reason="none")
     other = Evidence("S1", "code", 1.0, (0.5, 2.0), "a null", p=0.01, null_world_p=0.5)
     assert label_controlled([untested, other], {"C1": [0.01]}) == [untested, other]
-
-
-def test_dear_tests_go_on_until_they_agree():
-    below, above = [0.02] * DEAR_DRAWS, [0.2] * DEAR_DRAWS
-    assert agree(below)
-    assert agree(above)
-    assert not agree(below[1:])
-    assert not agree([*below, 0.2])
