@@ -123,8 +123,7 @@ def measure(
     parameters = page_parameters.validated(given)
     page_parameters.check_sources(parameters)
     if check:
-        renewal.check(parameters)
-        return
+        sys.exit(0 if renewal.check(parameters) else 1)
     if not every:
         for folder in renewal.measure(parameters):
             print(f"measured: {folder.path.name}")
