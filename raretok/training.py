@@ -207,7 +207,7 @@ def keep_weights(model: nn.Module, step: int, config: TrainingConfig, work: Path
     if step not in config.checkpoints:
         return
     kept = work / "checkpoints"
-    copy.deepcopy(model).to(torch.float16).save_pretrained(work / "checkpoints.partial")
+    round_weights(copy.deepcopy(model)).save_pretrained(work / "checkpoints.partial")
     kept.mkdir(exist_ok=True)
     os.replace(work / "checkpoints.partial" / "model.safetensors", kept / f"step{step}.safetensors")
     shutil.rmtree(work / "checkpoints.partial")
@@ -237,7 +237,7 @@ def finish(
     device: str,
 ) -> dict[str, Any]:
     """Write the model as a Hugging Face directory with its tokenizer, counts and record."""
-    model.to(torch.float16)
+    round_weights(model)
     loss, held_out_tokens = held_out_loss(model, work / "tokenizer", config, device)
     record = {
         "seed": config.seed,
@@ -295,8 +295,16 @@ def held_out_loss(
         real = torch.arange(1, config.n_ctx, device=device) < length[:, None]
         total += losses[real].double().sum().item()
         count += int(real.sum())
-    model.to(torch.float16)
+    round_weights(model)
     return total / count, count
+
+
+def round_weights(model: Any) -> Any:
+    """The same model, its weights in 16 bits as they are stored."""
+    # Not model.half(): it rounds rotary frequencies too, which are built anew at every loading.
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(torch.float16)
+    return model
 
 
 def tokens_seen(step: int, config: TrainingConfig) -> int:
