@@ -142,22 +142,36 @@ def train(
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     work: Annotated[Path | None, typer.Option(help="checkpoints; default runs/train-NAME")] = None,
     seed: Annotated[int, typer.Option(help="seed of weights and batches")] = 0,
+    family: Annotated[str, typer.Option(help="gpt2, neox, llama or moe")] = "gpt2",
+    checkpoints: Annotated[
+        str, typer.Option(help="steps whose weights are kept, such as 0,16,1024")
+    ] = "",
 ) -> None:
     """Train a shipped model on the corpus docs; run again to resume."""
-    from raretok.training import TrainingConfig, check_device, train
+    from raretok.training import TrainingConfig, check_device, check_family, train
 
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise UserError(f"{name!r} is no name for a folder: use letters, digits, . _ and -")
     if seed < 0:
         raise UserError(f"seed must be 0 or more, got {seed}")
     check_device(device)
+    check_family(family)
     record = train(
-        TrainingConfig(n_tokens=tokens, seed=seed),
+        TrainingConfig(
+            n_tokens=tokens, seed=seed, family=family, checkpoints=steps_in(checkpoints)
+        ),
         ROOT / "data" / "models" / name,
         work=work or ROOT / "runs" / f"train-{name}",
         device=device,
     )
     print(f"held-out loss {record['held_out_loss']} nats a token, {record['seconds']} s")
+
+
+def steps_in(text: str) -> tuple[int, ...]:
+    """Steps of `0,16,1024`, in order; none of an empty text. Raises `UserError`."""
+    if text and not re.fullmatch(r"\d+(,\d+)*", text):
+        raise UserError(f"--checkpoints {text}: write steps with commas between, such as 0,16,1024")
+    return tuple(sorted({int(step) for step in text.split(",") if step}))
 
 
 @app.command()

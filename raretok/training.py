@@ -1,5 +1,6 @@
 """Trains the small models that ship with the book: one command, resumable, CPU or GPU."""
 
+import copy
 import json
 import math
 import os
@@ -10,7 +11,7 @@ import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -19,10 +20,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
-from transformers import GPT2Config, PretrainedConfig, PreTrainedTokenizerFast
+from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
 from raretok.corpus import cut_contexts, load_corpus
 from raretok.errors import UserError
+from raretok.families import BALANCE, Family, architecture
 from raretok.models import untrained_twin
 from raretok.streams import batch_tokens, prepare, write_json
 
@@ -44,11 +46,18 @@ class TrainingConfig:
     final_rate: float = 0.05  # of the peak, at the end of the cosine
     weight_decay: float = 0.1
     seed: int = 0
+    family: Family = "gpt2"
+    checkpoints: tuple[int, ...] = ()  # steps whose weights are kept, 0 before the first
 
     def __post_init__(self):
         for name, value in asdict(self).items():
-            if name != "seed" and value <= 0:
+            if name not in ("seed", "family", "checkpoints") and value <= 0:
                 raise UserError(f"{name} must be positive, got {value}")
+        outside = [step for step in self.checkpoints if not 0 <= step <= self.steps]
+        if outside:
+            raise UserError(
+                f"no checkpoint at step {outside[0]}: the training has {self.steps} steps"
+            )
 
     @property
     def steps(self) -> int:
@@ -63,19 +72,19 @@ class TrainingConfig:
         return self.learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * done)))
 
     def architecture(self) -> PretrainedConfig:
-        return GPT2Config(
-            vocab_size=self.d_vocab,
-            n_positions=self.n_ctx,
-            n_embd=self.d_model,
-            n_layer=self.n_layers,
-            n_head=self.n_heads,
-            n_inner=self.d_mlp,
-            resid_pdrop=0.0,
-            embd_pdrop=0.0,
-            attn_pdrop=0.0,
-            bos_token_id=0,
-            eos_token_id=0,
+        return architecture(
+            self.family,
+            n_layers=self.n_layers,
+            d_model=self.d_model,
+            n_heads=self.n_heads,
+            d_mlp=self.d_mlp,
+            d_vocab=self.d_vocab,
+            n_ctx=self.n_ctx,
         )
+
+    def settings(self) -> dict[str, Any]:
+        """The fields as a JSON file gives them back: a list where there is a tuple."""
+        return json.loads(json.dumps(asdict(self)))
 
 
 def train(
@@ -102,6 +111,7 @@ def train(
     bar = tqdm(total=config.steps, initial=state["step"], unit="step", file=sys.stderr)
     with bar:
         while state["step"] < config.steps:
+            keep_weights(model, state["step"], config, work)
             started = time.perf_counter()
             loss = training_step(forward, optimizer, stream, state["step"], config, device)
             state["step"] += 1
@@ -115,6 +125,7 @@ def train(
             if state["step"] % checkpoint_every == 0:
                 save_checkpoint(work / "checkpoint.safetensors", model, optimizer, state)
             bar.update()
+    keep_weights(model, state["step"], config, work)
     save_checkpoint(work / "checkpoint.safetensors", model, optimizer, state)
     return finish(model, state, config, work, out, corpus_sha256, device)
 
@@ -127,6 +138,12 @@ def check_device(device: str) -> None:
         raise UserError("device cuda: no GPU is visible to PyTorch here, use device cpu")
 
 
+def check_family(family: str) -> None:
+    """Raise `UserError` unless there is such a family of architectures."""
+    if family not in get_args(Family):
+        raise UserError(f"no family {family!r}: use {', '.join(get_args(Family))}")
+
+
 def training_step(
     forward: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -135,17 +152,18 @@ def training_step(
     config: TrainingConfig,
     device: str,
 ) -> float:
-    """One update; returns its loss, in nats per token."""
+    """One update; returns its loss, in nats per token (of a mixture without the balance)."""
     for group in optimizer.param_groups:
         group["lr"] = config.rate(step)
     tokens = batch_tokens(
         stream, step, batch=config.batch, n_ctx=config.n_ctx, seed=config.seed
     ).to(device)
+    routed = {"output_router_logits": True} if config.family == "moe" else {}
     with torch.autocast(device_type=torch.device(device).type, dtype=torch.bfloat16):
-        logits = forward(input_ids=tokens[:, :-1], use_cache=False).logits
-    loss = next_token_loss(logits, tokens)
+        output = forward(input_ids=tokens[:, :-1], use_cache=False, **routed)
+    loss = next_token_loss(output.logits, tokens)
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    (loss + BALANCE * output.aux_loss if routed else loss).backward()
     # Without the clip a few early batches of tables and signatures throw the weights far off.
     nn.utils.clip_grad_norm_(forward.parameters(), 1.0)
     optimizer.step()
@@ -184,6 +202,17 @@ def save_checkpoint(
     os.replace(partial, path)
 
 
+def keep_weights(model: nn.Module, step: int, config: TrainingConfig, work: Path) -> None:
+    """Write the 16-bit weights of this step if they are asked for, as the final ones are."""
+    if step not in config.checkpoints:
+        return
+    kept = work / "checkpoints"
+    round_weights(copy.deepcopy(model)).save_pretrained(work / "checkpoints.partial")
+    kept.mkdir(exist_ok=True)
+    os.replace(work / "checkpoints.partial" / "model.safetensors", kept / f"step{step}.safetensors")
+    shutil.rmtree(work / "checkpoints.partial")
+
+
 def resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Put a checkpoint back into model and optimizer; a fresh state where there is none."""
     if not path.exists():
@@ -208,11 +237,11 @@ def finish(
     device: str,
 ) -> dict[str, Any]:
     """Write the model as a Hugging Face directory with its tokenizer, counts and record."""
-    model.to(torch.float16)
+    round_weights(model)
     loss, held_out_tokens = held_out_loss(model, work / "tokenizer", config, device)
     record = {
         "seed": config.seed,
-        "config": asdict(config),
+        "config": config.settings(),
         "parameters": sum(p.numel() for p in model.parameters()),
         "tokens_seen": tokens_seen(state["step"], config),
         "held_out_loss": round(loss, 4),
@@ -234,6 +263,8 @@ def finish(
     for file in sorted((work / "tokenizer").iterdir()):
         shutil.copy(file, partial)
     shutil.copy(work / "unigram_counts.npy", partial)
+    if config.checkpoints:
+        shutil.copytree(work / "checkpoints", partial / "checkpoints")
     write_json(partial / "training.json", record)
     before = out.with_name(out.name + ".before")
     shutil.rmtree(before, ignore_errors=True)
@@ -264,8 +295,16 @@ def held_out_loss(
         real = torch.arange(1, config.n_ctx, device=device) < length[:, None]
         total += losses[real].double().sum().item()
         count += int(real.sum())
-    model.to(torch.float16)
+    round_weights(model)
     return total / count, count
+
+
+def round_weights(model: Any) -> Any:
+    """The same model, its weights in 16 bits as they are stored."""
+    # Not model.half(): it rounds rotary frequencies too, which are built anew at every loading.
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(torch.float16)
+    return model
 
 
 def tokens_seen(step: int, config: TrainingConfig) -> int:
@@ -274,13 +313,14 @@ def tokens_seen(step: int, config: TrainingConfig) -> int:
 
 def claim_folder(work: Path, config: TrainingConfig) -> None:
     """A folder belongs to one set of settings: resuming with others would mix two runs."""
-    stored = work / "settings.json"
+    stored, asked = work / "settings.json", config.settings()
     if not stored.exists():
-        write_json(stored, asdict(config))
-    found = json.loads(stored.read_text())
-    other = [name for name, value in asdict(config).items() if found.get(name) != value]
+        write_json(stored, asked)
+    # A field younger than the folder had its default when the run began.
+    found = {**TrainingConfig().settings(), **json.loads(stored.read_text())}
+    other = [name for name in asked if found[name] != asked[name]]
     if other:
         raise UserError(
-            f"{work.name} holds a training run with another {other[0]} ({found.get(other[0])}, "
-            f"asked for {getattr(config, other[0])}): choose another --work folder or delete it"
+            f"{work.name} holds a training run with another {other[0]} ({found[other[0]]}, "
+            f"asked for {asked[other[0]]}): choose another --work folder or delete it"
         )
