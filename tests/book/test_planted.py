@@ -40,7 +40,7 @@ def moved(text: str) -> Iterator[str]:
     for number, line in enumerate(lines):
         values = unpack(line["points"]) if "points" in line else np.zeros(0)
         finite = np.where(np.isfinite(values), np.abs(values), 0)
-        there = np.flatnonzero(finite > NOISE * finite.max(initial=0))  # less is a rounded zero
+        there = np.flatnonzero(finite > 100 * NOISE * finite.max(initial=0))  # less: rounded zeros
         for point in there[:: max(1, there.size // POINTS)]:
             changed = values.copy()
             changed[point] *= 1.02
