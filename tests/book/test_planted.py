@@ -13,7 +13,7 @@ from raretok.figcheck import DIGEST_START, NOISE, NUMBER, PNG_START, pack, same_
 
 ROOT = Path(__file__).parents[2]
 SOURCES = pages.pages(ROOT)
-NUMBERS, POINTS = 25, 2  # of each text and each artist that are changed, one at a time
+NUMBERS, POINTS = 12, 2  # of each text and each artist that are changed, one at a time
 
 
 def outputs(stem: str) -> list[str]:
