@@ -19,6 +19,8 @@ from raretok.paths import DATA, RUNS
 
 SHIPPED = DATA / "measurements"
 COUNTS_FILE = "unigram_counts.npy"
+# Weights that ship without a measurement: no page shows them yet.
+REPLICATES = (*(f"docs-gpt2-seed{n}" for n in range(1, 5)), "docs-llama", "docs-pythia")
 DECIDE = ("rare_percentile", "n_ctx", "n_positions", "seed")  # parameters that decide a measurement
 
 
@@ -100,7 +102,8 @@ class Measurements:
         fixed = {*DECIDE, "corpus", "unigram", "revision", "group_percent"}
         asked = self.parameters.model_dump(include=fixed)
         book = PageParameters().model_dump(include=set(asked))
-        return asked == book and (model_files.SHIPPED / name / "config.json").is_file()
+        known = (model_files.SHIPPED / name / "config.json").is_file()
+        return asked == book and known and name not in REPLICATES
 
     def part(self, name: str, **arrays: np.ndarray) -> xr.Dataset:
         """One part, measured and kept where it is not there; `arrays` are what else decides it.
