@@ -13,7 +13,7 @@ class Output(str):
     __hash__ = str.__hash__
 
     def __eq__(self, other):
-        from raretok.figcheck import same_output
+        from raretok.book.figcheck import same_output
 
         return same_output(str(self), str(other))
 
@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(items):
 
 def pytest_assertrepr_compare(left, right):
     """Say what moved in a figure, instead of showing two digests."""
-    from raretok.figcheck import DIGEST_START, differences
+    from raretok.book.figcheck import DIGEST_START, differences
 
     if isinstance(left, Output) and left.startswith(DIGEST_START):
         return ["the figure differs from the stored one", *differences(str(left), str(right))]

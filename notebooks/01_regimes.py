@@ -40,13 +40,14 @@ device = "cpu"  # where the model runs
 # %config InlineBackend.print_figure_kwargs = {"bbox_inches": None}
 from myst_nb import glue
 
-from raretok import figures, overlap_figures
-from raretok.figcheck import digest
-from raretok.ledger import as_records, verdict_table
+from raretok import overlap_figures
+from raretok.book import style as figures
+from raretok.book.figcheck import digest
+from raretok.claims.study import Study
+from raretok.ledger.verdicts import as_records, verdict_table
 from raretok.sections import interventions, overlap_page
 from raretok.sections import regimes_page as page
 from raretok.sections.together import together_table
-from raretok.study import Study
 
 study = Study.of(globals())
 lead = study.protocol.name  # the protocol of the first figures

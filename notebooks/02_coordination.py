@@ -45,15 +45,15 @@ import numpy as np
 from myst_nb import glue
 
 from raretok import coordination_figures as draw
-from raretok import figures
-from raretok.figcheck import digest
-from raretok.ledger import as_records, p_text, verdict_table
+from raretok.book import style as figures
+from raretok.book.figcheck import digest
+from raretok.claims.study import Study
+from raretok.ledger.verdicts import as_records, p_text, verdict_table
 from raretok.sections import coordination, dimension
 from raretok.sections import coordination_arrays as arrays
 from raretok.sections import coordination_page as page
 from raretok.sections.coordination_words import told
 from raretok.sections.labels import label_controlled
-from raretok.study import Study
 
 study = Study.of(globals())
 lead = study.protocol.name  # the protocol of the first figures

@@ -43,13 +43,14 @@ from functools import partial
 
 from myst_nb import glue
 
-from raretok import figures, modularity_figures
-from raretok.figcheck import digest
-from raretok.ledger import as_records, verdict_table
+from raretok import modularity_figures
+from raretok.book import style as figures
+from raretok.book.figcheck import digest
+from raretok.claims.study import Study
+from raretok.ledger.verdicts import as_records, verdict_table
 from raretok.sections import modularity_checks as checks
 from raretok.sections import modularity_page as page
 from raretok.sections import modularity_plots as plots
-from raretok.study import Study
 
 # %% tags=["remove-cell"]
 study = Study.of(globals())

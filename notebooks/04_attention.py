@@ -41,13 +41,13 @@ device = "cpu"  # where the model runs
 from myst_nb import glue
 
 from raretok import attention_figures as draw
-from raretok import figures
-from raretok.figcheck import digest
-from raretok.ledger import as_records, verdict_table
+from raretok.book import style as figures
+from raretok.book.figcheck import digest
+from raretok.claims.study import Study
+from raretok.ledger.verdicts import as_records, verdict_table
 from raretok.sections import attention_page as page
 from raretok.sections import attention_tables as tables
 from raretok.sections.attention import evidence
-from raretok.study import Study
 
 study = Study.of(globals())
 lead = study.protocol.name  # the protocol of the first figures

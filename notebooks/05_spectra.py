@@ -59,14 +59,15 @@ device = "cpu"  # where the model runs
 import numpy as np
 from myst_nb import glue
 
-from raretok import figures, spectra_figures
-from raretok.figcheck import digest
-from raretok.ledger import as_records, p_text, verdict_table
+from raretok import spectra_figures
+from raretok.book import style as figures
+from raretok.book.figcheck import digest
+from raretok.claims.study import Study
+from raretok.ledger.verdicts import as_records, p_text, verdict_table
 from raretok.sections import spectra_page as page
 from raretok.sections import spectra_tables as tables
 from raretok.sections.labels import label_controlled
 from raretok.sections.spectra import evidence as spectra_evidence
-from raretok.study import Study
 
 study = Study.of(globals())
 lead = study.protocol.name  # the protocol of the first figures

@@ -49,11 +49,12 @@ device = "cpu"  # where the model runs
 # %config InlineBackend.print_figure_kwargs = {"bbox_inches": None}
 from myst_nb import glue
 
-from raretok import figures, worlds_figures
-from raretok.figcheck import digest
+from raretok import worlds_figures
+from raretok.book import style as figures
+from raretok.book.figcheck import digest
+from raretok.claims.study import Study
 from raretok.sections import worlds_page as page
 from raretok.sections.detection import STRENGTHS, Graded, strength_cells, table_cells
-from raretok.study import Study
 
 study = Study.of(globals())
 measured = study.detectors

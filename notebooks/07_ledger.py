@@ -39,12 +39,12 @@ device = "cpu"  # where the model runs
 # %config InlineBackend.print_figure_kwargs = {"bbox_inches": None}
 from myst_nb import glue
 
-from raretok import figures
-from raretok import ledger_page as page
-from raretok.figcheck import digest
-from raretok.ledger import rule_table
-from raretok.ledger_figures import verdict_matrix
-from raretok.records import book_ledger, pages_folder
+from raretok.book import style as figures
+from raretok.book.figcheck import digest
+from raretok.ledger import ledger_page as page
+from raretok.ledger.ledger_figures import verdict_matrix
+from raretok.ledger.records import book_ledger, pages_folder
+from raretok.ledger.verdicts import rule_table
 
 entries = book_ledger(pages_folder())
 

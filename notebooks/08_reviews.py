@@ -35,9 +35,9 @@ device = "cpu"  # where the model runs
 # %% tags=["remove-cell"]
 from myst_nb import glue
 
-from raretok import reviews
-from raretok.ledger_page import shown
-from raretok.records import pages_folder
+from raretok.ledger import reviews
+from raretok.ledger.ledger_page import shown
+from raretok.ledger.records import pages_folder
 
 found = reviews.answers(pages_folder())
 

@@ -45,9 +45,9 @@ device = "cpu"  # where the model runs
 # %config InlineBackend.print_figure_kwargs = {"bbox_inches": None}
 from myst_nb import glue
 
-from raretok import figures
-from raretok.figcheck import digest
-from raretok.sections import cost as page
+from raretok.bench import cost as page
+from raretok.book import style as figures
+from raretok.book.figcheck import digest
 
 rows, fits = page.read(), page.fits()
 for name, text in page.told(rows, fits).items():

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 
-from raretok.figures import COLOURS
+from raretok.book.style import COLOURS
 
 
 def shown(ax: Axes, draw: Callable[..., Any], arguments: dict[str, Any] | str) -> Any:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from raretok.errors import UserError
-from raretok.parameters import PageParameters
+from raretok.measure.parameters import PageParameters
 from raretok.paths import ROOT
 
 app = typer.Typer(
@@ -51,8 +51,8 @@ def run(
     jobs: Annotated[int, typer.Option(help="pages at a time")] = 1,
 ) -> None:
     """Run pages with your parameters, in a folder of their own."""
-    from raretok import pages
-    from raretok import parameters as page_parameters
+    from raretok.book import pages
+    from raretok.measure import parameters as page_parameters
 
     given = dict(split_assignment(text) for text in parameter or [])
     flags = {"model": model, "revision": revision, "corpus": corpus, "protocol": protocol}
@@ -72,9 +72,9 @@ def run(
 
 def prepared(parameters: PageParameters, sources: list[Path]) -> None:
     """Measure what these pages need before they run, and say so."""
+    from raretok.claims.study import Study
+    from raretok.ledger.records import title
     from raretok.measure.find import Measurements
-    from raretok.records import title
-    from raretok.study import Study
 
     study = Study(parameters, Measurements(parameters, loud=True))
     study.prepare([title(page.stem) for page in sources])
@@ -98,7 +98,7 @@ def book(
     jobs: Annotated[int, typer.Option(help="pages at a time; each takes about 1.5 GB")] = 2,
 ) -> None:
     """Run every page on the shipped model and build the site."""
-    from raretok import pages
+    from raretok.book import pages
 
     sources = pages.pages(ROOT)
     pages.run_pages(sources, ROOT / "book", {}, done=lambda page: None, jobs=jobs)
@@ -116,8 +116,8 @@ def measure(
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
 ) -> None:
     """Measure what the pages need of a model, or check that it is what this machine measures."""
-    from raretok import pages, renewal
-    from raretok import parameters as page_parameters
+    from raretok.book import pages, renewal
+    from raretok.measure import parameters as page_parameters
 
     given = page_parameters.resolved({"model": model, "corpus": corpus, "device": device})
     parameters = page_parameters.validated(given)
@@ -148,7 +148,7 @@ def train(
     ] = "",
 ) -> None:
     """Train a shipped model on the corpus docs; run again to resume."""
-    from raretok.training import TrainingConfig, check_device, check_family, train
+    from raretok.models.training import TrainingConfig, check_device, check_family, train
 
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise UserError(f"{name!r} is no name for a folder: use letters, digits, . _ and -")
@@ -198,7 +198,7 @@ def ablate(
     Of an earlier layer every neuron is screened by its gradient, and the top ones and a random
     subset are ablated exactly.
     """
-    from raretok import effects
+    from raretok.measure import effects
 
     print(
         effects.measure(
@@ -231,9 +231,9 @@ def bench(
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
 ) -> None:
     """Time all ways to ablate every neuron on the same positions, with errors and memory."""
-    from raretok import bench as cost
-    from raretok import bench_scaling
-    from raretok.bench_cases import SHAPES
+    from raretok.bench import run as cost
+    from raretok.bench import scaling as bench_scaling
+    from raretok.bench.cases import SHAPES
 
     if not scaling:
         print(
@@ -252,7 +252,7 @@ def inspect(
     revision: Annotated[str | None, typer.Option(help="revision of a Hub model")] = None,
 ) -> None:
     """What a model is built of, and whether the closed form holds for it."""
-    from raretok.models import load_model
+    from raretok.models.adapter import load_model
 
     architecture = load_model(model, revision=revision).architecture
     for field in fields(architecture):

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from raretok.figures import COLOURS
+from raretok.book.style import COLOURS
 
 STYLES = ["-", "--", "-.", ":"]
 _LINES = sns.color_palette("colorblind")

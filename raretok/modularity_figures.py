@@ -6,7 +6,7 @@ from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
-from raretok.figures import COLOURS
+from raretok.book.style import COLOURS
 
 # Communities, differing for the colour-blind; more than eight begin again.
 COMMUNITIES = [sns.color_palette("colorblind")[i] for i in (0, 1, 2, 4, 8, 9, 7, 5)]

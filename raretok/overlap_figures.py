@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 
-from raretok.figures import COLOURS
+from raretok.book.style import COLOURS
 
 
 def rank_scatter(

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 
-from raretok.figures import COLOURS
+from raretok.book.style import COLOURS
 
 Band = tuple[Float[np.ndarray, " x"], Float[np.ndarray, " x"]]  # 2.5 and 97.5 % of the draws
 

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from raretok.figures import COLOURS
+from raretok.book.style import COLOURS
 
 
 def detector_map(

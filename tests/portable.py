@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 
-from raretok import figcheck, pages
+from raretok.book import figcheck, pages
 from raretok.paths import ROOT
 
 AVX512 = "X86_V4 AVX512_ICL AVX512_SPR"  # as numpy 2.4 names them
@@ -39,7 +39,7 @@ SETTINGS = {
 RUN = """
 import sys
 from pathlib import Path
-from raretok import pages
+from raretok.book import pages
 from raretok.paths import ROOT
 pages.run_pages(pages.pages(ROOT), Path(sys.argv[1]), {}, done=lambda page: None, jobs=2)
 """

@@ -6,9 +6,9 @@ from typing import Any
 import nbformat
 from IPython.lib.pretty import pretty
 
-from raretok.claims import Evidence, paper_claims
-from raretok.ledger import as_records
-from raretok.protocol import PROTOCOLS
+from raretok.ledger.claims import Evidence, paper_claims
+from raretok.ledger.verdicts import as_records
+from raretok.text.protocol import PROTOCOLS
 
 
 def evidence(claim: str, protocol: str = "corrected", **found) -> Evidence:

@@ -6,13 +6,17 @@ import sys
 import pytest
 import torch
 
-from raretok import bench, bench_cases, bench_measure, bench_scaling, cli
-from raretok import bench_contenders as contenders
+from raretok import cli
 from raretok.ablation.head import final_head
-from raretok.bench_cases import Case, byte_tokenizer, n_contexts, random_tokens
-from raretok.corpus import Corpus, Document
+from raretok.bench import cases as bench_cases
+from raretok.bench import contenders
+from raretok.bench import measure as bench_measure
+from raretok.bench import run as bench
+from raretok.bench import scaling as bench_scaling
+from raretok.bench.cases import Case, byte_tokenizer, n_contexts, random_tokens
 from raretok.errors import UserError
-from raretok.models import load_model, random_model
+from raretok.models.adapter import load_model, random_model
+from raretok.text.corpus import Corpus, Document
 from tests.ablation.reference import brute_force, largest
 from tests.tiny import D_VOCAB, config, write_model
 

@@ -12,8 +12,8 @@ import xarray as xr
 
 from raretok import cli
 from raretok.ablation import resumption
-from raretok.effects import measure
-from raretok.records import read_page
+from raretok.ledger.records import read_page
+from raretok.measure.effects import measure
 from tests.recorded import evidence, write_page
 from tests.tiny import fake_hub_cache, write_model
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from raretok.corpus import Corpus, Document, count_tokens, cut_contexts, load_corpus
 from raretok.errors import UserError
+from raretok.text.corpus import Corpus, Document, count_tokens, cut_contexts, load_corpus
 
 
 class Letters:

@@ -6,9 +6,9 @@ import warnings
 
 import pytest
 
-from raretok import docstrings
-from raretok.corpus import load_corpus
 from raretok.errors import UserError
+from raretok.text import docstrings
+from raretok.text.corpus import load_corpus
 
 SOURCE = b'''"""Module."""
 class A:

@@ -6,9 +6,9 @@ from itertools import product
 import numpy as np
 import pytest
 
-from raretok import pages
-from raretok.claims import PAPER, Evidence, paper_claims
-from raretok.ledger import (
+from raretok.book import pages
+from raretok.ledger.claims import PAPER, Evidence, paper_claims
+from raretok.ledger.verdicts import (
     RULES,
     as_records,
     deciding_rule,
@@ -105,7 +105,7 @@ def test_the_rules_agree_with_nested_cases_on_every_combination(monkeypatch):
     fields = {"statement": "", "published": "", "page": ""}
     claims["P"] = base(id="P", kind="present", range=(1.0, 2.0), **shared, **fields)
     claims["Q"] = base(id="Q", kind="absent", **shared, **fields)
-    monkeypatch.setattr("raretok.ledger.paper_claims", lambda: claims)
+    monkeypatch.setattr("raretok.ledger.verdicts.paper_claims", lambda: claims)
     grid = product(
         (0.01, 0.05, 0.4),
         (0.01, 0.2),

@@ -7,11 +7,11 @@ import matplotlib.pyplot as plt
 import pytest
 from matplotlib.colors import to_rgb
 
-from raretok import ledger_page as page
-from raretok.claims import paper_claims
-from raretok.ledger_figures import CELLS, verdict_matrix
-from raretok.protocol import PROTOCOLS
-from raretok.records import book_ledger
+from raretok.ledger import ledger_page as page
+from raretok.ledger.claims import paper_claims
+from raretok.ledger.ledger_figures import CELLS, verdict_matrix
+from raretok.ledger.records import book_ledger
+from raretok.text.protocol import PROTOCOLS
 from tests.recorded import evidence, write_book, write_page
 
 UNSEEN = {"p": 0.4, "power": 0.95}

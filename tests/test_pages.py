@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from raretok import pages
+from raretok.book import pages
 from raretok.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -27,7 +27,7 @@ moved = 0.0
 # %%
 import numpy as np
 import matplotlib.pyplot as plt
-from raretok.figcheck import digest
+from raretok.book.figcheck import digest
 
 x = np.arange(1, 101)
 y = scale / x

@@ -8,7 +8,7 @@ import xarray as xr
 from scipy.stats import chisquare
 
 from raretok.errors import UserError
-from raretok.groups import (
+from raretok.stats.groups import (
     TRAITS,
     Draws,
     balance,
@@ -20,8 +20,8 @@ from raretok.groups import (
     near_groups,
     neuron_traits,
 )
-from raretok.protocol import PROTOCOLS
-from raretok.rarity import COMMON, MIDDLE, RARE
+from raretok.text.protocol import PROTOCOLS
+from raretok.text.rarity import COMMON, MIDDLE, RARE
 
 RNG = np.random.default_rng
 N, SIZE, DRAWS = 200, 6, 80

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raretok.corpus import Contexts
 from raretok.errors import UserError
-from raretok.rarity import (
+from raretok.text.corpus import Contexts
+from raretok.text.rarity import (
     all_positions,
     draw_contexts,
     draw_stratified,

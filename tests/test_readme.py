@@ -4,9 +4,9 @@ import json
 import re
 from pathlib import Path
 
-from raretok.claims import paper_claims
-from raretok.ledger_page import readme_table
-from raretok.records import book_ledger
+from raretok.ledger.claims import paper_claims
+from raretok.ledger.ledger_page import readme_table
+from raretok.ledger.records import book_ledger
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from raretok.claims import paper_claims
 from raretok.errors import UserError
-from raretok.protocol import PROTOCOLS
-from raretok.records import (
+from raretok.ledger.claims import paper_claims
+from raretok.ledger.records import (
     FOLDER,
     Entry,
     adjusted_p,
@@ -20,6 +19,7 @@ from raretok.records import (
     read_page,
     unequal_settings,
 )
+from raretok.text.protocol import PROTOCOLS
 from tests.recorded import evidence, write_book, write_page
 
 ROOT = Path(__file__).parents[1]

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from raretok import pages, reviews
+from raretok.book import pages
 from raretok.errors import UserError
-from raretok.protocol import PROTOCOLS
+from raretok.ledger import reviews
+from raretok.text.protocol import PROTOCOLS
 from tests.recorded import evidence, write_book, write_page
 
 ROOT = Path(__file__).parents[1]

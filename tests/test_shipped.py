@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from raretok import docstrings
 from raretok.ablation.closed_form import delta_loss
 from raretok.ablation.head import final_head
 from raretok.ablation.modules import delta_loss_modules, real_modules
 from raretok.measure.find import SHIPPED as MEASUREMENTS
 from raretok.measure.find import Measurements
+from raretok.measure.parameters import PageParameters
 from raretok.measure.source import Source
-from raretok.model_files import SHIPPED
-from raretok.models import capture
-from raretok.parameters import PageParameters
+from raretok.models.adapter import capture
+from raretok.models.files import SHIPPED
+from raretok.text import docstrings
 
 MODEL = SHIPPED / "docs-gpt2"
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from raretok.stats import (
+from raretok.stats.documents import (
     benjamini_hochberg,
     bootstrap_means,
     critical_value,

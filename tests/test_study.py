@@ -5,15 +5,15 @@ from pathlib import Path
 import jupytext
 import pytest
 
+from raretok.claims.study import Study
 from raretok.errors import UserError
-from raretok.parameters import (
+from raretok.measure.parameters import (
     PageParameters,
     parameter_cell,
     parameter_table,
     resolved,
     validated,
 )
-from raretok.study import Study
 
 ROOT = Path(__file__).parents[1]
 

@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from raretok import streams, training
-from raretok.corpus import Corpus, Document
 from raretok.errors import UserError
-from raretok.families import Family
-from raretok.models import untrained_twin
-from raretok.training import TrainingConfig, train
+from raretok.models import training, untrained_twin
+from raretok.models.families import Family
+from raretok.models.training import TrainingConfig, train
+from raretok.text import streams
+from raretok.text.corpus import Corpus, Document
 
 TINY = {
     "n_tokens": 31 * 4 * 12,  # 12 steps

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from raretok.corpus import Contexts
-from raretok.rarity import COMMON, MIDDLE, RARE, Positions
+from raretok.text.corpus import Contexts
+from raretok.text.rarity import COMMON, MIDDLE, RARE, Positions
 
 N_CTX = 24
 

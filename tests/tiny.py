@@ -20,9 +20,9 @@ from transformers import (
     Qwen3Config,
 )
 
-from raretok.corpus import Contexts
-from raretok.models import untrained_twin
-from raretok.rarity import Positions
+from raretok.models.adapter import untrained_twin
+from raretok.text.corpus import Contexts
+from raretok.text.rarity import Positions
 
 D_VOCAB = 300  # the tokenizer has 257 ids, so 43 columns of W_U are padding
 D_MODEL, D_MLP, N_CTX = 16, 48, 32

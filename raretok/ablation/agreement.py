@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import rankdata
 
-from raretok.stats import DocumentSums, bootstrap_means
+from raretok.stats.documents import DocumentSums, bootstrap_means
 
 BOUNDS = ("value", "low", "high")
 MEASURES = ("spearman", "spearman of sizes", "recall")

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from raretok.ablation.closed_form import delta_loss
 from raretok.ablation.gather import check_finite
 from raretok.ablation.head import FinalHead, clean_loss, final_head
-from raretok.corpus import Contexts
 from raretok.errors import UserError
-from raretok.models import LanguageModel, capture
-from raretok.rarity import Positions
+from raretok.models.adapter import LanguageModel, capture
+from raretok.text.corpus import Contexts
+from raretok.text.rarity import Positions
 
 PAIRS = 64
 CONTEXTS, FIRST_CONTEXTS = 16, 2  # that the pairs are spread over

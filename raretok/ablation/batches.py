@@ -18,9 +18,9 @@ from raretok.ablation.gather import (
 )
 from raretok.ablation.partial import capture_layer
 from raretok.ablation.progress import blocks
-from raretok.corpus import Contexts
-from raretok.models import LanguageModel
-from raretok.rarity import Positions
+from raretok.models.adapter import LanguageModel
+from raretok.text.corpus import Contexts
+from raretok.text.rarity import Positions
 
 SCORED = 256  # positions that go through the head together, and those that end their context
 

@@ -8,10 +8,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from raretok.ablation.progress import blocks
-from raretok.corpus import Contexts
 from raretok.errors import UserError
-from raretok.models import LanguageModel, capture
-from raretok.rarity import Positions
+from raretok.models.adapter import LanguageModel, capture
+from raretok.text.corpus import Contexts
+from raretok.text.rarity import Positions
 
 BATCH = 8  # contexts a forward pass
 

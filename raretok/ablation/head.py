@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from raretok.errors import UserError
-from raretok.models import LanguageModel
+from raretok.models.adapter import LanguageModel
 
 # Total: everything after the neuron reacts. Direct: the final norm divides by its unablated scale,
 # which leaves out what entropy neurons act through (Stolfo et al. 2024, arXiv 2406.16254).

@@ -6,7 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from raretok.errors import UserError
-from raretok.rarity import STRATA
+from raretok.text.rarity import STRATA
 
 MODES = ("mean", "zero", "resample")
 

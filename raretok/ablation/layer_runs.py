@@ -17,10 +17,10 @@ from raretok.ablation.resumption import run_to_write
 from raretok.ablation.split import N_PICKED
 from raretok.ablation.stacked import STACK
 from raretok.ablation.store import Run, open_run
-from raretok.corpus import Contexts
 from raretok.errors import UserError
-from raretok.models import LanguageModel
-from raretok.rarity import Positions
+from raretok.models.adapter import LanguageModel
+from raretok.text.corpus import Contexts
+from raretok.text.rarity import Positions
 
 SLACK = 1.5  # freed memory lies in pieces between what is kept; measured up to 1.4
 

@@ -28,11 +28,11 @@ from raretok.ablation.run import audit_verdict, provenance
 from raretok.ablation.screen import CLASSES, class_weights, screened, screened_documents
 from raretok.ablation.split import token_rows
 from raretok.ablation.stacked import STACK, Layer, audit, exact
-from raretok.corpus import Contexts
 from raretok.errors import UserError
-from raretok.models import LanguageModel
-from raretok.rarity import STRATA, Positions
-from raretok.stats import DocumentSums, document_sums, resample_documents
+from raretok.models.adapter import LanguageModel
+from raretok.stats.documents import DocumentSums, document_sums, resample_documents
+from raretok.text.corpus import Contexts
+from raretok.text.rarity import STRATA, Positions
 
 MODES = ("mean", "zero")
 SUBSETS = ("top", "random")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from raretok.ablation.head import check_effect
 from raretok.errors import UserError
-from raretok.models import LanguageModel
+from raretok.models.adapter import LanguageModel
 
 PAIR_BUDGET = 2**22  # elements of one [pair, d_vocab] array of doubles; about four are alive
 

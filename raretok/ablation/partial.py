@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from raretok.errors import UserError
-from raretok.models import LanguageModel
+from raretok.models.adapter import LanguageModel
 
 
 def layer_index(model: LanguageModel, layer: int) -> int:

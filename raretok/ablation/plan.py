@@ -19,10 +19,10 @@ from raretok.ablation.gather import BATCH
 from raretok.ablation.head import POSITION_BUDGET
 from raretok.ablation.precision import TOLERANCE
 from raretok.ablation.sampled import TILE, short_type
-from raretok.corpus import Contexts
 from raretok.errors import UserError
-from raretok.models import LanguageModel
-from raretok.rarity import Positions
+from raretok.models.adapter import LanguageModel
+from raretok.text.corpus import Contexts
+from raretok.text.rarity import Positions
 
 MAX_MEMORY = 2.0  # GB above the model
 SMALLEST_BLOCK = 8  # positions; below, a block is all overhead
@@ -76,7 +76,8 @@ def numerics() -> str:
     """One sha256 over the sources that make the numbers: a run by other code is another run."""
     here = Path(__file__).parent
     total = hashlib.sha256()
-    others = [here.parent / f"{name}.py" for name in ("models", "rarity", "stats")]
+    shared = ("models/adapter", "text/rarity", "stats/documents")
+    others = [here.parent / f"{name}.py" for name in shared]
     for file in [*sorted(here.glob("*.py")), *others]:
         total.update(file.read_bytes())
     return total.hexdigest()[:16]

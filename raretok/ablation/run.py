@@ -10,7 +10,7 @@ from torch import Tensor
 from raretok import __version__
 from raretok.ablation.audit import LIMIT
 from raretok.ablation.precision import pair_error
-from raretok.models import LanguageModel
+from raretok.models.adapter import LanguageModel
 
 BLOCK = 1024  # positions a step of the closed form; it cuts them further to fit the memory
 SAMPLING_SEED = 0

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from raretok.ablation.checkpoints import Checkpoints
 from raretok.ablation.gather import Batch
-from raretok.models import LanguageModel
+from raretok.models.adapter import LanguageModel
 
 Part = tuple[Float[np.ndarray, " d_mlp"], int]
 

@@ -26,9 +26,9 @@ from raretok.ablation.partial import LayerCapture, capture_layer, run_from
 from raretok.ablation.progress import blocks
 from raretok.ablation.split import push_gradient
 from raretok.ablation.stacked import Layer
-from raretok.models import LanguageModel
-from raretok.rarity import COMMON, RARE, Positions
-from raretok.stats import DocumentSums
+from raretok.models.adapter import LanguageModel
+from raretok.stats.documents import DocumentSums
+from raretok.text.rarity import COMMON, RARE, Positions
 
 CLASSES = (RARE, COMMON)
 

@@ -21,7 +21,7 @@ from raretok.ablation.head import FinalHead, clean_pass
 from raretok.ablation.partial import LayerCapture, capture_layer, run_from_at
 from raretok.ablation.progress import blocks
 from raretok.ablation.split import TokenRows, delta_of_pushes, split_vocabulary
-from raretok.models import LanguageModel
+from raretok.models.adapter import LanguageModel
 
 STACK = 32  # contexts, at most, that run through the later blocks together
 AUDIT_PAIRS = 8

@@ -28,7 +28,7 @@ from jaxtyping import Float, Shaped
 
 from raretok.ablation.records import FORMAT, damaged, key_of, read_record, sha256_of, write_record
 from raretok.errors import UserError
-from raretok.rarity import Positions
+from raretok.text.rarity import Positions
 
 UNITS = {"delta_loss": "nats", "loss": "nats", "sampling_error": "nats", "variance": "nats^2"}
 # Every chunk is a file, also of nothing but fill values: a missing one is damage.

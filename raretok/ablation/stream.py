@@ -33,9 +33,9 @@ from raretok.ablation.progress import bar
 from raretok.ablation.resumption import run_to_write
 from raretok.ablation.scratch import Scratch
 from raretok.ablation.store import Run, n_blocks, open_run
-from raretok.corpus import Contexts
-from raretok.models import LanguageModel
-from raretok.rarity import Positions
+from raretok.models.adapter import LanguageModel
+from raretok.text.corpus import Contexts
+from raretok.text.rarity import Positions
 
 
 def ablate_to_disk(

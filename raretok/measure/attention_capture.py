@@ -14,11 +14,11 @@ from jaxtyping import Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from raretok.corpus import Contexts
+from raretok.claims.attention.rows import Rows
 from raretok.errors import UserError
-from raretok.models import LanguageModel
-from raretok.rarity import COMMON, RARE, Positions
-from raretok.sections.attention_rows import Rows
+from raretok.models.adapter import LanguageModel
+from raretok.text.corpus import Contexts
+from raretok.text.rarity import COMMON, RARE, Positions
 
 BATCH = 16  # contexts a forward pass
 FEWEST = 20  # queries of a class, below which nothing is compared

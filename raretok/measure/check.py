@@ -15,6 +15,7 @@ from raretok.ablation.head import clean_loss, final_head
 from raretok.ablation.interventions import donors
 from raretok.ablation.plan import Options
 from raretok.ablation.precision import TOLERANCE, pair_error
+from raretok.claims.attention.rows import Rows
 from raretok.errors import UserError
 from raretok.measure.attention_capture import capture_rows
 from raretok.measure.find import Measurements
@@ -31,10 +32,9 @@ from raretok.measure.parts import (
     source_of,
 )
 from raretok.measure.source import STRATIFIED, Source
-from raretok.protocol import PROTOCOLS
-from raretok.rarity import COMMON, RARE, Positions
-from raretok.sections.attention_rows import Rows
 from raretok.sections.detection import MATCHED
+from raretok.text.protocol import PROTOCOLS
+from raretok.text.rarity import COMMON, RARE, Positions
 
 POSITIONS = 64  # at which every neuron is ablated again
 CONTEXTS = 3  # whose attention is captured again

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from raretok import model_files
 from raretok.ablation.records import locked, one_line
-from raretok.docstrings import held_out_sha256
+from raretok.measure.parameters import PageParameters
 from raretok.measure.record import FORMAT, Folder, digest, file_name, seal_of
-from raretok.parameters import PageParameters
+from raretok.models import files as model_files
 from raretok.paths import DATA, RUNS
+from raretok.text.docstrings import held_out_sha256
 
 SHIPPED = DATA / "measurements"
 COUNTS_FILE = "unigram_counts.npy"

@@ -19,13 +19,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from raretok.corpus import Contexts
+from raretok.claims.attention.head_sums import WHOLE, Target
 from raretok.errors import UserError
 from raretok.measure.attention_capture import Batch, batches
 from raretok.measure.resume import CleanPass, Ended, row_loss
-from raretok.models import Architecture, LanguageModel
-from raretok.rarity import MIDDLE, Positions
-from raretok.sections.head_sums import WHOLE, Target
+from raretok.models.adapter import Architecture, LanguageModel
+from raretok.text.corpus import Contexts
+from raretok.text.rarity import MIDDLE, Positions
 
 MODES = ("mean", "zero", "resample", "first")
 

@@ -19,18 +19,18 @@ from raretok.ablation.gather import gather
 from raretok.ablation.groups import delta_loss_group
 from raretok.ablation.head import final_head
 from raretok.ablation.sampled import short_type
+from raretok.claims.attention.head_sums import WHOLE as WHOLE_LAYER
 from raretok.errors import UserError
 from raretok.measure.attention_capture import capture_rows, choose_queries, contexts_of
 from raretok.measure.find import Measurements
 from raretok.measure.head_ablation import HeadEffects, ablate_heads, targets_of
+from raretok.measure.parameters import PageParameters
 from raretok.measure.reading import feeding_heads, head_cosines, mlp_gain
 from raretok.measure.record import in_steps, rounded
 from raretok.measure.source import STRATIFIED, WHOLE, Source
-from raretok.parameters import PageParameters
-from raretok.protocol import PROTOCOLS
-from raretok.rarity import COMMON, RARE, Positions
-from raretok.sections.head_sums import WHOLE as WHOLE_LAYER
 from raretok.sections.placement import reading_directions
+from raretok.text.protocol import PROTOCOLS
+from raretok.text.rarity import COMMON, RARE, Positions
 
 if TYPE_CHECKING:  # the worlds stand above: they run the tests of the pages
     from raretok.worlds.ground import Ground

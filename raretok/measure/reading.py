@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float
 
 from raretok.errors import UserError
-from raretok.models import LanguageModel
+from raretok.models.adapter import LanguageModel
 
 RANK = 1e-6  # singular values of a head's output below this share of the largest are none
 

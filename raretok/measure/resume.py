@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from raretok.models import LanguageModel
+from raretok.models.adapter import LanguageModel
 
 Hook = tuple[str, Callable[..., Tensor | None]]
 

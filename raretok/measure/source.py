@@ -10,11 +10,15 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from raretok import model_files, models
 from raretok.ablation.gather import gather
 from raretok.ablation.plan import Options
 from raretok.ablation.stream import ablate_to_disk
-from raretok.corpus import (
+from raretok.errors import UserError
+from raretok.measure.find import COUNTS_FILE
+from raretok.measure.parameters import PageParameters
+from raretok.models import adapter as models
+from raretok.models import files as model_files
+from raretok.text.corpus import (
     Contexts,
     Corpus,
     count_tokens,
@@ -22,11 +26,8 @@ from raretok.corpus import (
     load_corpus,
     token_ids,
 )
-from raretok.errors import UserError
-from raretok.measure.find import COUNTS_FILE
-from raretok.parameters import PageParameters
-from raretok.protocol import PROTOCOLS
-from raretok.rarity import (
+from raretok.text.protocol import PROTOCOLS
+from raretok.text.rarity import (
     Positions,
     TypeClasses,
     all_positions,

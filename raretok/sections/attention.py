@@ -7,12 +7,11 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Int
 
-from raretok.architecture import Architecture
+from raretok.claims.attention.head_sums import HeadSums, Target
+from raretok.claims.attention.rows import Rows
 from raretok.errors import UserError
-from raretok.groups import Fold
-from raretok.ledger import Evidence
-from raretok.protocol import Protocol
-from raretok.rarity import Positions
+from raretok.ledger.verdicts import Evidence
+from raretok.models.architecture import Architecture
 from raretok.sections.attention_profiles import (
     LAST,
     Concentration,
@@ -24,8 +23,6 @@ from raretok.sections.attention_profiles import (
     gini_test,
     profile_test,
 )
-from raretok.sections.attention_rows import Rows
-from raretok.sections.head_sums import HeadSums, Target
 from raretok.sections.knockout import (
     Knockout,
     LayerKnockout,
@@ -36,6 +33,9 @@ from raretok.sections.knockout import (
     unit_of,
 )
 from raretok.sections.regimes import Settings
+from raretok.stats.groups import Fold
+from raretok.text.protocol import Protocol
+from raretok.text.rarity import Positions
 
 EARLY = "mean, early layers"  # name of that run
 MATTERS_R, MATTERS_GINI = 0.05, 0.02  # effects that a claim of absence must be able to see

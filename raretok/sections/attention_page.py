@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from raretok.ledger import p_text
+from raretok.claims.attention.head_sums import Target
+from raretok.ledger.verdicts import p_text
 from raretok.sections.attention import Attention
 from raretok.sections.attention_profiles import LAST
 from raretok.sections.attention_tables import MODE_NAMES, NOT_HERE, reason, unit_name
-from raretok.sections.head_sums import Target
-from raretok.stats import ALPHA, percentile_interval
+from raretok.stats.documents import ALPHA, percentile_interval
 
 UNITS = {"sd": "of its standard deviation", "raw": "(activation, not standardised)"}
 R_PUBLISHED = 0.82  # lower end of A1's published 0.89 +- 0.07

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from raretok.sections.attention_rows import Rows
-from raretok.stats import (
+from raretok.claims.attention.rows import Rows
+from raretok.stats.documents import (
     Interval,
     NullTest,
     document_halves,

@@ -5,18 +5,18 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from raretok.ledger import p_text
-from raretok.rarity import COMMON, RARE
+from raretok.claims.attention.head_sums import WHOLE, HeadSums, Target
+from raretok.ledger.verdicts import p_text
 from raretok.sections.attention import Attention
 from raretok.sections.attention_profiles import LAST, Tested
-from raretok.sections.head_sums import WHOLE, HeadSums, Target
 from raretok.sections.knockout import Knockout
-from raretok.stats import (
+from raretok.stats.documents import (
     bootstrap_means,
     document_sums,
     percentile_interval,
     resample_documents,
 )
+from raretok.text.rarity import COMMON, RARE
 
 MODE_NAMES = {
     "mean": "mean",

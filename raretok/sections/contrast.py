@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from raretok.sections.influence import influence
-from raretok.stats import (
+from raretok.stats.documents import (
     Interval,
     bootstrap_means,
     document_sums,

@@ -7,10 +7,8 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float, Int
 
-from raretok.claims import Evidence
 from raretok.errors import UserError
-from raretok.groups import Compared, Fold, balance, compare, neuron_traits
-from raretok.protocol import Protocol
+from raretok.ledger.claims import Evidence
 from raretok.sections import similarity
 from raretok.sections.dimension import Spectrum, correlations, participation_ratio
 from raretok.sections.joint_activity import (
@@ -24,7 +22,9 @@ from raretok.sections.joint_activity import (
     relative_interval,
     spectrum_of,
 )
-from raretok.stats import Interval, NullTest, Side, null_test, resample_documents
+from raretok.stats.documents import Interval, NullTest, Side, null_test, resample_documents
+from raretok.stats.groups import Compared, Fold, balance, compare, neuron_traits
+from raretok.text.protocol import Protocol
 
 LOWER, SHARED = 0.1, 0.02  # effects that matter: 10 % fewer dimensions, 0.02 nats a pair
 

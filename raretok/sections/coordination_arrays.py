@@ -8,7 +8,6 @@ from jaxtyping import Float, Int
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-from raretok.groups import TRAITS
 from raretok.sections import information
 from raretok.sections.coordination import Coordination, Untestable
 from raretok.sections.dimension import (
@@ -20,6 +19,7 @@ from raretok.sections.dimension import (
 )
 from raretok.sections.joint_activity import ClassCoordination
 from raretok.sections.matching import match_distance
+from raretok.stats.groups import TRAITS
 
 Found = Coordination | Untestable
 SAMPLE_SIZES = (50, 100, 200, 400, 800, 2000)

@@ -7,11 +7,8 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
-from raretok.groups import Compared, Fold, influences
-from raretok.ledger import p_text
-from raretok.parameters import PageParameters
-from raretok.protocol import Protocol
-from raretok.rarity import RARE
+from raretok.ledger.verdicts import p_text
+from raretok.measure.parameters import PageParameters
 from raretok.sections import information
 from raretok.sections.coordination import (
     Coordination,
@@ -27,7 +24,10 @@ from raretok.sections.joint_activity import KINDS, compare_spectra
 from raretok.sections.matching import CALIPERS, with_match
 from raretok.sections.plateau import head_test
 from raretok.sections.similarity import between, within
-from raretok.stats import NullTest, null_test
+from raretok.stats.documents import NullTest, null_test
+from raretok.stats.groups import Compared, Fold, influences
+from raretok.text.protocol import Protocol
+from raretok.text.rarity import RARE
 
 Found = Coordination | Untestable
 NOT_HERE = "not testable here"  # in tables, which cut long cells; the reason is told in words

@@ -3,9 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from raretok.groups import TRAITS, Compared, influences
-from raretok.ledger import p_text
-from raretok.rarity import COMMON, RARE
+from raretok.ledger.verdicts import p_text
 from raretok.sections.coordination import (
     Coordination,
     Untestable,
@@ -20,7 +18,9 @@ from raretok.sections.coordination_page import (
     square_means,
 )
 from raretok.sections.matching import CALIPERS, match_distance, with_match
-from raretok.stats import ALPHA
+from raretok.stats.documents import ALPHA
+from raretok.stats.groups import TRAITS, Compared, influences
+from raretok.text.rarity import COMMON, RARE
 
 
 def told(found: Found, untrained: Found, effects: xr.Dataset) -> dict[str, str]:

@@ -16,7 +16,7 @@ import xarray as xr
 from jaxtyping import Float
 from scipy.stats import binomtest
 
-from raretok.stats import ALPHA, Interval, interval
+from raretok.stats.documents import ALPHA, Interval, interval
 
 Kind = Literal["scaled", "correlated", "clustered", "heavy-tailed", "fed by one head"]
 KINDS: tuple[Kind, ...] = ("scaled", "correlated", "clustered", "heavy-tailed", "fed by one head")

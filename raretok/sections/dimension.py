@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float, Int
 
-from raretok.stats import document_sums
+from raretok.stats.documents import document_sums
 
 SHARE = 0.95  # of the variance (released code)
 CHUNK = 100  # groups whose matrices are held at once

@@ -11,8 +11,8 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 
 from raretok.errors import UserError
-from raretok.groups import Fold
-from raretok.stats import document_halves
+from raretok.stats.documents import document_halves
+from raretok.stats.groups import Fold
 
 SMALLEST = 4  # neurons: two modules of two; below, no partition of a group means anything
 STILL = 1e-7  # an sd below this share of a neuron's largest value is rounding: it is constant

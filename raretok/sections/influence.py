@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from raretok.stats import (
+from raretok.stats.documents import (
     DocumentSums,
     bootstrap_means,
     document_halves,

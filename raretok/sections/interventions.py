@@ -9,10 +9,10 @@ import xarray as xr
 from jaxtyping import Float
 from scipy.stats import spearmanr
 
-from raretok.ledger import p_text
-from raretok.rarity import COMMON, RARE
+from raretok.ledger.verdicts import p_text
 from raretok.sections.influence import influence, top_overlap, top_share
 from raretok.sections.plateau import HEAD, HeadTest, head_test
+from raretok.text.rarity import COMMON, RARE
 
 KINDS = {"rare": RARE, "common": COMMON}
 

@@ -7,9 +7,6 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 
 from raretok.errors import UserError
-from raretok.groups import Compared, Fold, compare
-from raretok.protocol import Protocol
-from raretok.rarity import COMMON, RARE
 from raretok.sections import information
 from raretok.sections.dimension import (
     Spectrum,
@@ -20,7 +17,7 @@ from raretok.sections.dimension import (
     shuffled,
     variance_count,
 )
-from raretok.stats import (
+from raretok.stats.documents import (
     Interval,
     NullTest,
     bootstrap_means,
@@ -28,6 +25,9 @@ from raretok.stats import (
     interval,
     null_test,
 )
+from raretok.stats.groups import Compared, Fold, compare
+from raretok.text.protocol import Protocol
+from raretok.text.rarity import COMMON, RARE
 
 KINDS = {"rare": RARE, "common": COMMON}
 LEAST = 50  # positions; with fewer the spectrum of unrelated neurons is far from flat

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from raretok.groups import Compared, Fold, compare
-from raretok.rarity import RARE
+from raretok.claims.attention.head_sums import WHOLE, HeadSums, Target
 from raretok.sections.attention_profiles import Tested
-from raretok.sections.head_sums import WHOLE, HeadSums, Target
-from raretok.stats import Interval, NullTest, interval, null_test, resample_documents
+from raretok.stats.documents import Interval, NullTest, interval, null_test, resample_documents
+from raretok.stats.groups import Compared, Fold, compare
+from raretok.text.rarity import RARE
 
 FEWEST = 10  # rare positions of a fold, below which nothing is compared
 INTERVAL_CONTROLS = 50  # control groups that an interval of a ratio is computed with

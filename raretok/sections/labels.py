@@ -8,9 +8,9 @@ shows because its neurons matter, not because they matter to rare targets.
 import numpy as np
 import xarray as xr
 
-from raretok.claims import Evidence, with_null_world
-from raretok.rarity import COMMON, RARE
-from raretok.stats import permute_within
+from raretok.ledger.claims import Evidence, with_null_world
+from raretok.stats.documents import permute_within
+from raretok.text.rarity import COMMON, RARE
 
 CONTROLS = 400  # control groups for each
 DRAWS = 11  # ways to exchange the labels; the median p-value of a test stands for them

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from raretok.groups import Fold
 from raretok.sections.eigenvalues import ZERO, beyond_edge, hill, noise_distance
 from raretok.sections.released_spectra import TAIL
-from raretok.stats import Interval, NullTest, null_test
+from raretok.stats.documents import Interval, NullTest, null_test
+from raretok.stats.groups import Fold
 
 LEFT_OUT = 200  # control groups that are left out of the layer in turn
 BLOCKS = 32  # of neurons, left out in turn for the interval

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from raretok.groups import SMALLEST, Fold
+from raretok.stats.groups import SMALLEST, Fold
 
 CALIPERS = (2.0, 1.5, 1.0)  # sd over the layer; a member farther from its controls has no match
 

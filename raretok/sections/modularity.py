@@ -15,10 +15,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float, Int
 
-from raretok.claims import Evidence
-from raretok.groups import Compared, Fold
-from raretok.protocol import Protocol
-from raretok.rarity import RARE
+from raretok.ledger.claims import Evidence
 from raretok.sections.communities import best_partitions
 from raretok.sections.graphs import (
     Activity,
@@ -36,7 +33,10 @@ from raretok.sections.module_measures import (
     links_beyond,
     measures,
 )
-from raretok.stats import Interval, NullTest, Side, interval, null_test
+from raretok.stats.documents import Interval, NullTest, Side, interval, null_test
+from raretok.stats.groups import Compared, Fold
+from raretok.text.protocol import Protocol
+from raretok.text.rarity import RARE
 
 # Two modules apart give a Q of 0.5, four 0.75, and above 0.3 a graph is usually called modular.
 MATTERS = 0.1

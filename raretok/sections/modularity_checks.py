@@ -6,16 +6,16 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from raretok.groups import Fold, influences
-from raretok.ledger import p_text
-from raretok.protocol import PROTOCOLS
-from raretok.rarity import COMMON, RARE
+from raretok.ledger.verdicts import p_text
 from raretok.sections import placement
 from raretok.sections.graphs import SMALLEST, effects_activity
 from raretok.sections.modularity_page import against, number
 from raretok.sections.module_measures import find_links, held_out_Q, mean_link
 from raretok.sections.plateau import head_test
-from raretok.stats import NullTest, null_test
+from raretok.stats.documents import NullTest, null_test
+from raretok.stats.groups import Fold, influences
+from raretok.text.protocol import PROTOCOLS
+from raretok.text.rarity import COMMON, RARE
 
 TABLE_CONTROLS = 200  # control groups of the table over sizes
 SIZES = (1.0, 2.0, 5.0)  # % of the layer

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from raretok.claims import Evidence
 from raretok.errors import UserError
-from raretok.ledger import p_text
+from raretok.ledger.claims import Evidence
+from raretok.ledger.verdicts import p_text
 from raretok.sections.communities import EXACT_NODES, best_partitions, modularity
 from raretok.sections.graphs import correlation
 from raretok.sections.louvain import (
@@ -33,7 +33,7 @@ from raretok.sections.released_modularity import (
     released_score,
     spectral_labels,
 )
-from raretok.stats import ALPHA, NullTest, null_test
+from raretok.stats.documents import ALPHA, NullTest, null_test
 
 CHECKED = 50  # control groups on which Louvain is compared with the exact search
 CHECK_SEEDS = 5

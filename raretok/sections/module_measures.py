@@ -15,7 +15,7 @@ from raretok.sections.communities import (
 )
 from raretok.sections.graphs import Activity, correlation, positive
 from raretok.sections.released_modularity import released_score
-from raretok.stats import resample_documents
+from raretok.stats.documents import resample_documents
 
 STILL = 1e-12  # share of its variance below which a neuron is constant in a sample of documents
 

@@ -19,11 +19,8 @@ import xarray as xr
 from jaxtyping import Float, Int
 from scipy.stats import spearmanr
 
-from raretok.claims import Evidence
 from raretok.errors import UserError
-from raretok.groups import Fold
-from raretok.protocol import Protocol
-from raretok.rarity import COMMON
+from raretok.ledger.claims import Evidence
 from raretok.sections.rankings import (
     Pair,
     Rows,
@@ -39,7 +36,7 @@ from raretok.sections.rankings import (
     within_curves,
 )
 from raretok.sections.regimes import class_arrays
-from raretok.stats import (
+from raretok.stats.documents import (
     Interval,
     NullTest,
     document_halves,
@@ -48,6 +45,9 @@ from raretok.stats import (
     percentile_interval,
     ratio_mean,
 )
+from raretok.stats.groups import Fold
+from raretok.text.protocol import Protocol
+from raretok.text.rarity import COMMON
 
 SPLITS = 3  # random halves of the documents
 MATTERS = 0.3  # of the top neurons shared

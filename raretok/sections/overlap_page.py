@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from raretok.ledger import p_text
+from raretok.ledger.verdicts import p_text
 from raretok.sections.overlap import Overlap
 from raretok.sections.rankings import ranks
-from raretok.stats import ALPHA
+from raretok.stats.documents import ALPHA
 
 
 def scatter_figure(found: Overlap) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from raretok.sections.spacings import (
     normalised_spacings,
     positive_log_values,
 )
-from raretok.stats import Interval, interval, monte_carlo_p
+from raretok.stats.documents import Interval, interval, monte_carlo_p
 
 LAST = 0.9  # fraction of the positive values that is fitted
 GRID = 96  # candidate breaks asked for; low ranks coincide, so fewer remain

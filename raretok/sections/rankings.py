@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from raretok.protocol import Protocol
 from raretok.sections.contrast import Classes
-from raretok.stats import document_sums, permute_within, resample_documents
+from raretok.stats.documents import document_sums, permute_within, resample_documents
+from raretok.text.protocol import Protocol
 
 Weights = Float[np.ndarray, "draw row"]
 Pair = tuple[Float[np.ndarray, "draw neuron"], Float[np.ndarray, "draw neuron"]]

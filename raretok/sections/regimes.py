@@ -6,9 +6,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
 
-from raretok.claims import Evidence
-from raretok.protocol import Protocol
-from raretok.rarity import COMMON, RARE
+from raretok.ledger.claims import Evidence
 from raretok.sections.contrast import Classes, Contrast, contrast
 from raretok.sections.influence import (
     CurveBand,
@@ -30,7 +28,7 @@ from raretok.sections.plateau import (
     table_size,
 )
 from raretok.sections.spacings import draw_curves, normalised_spacings
-from raretok.stats import (
+from raretok.stats.documents import (
     ALPHA,
     Interval,
     bootstrap_means,
@@ -38,6 +36,8 @@ from raretok.stats import (
     interval,
     resample_documents,
 )
+from raretok.text.protocol import Protocol
+from raretok.text.rarity import COMMON, RARE
 
 PLANTED_FACTOR = 3.0  # of the head that a claim of absence must have been able to see
 SHAPE_DRAWS = 200  # bootstrap samples that the shape of the curve is refitted on

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from raretok.ledger import p_text
+from raretok.ledger.verdicts import p_text
 from raretok.sections.calibration import OTHER, PLANTS, SMOOTH, calibration_table
 from raretok.sections.influence import top_overlap
 from raretok.sections.plateau import HEAD, HeadTest
 from raretok.sections.regimes import ClassRegimes, Regimes
 from raretok.sections.released import released_detector
-from raretok.stats import Interval
+from raretok.stats.documents import Interval
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import t as student
 
-from raretok.claims import Evidence
-from raretok.groups import Fold
-from raretok.protocol import Protocol
+from raretok.ledger.claims import Evidence
 from raretok.sections.eigenvalues import (
     beyond_edge,
     descending,
@@ -26,7 +24,9 @@ from raretok.sections.eigenvalues import (
     standard_rows,
 )
 from raretok.sections.released_spectra import released_matrix, released_tail
-from raretok.stats import NullTest, Side, null_test
+from raretok.stats.documents import NullTest, Side, null_test
+from raretok.stats.groups import Fold
+from raretok.text.protocol import Protocol
 
 Rows = Float[np.ndarray, "neuron weight"]  # standardised
 Statistic = Callable[[Float[np.ndarray, "draw rank"]], Float[np.ndarray, " draw"]]

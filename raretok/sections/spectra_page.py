@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from raretok.ledger import p_text
+from raretok.ledger.verdicts import p_text
 from raretok.sections.eigenvalues import (
     hill,
     hill_curve,
@@ -23,7 +23,7 @@ from raretok.sections.layer_spectrum import (
 from raretok.sections.released_spectra import released_noise_distance
 from raretok.sections.spectra import INDEX, MATRICES, MATTERS, GroupSpectrum, Spectra
 from raretok.sections.spectra_tables import control_label, index_tests
-from raretok.stats import ALPHA, NullTest, null_test, percentile_interval
+from raretok.stats.documents import ALPHA, NullTest, null_test, percentile_interval
 
 
 def layer_spectra(found: Spectra, *, rng: np.random.Generator) -> dict[str, LayerSpectrum]:

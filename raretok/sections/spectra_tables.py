@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from raretok.groups import Fold
-from raretok.ledger import p_text
+from raretok.ledger.verdicts import p_text
 from raretok.sections.eigenvalues import hill, noise_edges, noise_spectra
 from raretok.sections.layer_spectrum import Contribution, LayerSpectrum
 from raretok.sections.released_spectra import released_hill, released_tail
@@ -19,7 +18,8 @@ from raretok.sections.spectra import (
     group_spectra,
     other_size,
 )
-from raretok.stats import NullTest, null_test
+from raretok.stats.documents import NullTest, null_test
+from raretok.stats.groups import Fold
 
 PAPER_SHAPES = ((30, 1600), (50, 2048))  # neurons, d_model: GPT-2 XL and Pythia-1B, as released
 SMALL_DRAWS = 300  # draws of noise of the paper's shapes

@@ -12,9 +12,8 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float, Int
 
-from raretok.groups import Fold
-from raretok.ledger import p_text
-from raretok.stats import (
+from raretok.ledger.verdicts import p_text
+from raretok.stats.documents import (
     Interval,
     NullTest,
     bootstrap_means,
@@ -23,6 +22,7 @@ from raretok.stats import (
     null_test,
     ratio_mean,
 )
+from raretok.stats.groups import Fold
 
 
 @dataclass(frozen=True)

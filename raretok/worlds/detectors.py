@@ -11,7 +11,7 @@ from raretok.sections.knockout import attention_test, unit_of
 from raretok.sections.modularity import modularity_test
 from raretok.sections.plateau import head_test
 from raretok.sections.spectra import spectra_test, weight_rows
-from raretok.stats import NullTest, null_test
+from raretok.stats.documents import NullTest, null_test
 from raretok.worlds.ground import CONTROLS, Run
 from raretok.worlds.worlds import World
 

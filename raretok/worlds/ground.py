@@ -9,12 +9,12 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 
 from raretok.ablation.head import FinalHead, final_head
-from raretok.corpus import Contexts
-from raretok.groups import Draws, Fold, control_groups, neuron_traits
-from raretok.models import LanguageModel
-from raretok.rarity import COMMON, RARE, Positions
+from raretok.models.adapter import LanguageModel
 from raretok.sections.detection import Kind
-from raretok.stats import document_halves, permute_within
+from raretok.stats.documents import document_halves, permute_within
+from raretok.stats.groups import Draws, Fold, control_groups, neuron_traits
+from raretok.text.corpus import Contexts
+from raretok.text.rarity import COMMON, RARE, Positions
 from raretok.worlds.last_mlp import LastMLP, read_last_mlp
 from raretok.worlds.worlds import World, delta_loss_in, plant, reborn, unchanged
 

@@ -15,10 +15,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from raretok.ablation.gather import context_batches
-from raretok.corpus import Contexts
-from raretok.models import LanguageModel
-from raretok.rarity import Positions
-from raretok.stats import ratio_mean
+from raretok.models.adapter import LanguageModel
+from raretok.stats.documents import ratio_mean
+from raretok.text.corpus import Contexts
+from raretok.text.rarity import Positions
 
 HEARD_LAYERS = 2  # whose heads are ablated: the paper's claims are about the last two layers
 

@@ -14,7 +14,6 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from raretok.ablation.checkpoints import Checkpoints
-from raretok.groups import Fold
 from raretok.sections.detection import (
     ALIKE,
     DETECTORS,
@@ -26,6 +25,7 @@ from raretok.sections.detection import (
     STRENGTH,
     STRENGTHS,
 )
+from raretok.stats.groups import Fold
 from raretok.worlds.detectors import ASKED, coordination_test, run_modularity
 from raretok.worlds.ground import (
     Ground,

@@ -16,7 +16,7 @@ from raretok.ablation.closed_form import delta_loss
 from raretok.ablation.head import FinalHead
 from raretok.errors import UserError
 from raretok.sections.detection import KINDS, Kind
-from raretok.stats import ratio_mean
+from raretok.stats.documents import ratio_mean
 from raretok.worlds.directions import head_direction, mixed, random_directions
 from raretok.worlds.last_mlp import Branch, LastMLP
 

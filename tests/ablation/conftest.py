@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from raretok.models import LanguageModel, load_model
+from raretok.models.adapter import LanguageModel, load_model
 from tests.ablation.reference import at_scored_positions
 from tests.tiny import FAMILIES, SANDWICH, write_model
 

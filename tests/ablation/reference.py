@@ -25,9 +25,9 @@ from raretok.ablation.run import (
     sampling_offsets,
 )
 from raretok.ablation.sampled import Estimate
-from raretok.corpus import Contexts
-from raretok.models import LanguageModel, capture
-from raretok.rarity import Positions
+from raretok.models.adapter import LanguageModel, capture
+from raretok.text.corpus import Contexts
+from raretok.text.rarity import Positions
 
 
 def at_scored_positions(model, tokens):

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from raretok.ablation.agreement import rank_agreement, recall, spearman
-from raretok.stats import DocumentSums, resample_documents
+from raretok.stats.documents import DocumentSums, resample_documents
 
 
 def test_spearman_is_that_of_scipy_row_by_row():

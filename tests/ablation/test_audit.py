@@ -8,7 +8,7 @@ from transformers import BertConfig, BertLMHeadModel, FalconH1Config, FalconH1Fo
 from raretok.ablation import audit
 from raretok.ablation.audit import check_model
 from raretok.errors import UserError
-from raretok.models import load_model
+from raretok.models.adapter import load_model
 from tests.ablation.reference import ablate
 from tests.text import some_text
 from tests.tiny import D_MLP, D_MODEL, D_VOCAB, N_CTX, write_model, write_tokenizer

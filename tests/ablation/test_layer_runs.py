@@ -14,10 +14,10 @@ from raretok.ablation.layers import LayerOptions, ablate_layer
 from raretok.ablation.screen import screened
 from raretok.ablation.stacked import STACK
 from raretok.ablation.store import Run, open_run, read_run
-from raretok.corpus import Contexts
 from raretok.errors import UserError
-from raretok.models import load_model
-from raretok.rarity import Positions
+from raretok.models.adapter import load_model
+from raretok.text.corpus import Contexts
+from raretok.text.rarity import Positions
 from tests.kill import files_of, flip, killed_at
 from tests.tiny import positions_at, write_model
 

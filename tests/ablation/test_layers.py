@@ -10,10 +10,10 @@ from raretok.ablation.batches import scored_batches
 from raretok.ablation.checkpoints import Checkpoints
 from raretok.ablation.layers import LayerOptions, ablate_layer, summary
 from raretok.ablation.partial import capture_layer, run_from, run_from_at
-from raretok.corpus import Contexts
 from raretok.errors import UserError
-from raretok.models import load_model
-from raretok.rarity import Positions
+from raretok.models.adapter import load_model
+from raretok.text.corpus import Contexts
+from raretok.text.rarity import Positions
 from tests.ablation.reference import ablate
 from tests.tiny import FAMILIES, positions_at, write_model
 

@@ -10,10 +10,10 @@ from raretok.ablation import gather, run
 from raretok.ablation.closed_form import delta_loss
 from raretok.ablation.head import clean_loss, final_head
 from raretok.ablation.method import apply_method
-from raretok.corpus import Contexts
 from raretok.errors import UserError
-from raretok.models import capture
-from raretok.rarity import Positions
+from raretok.models.adapter import capture
+from raretok.text.corpus import Contexts
+from raretok.text.rarity import Positions
 from tests.ablation import reference
 from tests.ablation.reference import ablate
 from tests.tiny import positions_at

@@ -17,10 +17,10 @@ from raretok.ablation.method import apply_method
 from raretok.ablation.plan import MOST_PARTS, Options, cut_to_fit, memory_of
 from raretok.ablation.store import Run, open_run, read_run
 from raretok.ablation.stream import ablate_to_disk
-from raretok.corpus import Contexts
 from raretok.errors import UserError
-from raretok.models import LanguageModel, load_model
-from raretok.rarity import Positions
+from raretok.models.adapter import LanguageModel, load_model
+from raretok.text.corpus import Contexts
+from raretok.text.rarity import Positions
 from tests.ablation.reference import ablate
 from tests.kill import files_of, flip, killed_at
 from tests.tiny import positions_at, write_model

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from raretok import pages
+from raretok.book import pages
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,7 +7,7 @@ import jupytext
 import nbformat
 import pytest
 
-from raretok import pages
+from raretok.book import pages
 
 ROOT = Path(__file__).parents[2]
 SOURCES = pages.pages(ROOT)

@@ -8,8 +8,8 @@ import nbformat
 import numpy as np
 import pytest
 
-from raretok import pages
-from raretok.figcheck import DIGEST_START, NOISE, NUMBER, PNG_START, pack, same_output, unpack
+from raretok.book import pages
+from raretok.book.figcheck import DIGEST_START, NOISE, NUMBER, PNG_START, pack, same_output, unpack
 
 ROOT = Path(__file__).parents[2]
 SOURCES = pages.pages(ROOT)

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from raretok import pages
+from raretok.book import pages
 from raretok.errors import UserError
-from raretok.records import book_ledger
+from raretok.ledger.records import book_ledger
 
 ROOT = Path(__file__).parents[2]
 LOADED = re.compile(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from raretok.models import LanguageModel, load_model
+from raretok.models.adapter import LanguageModel, load_model
 from tests.tiny import write_model
 
 

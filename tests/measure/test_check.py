@@ -9,8 +9,8 @@ from raretok.errors import UserError
 from raretok.measure import find
 from raretok.measure.check import check, checked
 from raretok.measure.find import Measurements
+from raretok.measure.parameters import PageParameters
 from raretok.measure.record import Folder
-from raretok.parameters import PageParameters
 from tests.tiny import write_model
 
 PARTS = ("model", "effects: stratified", "interventions", "attention: corrected")

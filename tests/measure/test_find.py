@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from raretok import model_files
+from raretok.claims.study import Study
 from raretok.errors import UserError
 from raretok.measure import find, parts
 from raretok.measure.find import DECIDE, Measurements
+from raretok.measure.parameters import PageParameters
 from raretok.measure.record import RECORD, Folder
-from raretok.parameters import PageParameters
-from raretok.study import Study
+from raretok.models import files as model_files
 from tests.tiny import write_model
 
 

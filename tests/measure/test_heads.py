@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from raretok.claims.attention.head_sums import WHOLE, HeadSums
 from raretok.errors import UserError
 from raretok.measure.attention_capture import batches
 from raretok.measure.head_ablation import (
@@ -16,9 +17,8 @@ from raretok.measure.head_ablation import (
 )
 from raretok.measure.parts import BITS, head_sums
 from raretok.measure.record import rounded
-from raretok.models import LanguageModel
-from raretok.rarity import COMMON, MIDDLE, RARE
-from raretok.sections.head_sums import WHOLE, HeadSums
+from raretok.models.adapter import LanguageModel
+from raretok.text.rarity import COMMON, MIDDLE, RARE
 from tests.text import N_CTX, some_text
 from tests.tiny import FAMILIES, SANDWICH
 

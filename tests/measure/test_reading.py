@@ -9,7 +9,7 @@ from numpy.random import default_rng as RNG
 
 from raretok.errors import UserError
 from raretok.measure.reading import feeding_heads, head_cosines, mlp_gain
-from raretok.models import load_model
+from raretok.models.adapter import load_model
 from raretok.sections.placement import reading_directions
 from tests.tiny import D_MODEL, write_model
 

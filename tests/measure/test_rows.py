@@ -15,7 +15,7 @@ from raretok.measure.attention_capture import (
     match_queries,
     offset_edges,
 )
-from raretok.rarity import COMMON, MIDDLE, RARE
+from raretok.text.rarity import COMMON, MIDDLE, RARE
 from tests.text import pool, some_text
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from raretok.errors import UserError
+from raretok.measure.parameters import PageParameters
 from raretok.measure.source import Source, read_counts
-from raretok.parameters import PageParameters
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from raretok.groups import Fold, find_folds
-from raretok.ledger import verdict
+from raretok.claims.attention.head_sums import WHOLE, HeadSums
+from raretok.claims.attention.rows import Rows
+from raretok.ledger.verdicts import verdict
 from raretok.measure.attention_capture import (
     capture_rows,
     category_keys,
@@ -17,9 +18,7 @@ from raretok.measure.attention_capture import (
 )
 from raretok.measure.head_ablation import ablate_heads, targets_of
 from raretok.measure.parts import head_sums
-from raretok.models import LanguageModel, load_model
-from raretok.protocol import PROTOCOLS
-from raretok.rarity import COMMON, RARE, Positions
+from raretok.models.adapter import LanguageModel, load_model
 from raretok.sections import attention, attention_page, attention_tables
 from raretok.sections.attention_profiles import (
     ceiling_of,
@@ -30,10 +29,11 @@ from raretok.sections.attention_profiles import (
     gini_test,
     profile_test,
 )
-from raretok.sections.attention_rows import Rows
-from raretok.sections.head_sums import WHOLE, HeadSums
 from raretok.sections.knockout import attention_test, group_effects, largest_share, size_change
 from raretok.sections.regimes import Settings
+from raretok.stats.groups import Fold, find_folds
+from raretok.text.protocol import PROTOCOLS
+from raretok.text.rarity import COMMON, RARE, Positions
 from tests.ablation.reference import ablate
 from tests.text import pool, some_text
 from tests.tiny import write_model

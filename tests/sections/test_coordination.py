@@ -8,14 +8,14 @@ import xarray as xr
 from scipy.special import digamma
 
 from raretok.errors import UserError
-from raretok.groups import Fold, find_folds
-from raretok.ledger import verdict
-from raretok.protocol import PROTOCOLS
-from raretok.rarity import COMMON, RARE
+from raretok.ledger.verdicts import verdict
 from raretok.sections import coordination, dimension, information, matching, similarity
 from raretok.sections.coordination_page import dimension_table, information_table, weights_table
 from raretok.sections.coordination_words import told
 from raretok.sections.joint_activity import class_rows
+from raretok.stats.groups import Fold, find_folds
+from raretok.text.protocol import PROTOCOLS
+from raretok.text.rarity import COMMON, RARE
 
 RNG = np.random.default_rng
 SPECTRA = [dimension.participation_ratio, dimension.variance_count]

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from raretok.bench import KEYS
-from raretok.bench_cases import SHAPES
-from raretok.sections import cost
+from raretok.bench import cost
+from raretok.bench.cases import SHAPES
+from raretok.bench.run import KEYS
 
 ROW = {
     "shape": "toy",

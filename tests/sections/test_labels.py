@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from raretok.claims import Evidence
-from raretok.ledger import verdict
-from raretok.rarity import COMMON, MIDDLE, RARE
+from raretok.ledger.claims import Evidence
+from raretok.ledger.verdicts import verdict
 from raretok.sections.labels import exchanged, label_controlled
+from raretok.text.rarity import COMMON, MIDDLE, RARE
 
 N = 400
 

@@ -8,10 +8,7 @@ import xarray as xr
 from numpy.random import default_rng as RNG
 
 from raretok.errors import UserError
-from raretok.groups import Fold
-from raretok.ledger import verdict
-from raretok.protocol import PROTOCOLS
-from raretok.rarity import COMMON, RARE
+from raretok.ledger.verdicts import verdict
 from raretok.sections import modularity
 from raretok.sections.graphs import (
     balanced,
@@ -29,6 +26,9 @@ from raretok.sections.module_measures import (
     measures,
     resampled_graphs,
 )
+from raretok.stats.groups import Fold
+from raretok.text.protocol import PROTOCOLS
+from raretok.text.rarity import COMMON, RARE
 
 N, SIZE, POSITIONS, DOCUMENTS = 80, 10, 300, 30
 GROUP = np.arange(SIZE)

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from numpy.random import default_rng as RNG
 
-from raretok import figures, modularity_figures
+from raretok import modularity_figures
+from raretok.book import style as figures
+from raretok.book.figcheck import digest
 from raretok.errors import UserError
-from raretok.figcheck import digest
-from raretok.ledger import verdict
+from raretok.ledger.verdicts import verdict
 from raretok.sections import modularity, modularity_checks, modularity_page, modularity_plots
 from tests.sections.test_modularity import SIZE, a_fold, effects_of, found_in, world
 

@@ -6,10 +6,7 @@ import xarray as xr
 from scipy.stats import hypergeom
 
 from raretok.errors import UserError
-from raretok.groups import Draws, Fold, control_groups
-from raretok.ledger import paper_claims, verdict
-from raretok.protocol import PROTOCOLS
-from raretok.rarity import COMMON, RARE
+from raretok.ledger.verdicts import paper_claims, verdict
 from raretok.sections import overlap as ov
 from raretok.sections import overlap_page as page
 from raretok.sections.contrast import Classes
@@ -25,6 +22,9 @@ from raretok.sections.rankings import (
     resampled,
     shared_curve,
 )
+from raretok.stats.groups import Draws, Fold, control_groups
+from raretok.text.protocol import PROTOCOLS
+from raretok.text.rarity import COMMON, RARE
 
 RNG = np.random.default_rng
 N, PER_CLASS, DOCUMENTS, K = 200, 160, 24, 10

@@ -8,7 +8,7 @@ from scipy.stats import binom
 
 from raretok.sections import calibration, contrast, influence, pieces, plateau, released, spacings
 from raretok.sections.calibration import OTHER, SMOOTH
-from raretok.stats import document_sums, resample_documents
+from raretok.stats.documents import document_sums, resample_documents
 
 RNG = np.random.default_rng
 N, SAMPLES = 1024, 200

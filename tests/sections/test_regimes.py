@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from raretok.ledger import verdict
-from raretok.protocol import PROTOCOLS
-from raretok.rarity import COMMON, RARE
+from raretok.ledger.verdicts import verdict
 from raretok.sections import regimes
 from raretok.sections.regimes_page import head_sentence, heads_table, pieces_table, told
+from raretok.text.protocol import PROTOCOLS
+from raretok.text.rarity import COMMON, RARE
 
 SETTINGS = regimes.Settings(n_bootstrap=40, n_null=60)
 N, PER_CLASS = 1_024, 240

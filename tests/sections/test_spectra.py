@@ -7,9 +7,7 @@ import pandas as pd
 import pytest
 
 from raretok.errors import UserError
-from raretok.groups import Draws, Fold, control_groups
-from raretok.ledger import paper_claims, verdict
-from raretok.protocol import PROTOCOLS
+from raretok.ledger.verdicts import paper_claims, verdict
 from raretok.sections import spectra as sp
 from raretok.sections import spectra_page as page
 from raretok.sections import spectra_tables as tables
@@ -20,6 +18,8 @@ from raretok.sections.layer_spectrum import (
     layer_spectrum,
     spectra_without,
 )
+from raretok.stats.groups import Draws, Fold, control_groups
+from raretok.text.protocol import PROTOCOLS
 
 RNG = np.random.default_rng
 N, D, SIZE, DRAWS = 240, 64, 10, 200

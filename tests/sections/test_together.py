@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from raretok.groups import Fold
 from raretok.measure.parts import cell_sums, cells_of
-from raretok.rarity import COMMON, RARE
 from raretok.sections.together import joint_groups, together
-from raretok.stats import resample_documents
+from raretok.stats.documents import resample_documents
+from raretok.stats.groups import Fold
+from raretok.text.rarity import COMMON, RARE
 
 N, NEURONS, CONTROLS = 60, 20, 60
 WEIGHT = np.linspace(1, 2, N)

@@ -7,11 +7,8 @@ import torch
 from raretok.ablation.checkpoints import Checkpoints
 from raretok.ablation.closed_form import delta_loss
 from raretok.ablation.head import FinalHead, final_head
-from raretok.corpus import Contexts
 from raretok.errors import UserError
-from raretok.groups import Fold
-from raretok.models import capture, load_model
-from raretok.rarity import COMMON, RARE, Positions
+from raretok.models.adapter import capture, load_model
 from raretok.sections import worlds_page
 from raretok.sections.detection import (
     KINDS,
@@ -26,6 +23,9 @@ from raretok.sections.detection import (
     table_cells,
 )
 from raretok.sections.eigenvalues import standard_rows
+from raretok.stats.groups import Fold
+from raretok.text.corpus import Contexts
+from raretok.text.rarity import COMMON, RARE, Positions
 from raretok.worlds import detectors, ground, series, worlds
 from raretok.worlds.last_mlp import Branch, LastMLP, heard_heads, read_last_mlp
 from tests.tiny import write_model

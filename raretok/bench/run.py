@@ -12,13 +12,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from raretok import bench_contenders as contenders
 from raretok.ablation.head import final_head
-from raretok.bench_cases import SHAPES, Case, check_case, load_case
-from raretok.bench_measure import REPEATS, PartialWay, best_of, peak_bytes, timed
+from raretok.bench import contenders
+from raretok.bench.cases import SHAPES, Case, check_case, load_case
+from raretok.bench.measure import REPEATS, PartialWay, best_of, peak_bytes, timed
 from raretok.errors import UserError
-from raretok.streams import say, write_json
-from raretok.training import check_device
+from raretok.models.training import check_device
+from raretok.text.streams import say, write_json
 
 KEYS = (
     "shape",

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from raretok.ablation.plan import give_back
 from raretok.errors import UserError
-from raretok.streams import say
+from raretok.text.streams import say
 
 REPEATS = 3
 REPEAT_SECONDS = 120.0  # a task that has taken as long is not repeated

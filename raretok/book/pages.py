@@ -24,8 +24,8 @@ from papermill.exceptions import PapermillExecutionError
 from traitlets import default
 
 from raretok.errors import UserError
-from raretok.figcheck import same_page, same_words
-from raretok.records import FOLDER, READERS, book_ledger, executed_pages, ledger_json, title
+from raretok.book.figcheck import same_page, same_words
+from raretok.ledger.records import FOLDER, READERS, book_ledger, executed_pages, ledger_json, title
 
 METADATA = {
     "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
@@ -291,7 +291,8 @@ def build_site(root: Path, out: Path | None = None) -> Path:
 
 def write_generated(book: Path) -> None:
     """Write what hand-written pages include: parameters, the front figures, what stands so far."""
-    from raretok import ledger_page, parameters
+    from raretok.ledger import ledger_page
+    from raretok.measure import parameters
 
     folder = book / "_generated"
     folder.mkdir(parents=True, exist_ok=True)

@@ -6,8 +6,8 @@ import sys
 
 from raretok.measure.find import SHIPPED, Measurements
 from raretok.measure.record import RECORD, Folder, file_name
-from raretok.parameters import PageParameters
-from raretok.study import NEEDS, Study
+from raretok.measure.parameters import PageParameters
+from raretok.claims.study import NEEDS, Study
 
 
 def shipped_models() -> list[str]:

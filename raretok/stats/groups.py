@@ -15,9 +15,9 @@ from jaxtyping import Bool, Float, Int
 from scipy.spatial.distance import cdist
 
 from raretok.errors import UserError
-from raretok.protocol import Protocol
-from raretok.rarity import COMMON, RARE
-from raretok.stats import document_halves, ratio_mean
+from raretok.stats.documents import document_halves, ratio_mean
+from raretok.text.protocol import Protocol
+from raretok.text.rarity import COMMON, RARE
 
 TRAITS = ("log activation sd", "activation mean", "firing rate", "log |W_out|")
 NEIGHBOURS = 10  # that a control neuron is drawn from, for each neuron of the group

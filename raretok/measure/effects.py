@@ -17,9 +17,9 @@ from raretok.ablation.plan import MAX_MEMORY, Options
 from raretok.ablation.precision import TOLERANCE, check_tolerance
 from raretok.ablation.stream import ablate_to_disk
 from raretok.errors import UserError
+from raretok.measure.parameters import check_sources, validated
 from raretok.measure.source import Source
-from raretok.parameters import check_sources, validated
-from raretok.rarity import all_positions, draw_total
+from raretok.text.rarity import all_positions, draw_total
 
 
 @dataclass(frozen=True)

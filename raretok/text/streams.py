@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from raretok.corpus import DOCUMENT_MARK, count_tokens, load_corpus, token_ids
+from raretok.text.corpus import DOCUMENT_MARK, count_tokens, load_corpus, token_ids
 
 
 def train_tokenizer(texts: list[str], d_vocab: int) -> PreTrainedTokenizerFast:

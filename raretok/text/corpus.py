@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from raretok import docstrings
 from raretok.errors import UserError
+from raretok.text import docstrings
 
 # A context shorter than this predicts too little to be worth a forward pass.
 SHORTEST = 16

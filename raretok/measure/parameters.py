@@ -6,9 +6,9 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from raretok import model_files
-from raretok.corpus import reader_of
 from raretok.errors import UserError
+from raretok.models import files as model_files
+from raretok.text.corpus import reader_of
 
 
 class PageParameters(BaseModel):

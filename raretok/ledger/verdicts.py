@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from raretok.claims import Claim, Evidence, paper_claims
-from raretok.stats import ALPHA, POWER
+from raretok.ledger.claims import Claim, Evidence, paper_claims
+from raretok.stats.documents import ALPHA, POWER
 
 Verdict = Literal[
     "reproduced", "weaker", "not reproduced", "artefact of the method", "not testable here"

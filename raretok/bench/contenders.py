@@ -18,7 +18,7 @@ from raretok.ablation.method import apply_method, make_method
 from raretok.ablation.precision import TOLERANCE, pilot_positions
 from raretok.ablation.run import sampling_offsets
 from raretok.ablation.sampled import AGAIN, PROBE_AGAIN
-from raretok.models import LanguageModel, capture
+from raretok.models.adapter import LanguageModel, capture
 
 BLOCK = 1024  # positions of the reference at a time
 CHUNK = 20  # neurons at a time, as in the released code

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 
 from raretok.ablation.head import FinalHead
-from raretok.bench import check_writable
-from raretok.bench_contenders import Scored, fast_effects
-from raretok.bench_measure import best_of
-from raretok.streams import write_json
-from raretok.training import check_device
+from raretok.bench.contenders import Scored, fast_effects
+from raretok.bench.measure import best_of
+from raretok.bench.run import check_writable
+from raretok.models.training import check_device
+from raretok.text.streams import write_json
 
 D_MODEL = 512
 BASE = {"positions": 512, "neurons": 2_048, "vocabulary": 16_384}

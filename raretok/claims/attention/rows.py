@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float, Int
 
-from raretok.rarity import RARE, Positions
+from raretok.text.rarity import RARE, Positions
 
 
 @dataclass(frozen=True)

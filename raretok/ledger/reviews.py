@@ -9,10 +9,10 @@ import pandas as pd
 import yaml
 
 from raretok.errors import UserError
-from raretok.ledger import number_text, p_text
-from raretok.ledger_page import by_claim, link, told
+from raretok.ledger.ledger_page import by_claim, link, told
+from raretok.ledger.records import Entry, book_ledger, executed_pages, recorded, title
+from raretok.ledger.verdicts import number_text, p_text
 from raretok.paths import DATA
-from raretok.records import Entry, book_ledger, executed_pages, recorded, title
 
 REVIEWS = DATA / "reviews.yaml"
 HAND_WRITTEN = ("method",)  # pages that are there without being run

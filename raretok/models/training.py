@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
-from raretok.corpus import cut_contexts, load_corpus
 from raretok.errors import UserError
-from raretok.families import BALANCE, Family, architecture
-from raretok.models import untrained_twin
-from raretok.streams import batch_tokens, prepare, write_json
+from raretok.models.adapter import untrained_twin
+from raretok.models.families import BALANCE, Family, architecture
+from raretok.text.corpus import cut_contexts, load_corpus
+from raretok.text.streams import batch_tokens, prepare, write_json
 
 
 @dataclass(frozen=True)

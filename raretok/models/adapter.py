@@ -21,9 +21,9 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from raretok.architecture import Architecture
 from raretok.errors import UserError
-from raretok.model_files import (
+from raretok.models.architecture import Architecture
+from raretok.models.files import (
     TWIN,
     check_files,
     files_digest,

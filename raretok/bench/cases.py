@@ -11,9 +11,9 @@ from tokenizers.models import BPE
 from torch import Tensor
 from transformers import GPT2Config, GPTNeoXConfig, PretrainedConfig, PreTrainedTokenizerFast
 
-from raretok.corpus import cut_contexts, load_corpus
 from raretok.errors import UserError
-from raretok.models import LanguageModel, load_model, random_model
+from raretok.models.adapter import LanguageModel, load_model, random_model
+from raretok.text.corpus import cut_contexts, load_corpus
 
 N_CTX = 256  # tokens a context, as in the released code
 SHIPPED = "docs-gpt2"

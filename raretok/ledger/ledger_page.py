@@ -7,12 +7,12 @@ from pathlib import Path
 import pandas as pd
 from IPython.display import HTML
 
-from raretok.claims import paper_claims
-from raretok.ledger import number_text, p_text, power_text
-from raretok.ledger_figures import CELLS
-from raretok.protocol import PROTOCOLS
-from raretok.records import NOT_RUN, Entry, title, unequal_settings
-from raretok.stats import ALPHA, POWER
+from raretok.ledger.claims import paper_claims
+from raretok.ledger.ledger_figures import CELLS
+from raretok.ledger.records import NOT_RUN, Entry, title, unequal_settings
+from raretok.ledger.verdicts import number_text, p_text, power_text
+from raretok.stats.documents import ALPHA, POWER
+from raretok.text.protocol import PROTOCOLS
 
 
 def shown(table: pd.DataFrame, classes: str = "") -> HTML:

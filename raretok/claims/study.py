@@ -12,17 +12,15 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from raretok.architecture import Architecture
-from raretok.claims import Evidence
+from raretok.claims.attention.head_sums import HeadSums
+from raretok.claims.attention.rows import Rows
 from raretok.errors import UserError
-from raretok.groups import Fold, find_folds
+from raretok.ledger.claims import Evidence
 from raretok.measure.find import Measurements
-from raretok.parameters import PageParameters, validated
-from raretok.protocol import PROTOCOLS, Protocol, protocol_named
-from raretok.rarity import COMMON, RARE, TypeClasses, classes_of
+from raretok.measure.parameters import PageParameters, validated
+from raretok.models.architecture import Architecture
 from raretok.sections import labels
 from raretok.sections.attention import EARLY, Attention, find_attention
-from raretok.sections.attention_rows import Rows
 from raretok.sections.coordination import (
     Coordination,
     Untestable,
@@ -31,7 +29,6 @@ from raretok.sections.coordination import (
     find_coordination,
 )
 from raretok.sections.eigenvalues import noise_spectra
-from raretok.sections.head_sums import HeadSums
 from raretok.sections.interventions import Intervened, intervene
 from raretok.sections.joint_activity import information_test, spectrum_of
 from raretok.sections.modularity import Modularity, find_modularity
@@ -46,7 +43,10 @@ from raretok.sections.spectra import (
     weight_rows,
 )
 from raretok.sections.together import Together, joint_groups, together
-from raretok.stats import resample_documents
+from raretok.stats.documents import resample_documents
+from raretok.stats.groups import Fold, find_folds
+from raretok.text.protocol import PROTOCOLS, Protocol, protocol_named
+from raretok.text.rarity import COMMON, RARE, TypeClasses, classes_of
 
 JOINT_CONTROLS = 100  # control groups that are ablated as a whole: each costs a product
 STRATIFIED, RELEASED = "stratified", "whole contexts"

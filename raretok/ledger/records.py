@@ -12,11 +12,11 @@ import nbformat
 import numpy as np
 from nbformat import NotebookNode
 
-from raretok.claims import Claim, Evidence, paper_claims
 from raretok.errors import UserError
-from raretok.ledger import Verdict, deciding_rule, plain, verdict
-from raretok.protocol import PROTOCOLS
-from raretok.stats import benjamini_hochberg
+from raretok.ledger.claims import Claim, Evidence, paper_claims
+from raretok.ledger.verdicts import Verdict, deciding_rule, plain, verdict
+from raretok.stats.documents import benjamini_hochberg
+from raretok.text.protocol import PROTOCOLS
 
 FOLDER = "RARETOK_PAGES"  # environment variable: where the run in progress writes its pages
 RECORD = "application/papermill.record/text/plain"

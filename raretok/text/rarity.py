@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from raretok.corpus import Contexts
 from raretok.errors import UserError
-from raretok.protocol import Rule
+from raretok.text.corpus import Contexts
+from raretok.text.protocol import Rule
 
 # The released code scores from the fourth token on; earlier ones have next to no context.
 FIRST_POS = 3
