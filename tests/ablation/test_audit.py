@@ -10,8 +10,8 @@ from raretok.ablation.audit import check_model
 from raretok.errors import UserError
 from raretok.models.adapter import load_model
 from tests.ablation.reference import ablate
-from tests.text import some_text
 from tests.tiny import D_MLP, D_MODEL, D_VOCAB, N_CTX, write_model, write_tokenizer
+from tests.written import some_text
 
 SHAPE = {
     "vocab_size": D_VOCAB,

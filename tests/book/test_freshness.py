@@ -57,7 +57,7 @@ def test_every_cell_has_run_and_speaks_of_no_machine(source):
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda page: page.stem)
 def test_every_figure_is_followed_by_its_digest(source):
-    """A moved point of many may hide in a picture; the digest shows it (raretok/figcheck.py)."""
+    """A moved point may hide in a picture; the digest shows it (raretok/book/figcheck.py)."""
     shown = [str(cell.get("outputs", "")) for cell in executed(source.stem).cells]
     figures = sum(text.count("'image/png'") for text in shown)
     assert sum(text.count("figure digest") for text in shown) == figures

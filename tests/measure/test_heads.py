@@ -19,8 +19,8 @@ from raretok.measure.parts import BITS, head_sums
 from raretok.measure.record import rounded
 from raretok.models.adapter import LanguageModel
 from raretok.text.rarity import COMMON, MIDDLE, RARE
-from tests.text import N_CTX, some_text
 from tests.tiny import FAMILIES, SANDWICH
+from tests.written import N_CTX, some_text
 
 
 def hooked(model: LanguageModel, tokens, hooks) -> tuple[torch.Tensor, torch.Tensor]:

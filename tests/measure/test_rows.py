@@ -16,7 +16,7 @@ from raretok.measure.attention_capture import (
     offset_edges,
 )
 from raretok.text.rarity import COMMON, MIDDLE, RARE
-from tests.text import pool, some_text
+from tests.written import pool, some_text
 
 
 def test_gini_by_hand():

@@ -35,7 +35,7 @@ from raretok.stats.groups import Fold, find_folds
 from raretok.text.protocol import PROTOCOLS
 from raretok.text.rarity import COMMON, RARE, Positions
 from tests.ablation.reference import ablate
-from tests.text import pool, some_text
+from tests.written import pool, some_text
 from tests.tiny import write_model
 
 

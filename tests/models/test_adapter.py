@@ -18,7 +18,7 @@ from raretok.models.adapter import capture, load_model, untrained_twin
 from raretok.models.files import resolve_model
 from tests.tiny import FAMILIES, SANDWICH, fake_hub_cache, write_model, write_tokenizer
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import pytest
 from raretok.book import pages
 from raretok.errors import UserError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 TOY = """\
 # %% [markdown]

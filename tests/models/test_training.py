@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from raretok.errors import UserError
-from raretok.models import training, untrained_twin
+from raretok.models import training
+from raretok.models.adapter import untrained_twin
 from raretok.models.families import Family
 from raretok.models.training import TrainingConfig, train
 from raretok.text import streams
