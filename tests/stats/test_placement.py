@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.random import default_rng as RNG
 
-from raretok.sections import placement
+from raretok.stats import placement
 
 
 def test_index_distance_by_hand_and_its_mean_over_random_groups():

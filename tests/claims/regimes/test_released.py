@@ -1,0 +1,48 @@
+"""The released detector fires on noise; what the page shows beside its estimands."""
+
+import numpy as np
+import pytest
+
+from raretok.claims.regimes.estimate import rank_curves
+from raretok.claims.regimes.released import released_detector
+from raretok.claims.regimes.tables import binned, curve_figure, released_rate
+from tests.synthetic import a_sample
+
+LAWS = {
+    "half-normal": lambda rng, shape: np.abs(rng.normal(size=shape)),
+    "Laplace": lambda rng, shape: rng.exponential(size=shape),
+    "log-normal": lambda rng, shape: rng.lognormal(size=shape),
+    "power law 0.5": lambda rng, shape: rng.random(shape) ** -0.5,
+}
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_released_detector_fires_on_every_sample_of_noise(law):
+    for values in LAWS[law](np.random.default_rng(17), (10, 1100)):
+        found = released_detector(values)
+        assert found.plateau is not None
+        assert found.plateau <= 33
+        assert found.elbow is not None
+        assert 400 < found.elbow <= 935
+
+
+def test_bins_of_a_curve_are_plain_means_and_single_ranks_at_the_head():
+    values = np.random.default_rng(0).normal(size=100)
+    found = binned(values)
+    assert found.size == 100
+    np.testing.assert_array_equal(found[:2], values[:2])
+    starts = [0, *(np.flatnonzero(np.diff(found)) + 1), 100]
+    for one, two in zip(starts, starts[1:], strict=False):
+        np.testing.assert_allclose(found[one:two], values[one:two].mean())
+
+
+def test_a_figure_holds_the_curve_and_its_band():
+    sample = a_sample(0)
+    shown = curve_figure(sample, "rare")
+    np.testing.assert_allclose(shown["values"], binned(rank_curves(sample, "rare")[0]))
+    assert (shown["low"] <= shown["values"]).all()
+    assert (shown["values"] <= shown["high"]).all()
+
+
+def test_the_released_detector_reports_plateaus_in_draws_from_one_smooth_law():
+    assert 0 <= released_rate(a_sample(1), 5, rng=np.random.default_rng(0)) <= 100
