@@ -33,7 +33,8 @@ def pytest_collection_modifyitems(items):
 
 def pytest_assertrepr_compare(left, right):
     """Say what moved in a figure, instead of showing two digests."""
-    from raretok.book.figcheck import DIGEST_START, differences
+    from raretok.book.figcheck import differences
+    from raretok.claims.digest import DIGEST_START
 
     if isinstance(left, Output) and left.startswith(DIGEST_START):
         return ["the figure differs from the stored one", *differences(str(left), str(right))]

@@ -1,4 +1,4 @@
-"""The command line: `raretok run | measure | ablate | bench | train | book | inspect`."""
+"""The command line of the book and of its engine: `raretok --help`."""
 
 import hashlib
 import json
@@ -133,6 +133,23 @@ def measure(
     renewal.say("running the pages on what was measured")
     for line in pages.pages_changed(ROOT):
         print(line)
+
+
+@app.command()
+def calibrate(
+    model: Annotated[str, typer.Argument(help="shipped name, directory or Hub id")] = "docs-gpt2",
+    runs: Annotated[int, typer.Option(help="worlds of each kind and size")] = 100,
+    jobs: Annotated[int, typer.Option(help="processes")] = 2,
+) -> None:
+    """How often each verdict is given where the truth is planted; run again to resume."""
+    from raretok.book import renewal
+    from raretok.measure import parameters as page_parameters
+
+    if runs < 1:
+        raise UserError(f"runs must be 1 or more, got {runs}")
+    parameters = page_parameters.validated(page_parameters.resolved({"model": model}))
+    page_parameters.check_sources(parameters)
+    print(renewal.calibrate(parameters, runs, jobs))
 
 
 @app.command()

@@ -25,6 +25,7 @@ from traitlets import default
 
 from raretok.errors import UserError
 from raretok.book.figcheck import same_page, same_words
+from raretok.measure.parameters import parameter_cell
 from raretok.ledger.records import FOLDER, READERS, book_ledger, executed_pages, ledger_json, title
 
 METADATA = {
@@ -134,7 +135,9 @@ def run_page(source: Path, out: Path, parameters: dict[str, Any]) -> Path:
     Raises `UserError` for parameters the page does not have and for a cell that fails; under a
     folder `runs/` the failed notebook is then kept beside `out` as NAME.failed.ipynb.
     """
-    notebook = jupytext.read(source)
+    notebook = with_parameters(jupytext.read(source))
+    if not any("parameters" in cell.metadata.get("tags", []) for cell in notebook.cells):
+        parameters = {}  # such a page reads what others recorded
     notebook.metadata.update(METADATA)
     check_parameters(source.stem, notebook, parameters)
     failed = out.with_suffix(".failed.ipynb")
@@ -159,6 +162,14 @@ def run_page(source: Path, out: Path, parameters: dict[str, Any]) -> Path:
         raise UserError(f"cannot write to {out.parent}: {error.strerror}") from None
     failed.unlink(missing_ok=True)
     return out
+
+
+def with_parameters(notebook: NotebookNode) -> NotebookNode:
+    """The page with its parameters cell filled in: one source for all pages."""
+    for cell in notebook.cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            cell.source = parameter_cell()
+    return notebook
 
 
 def unchanged(out: Path, page: NotebookNode) -> bool:
@@ -291,15 +302,15 @@ def build_site(root: Path, out: Path | None = None) -> Path:
 
 def write_generated(book: Path) -> None:
     """Write what hand-written pages include: parameters, the front figures, what stands so far."""
-    from raretok.ledger import ledger_page
+    from raretok.ledger import tables
     from raretok.measure import parameters
 
     folder = book / "_generated"
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "parameters.md", parameters.parameter_table())
-    write_whole(folder / "standing.md", ledger_page.standing(book_ledger(book)))
+    write_whole(folder / "standing.md", tables.standing(book_ledger(book), book))
     for page in executed_pages(book):
-        for name in ("front", "matrix"):
+        for name in ("front", "ledger"):
             for picture in glued_pictures(page, name):
                 (folder / f"{name}.png").write_bytes(picture)
 

@@ -1,11 +1,19 @@
-"""What `raretok measure` does: measure what pages need, check it, or renew what ships."""
+"""What `raretok measure` and `raretok calibrate` do: make, check or renew what ships."""
 
+import hashlib
+import json
 import os
 import shutil
 import sys
+from pathlib import Path
 
+from raretok.book.pages import write_whole
+from raretok.ledger.calibration import Ground
+from raretok.ledger.calibration import calibrate as calibrate_worlds
+from raretok.ledger.promise import SHIPPED as CALIBRATED
+from raretok.paths import DATA, ROOT, RUNS
 from raretok.measure.find import SHIPPED, Measurements
-from raretok.measure.record import RECORD, Folder, file_name
+from raretok.measure.record import RECORD, Folder, file_name, seal_of
 from raretok.measure.parameters import PageParameters
 from raretok.claims.study import NEEDS, Study
 
@@ -77,6 +85,39 @@ def check(parameters: PageParameters) -> bool:
             "machine measures: see the lines marked DIFFERS; raretok measure --all renews it"
         )
     return wrong == 0
+
+
+def calibrate(parameters: PageParameters, runs: int, jobs: int) -> Path:
+    """Run the planted worlds of a model and write their verdicts where the pages read them.
+
+    Finished worlds stay under `runs/`; a killed calibration goes on there.
+    """
+    study = Study(parameters, Measurements(parameters, loud=True))
+    study.prepare(NEEDS)
+    ground = Ground(
+        study.sample("corrected", heads=True),
+        study.heads("corrected"),
+        study.rows("corrected"),
+        study.layers,
+    )
+    key = seal_of({"measurement": study.measurements.key, "code": calibration_code()})[:12]
+    rows = calibrate_worlds(ground, runs, RUNS / f"calibration-{key}", jobs)
+    file = CALIBRATED / f"{study.measurements.label}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"measurement": study.measurements.name, "rows": rows}, indent=1)
+    write_whole(file, text)
+    return file
+
+
+def calibration_code() -> str:
+    """One sha256 over the sources that decide a verdict: kept runs of other code are not used."""
+    package = ROOT / "raretok"
+    files = [f for room in ("claims", "stats", "ledger") for f in (package / room).rglob("*.py")]
+    total = hashlib.sha256((DATA / "claims.yaml").read_bytes())
+    for file in sorted(files):
+        if file.name not in ("figures.py", "tables.py", "style.py"):
+            total.update(file.read_bytes())
+    return total.hexdigest()
 
 
 def say(text: str) -> None:

@@ -1,87 +1,121 @@
-"""The paper's claims, and what a page finds for one of them under one protocol."""
+"""What each claim means as a number, and which values support or contradict it."""
 
+import itertools
 import math
-from dataclasses import dataclass, fields, replace
 from functools import cache
-from numbers import Real
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from raretok.errors import UserError
 from raretok.paths import DATA
 
-PAPER = DATA / "paper.yaml"
+CLAIMS = DATA / "claims.yaml"
+# Gates by name: whether the number must be at least, or at most, the threshold.
+AT_LEAST = (
+    "reliability",
+    "reliability of common",
+    "documents",
+    "positions",
+    "neurons",
+    "agreement",
+    "coverage",
+)
+AT_MOST = ("imbalance",)
+NEEDS = "needs"  # another claim that must be supported
+
+Region = tuple[float | None, float | None]
 
 
-@dataclass(frozen=True)
-class Claim:
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Estimand(Strict):
+    """One number that a claim is read as."""
+
+    says: str = Field(min_length=1)
+    unit: str = Field(min_length=1)
+    why: str = Field(min_length=1)
+    supports: list[Region] = []
+    contradicts: list[Region] = []
+    published: tuple[float, float] | None = None
+    planted: float | None = None  # size 1 of the calibration
+    gates: dict[str, float | str] = {}
+
+    @property
+    def judged(self) -> bool:
+        """Whether it has regions; else it is reported only."""
+        return bool(self.supports)
+
+    @field_validator("gates")
+    @classmethod
+    def known_gates(cls, gates: dict[str, float | str]) -> dict[str, float | str]:
+        if unknown := set(gates) - {*AT_LEAST, *AT_MOST, NEEDS}:
+            raise ValueError(f"there is no gate {min(unknown)!r}")
+        return gates
+
+    @model_validator(mode="after")
+    def regions_apart(self) -> "Estimand":
+        if bool(self.supports) != bool(self.contradicts):
+            raise ValueError("give both supports and contradicts, or neither")
+        regions = sorted(map(ends, [*self.supports, *self.contradicts]))
+        for low, high in regions:
+            if low >= high:
+                raise ValueError(f"the region {low:g} to {high:g} is empty")
+        for (_, high), (low, _) in itertools.pairwise(regions):
+            if low < high:
+                raise ValueError(f"two regions overlap between {low:g} and {high:g}")
+        return self
+
+
+class Claim(Strict):
     """A claim of the paper."""
 
-    id: str
-    statement: str
-    kind: Literal["present", "size", "absent"]
+    sentence: str
+    short: str
     published: str
     page: str
-    range: tuple[float, float] | None = None  # of the published values
-    unit: str = ""
-    matters: str = ""  # the effect that `Evidence.power` is the power to see
-    short: str = ""  # the claim in a few words
-    nothing: float | None = None  # the value where there is no effect
-    side: Literal["greater", "less"] | None = None  # of `nothing`, where the effect lies
+    replication: str = Field(alias="unit of replication")
+    estimands: dict[str, Estimand] = Field(min_length=1)
+
+    @property
+    def primary(self) -> str:
+        """The estimand whose verdict is the claim's."""
+        return next(iter(self.estimands))
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """What a page found for one claim under one protocol.
-
-    A number that is not finite counts as missing (None). Raises `ValueError` for a p-value or a
-    power outside 0 to 1 and for an interval whose ends are exchanged.
-    """
-
-    claim: str
-    protocol: str
-    value: float | None  # in the claim's unit; None where nothing could be measured
-    interval: tuple[float, float] | None  # 95 %, over documents
-    null: str  # what the p-value was tested against
-    p: float | None
-    null_world_p: float | None  # the same test where the effect cannot be: `null_world`
-    power: float | None = None  # chance of seeing the effect that matters (`Claim.matters`)
-    smallest: float | None = None  # effect seen in 80 % of runs, in the unit of the claim
-    figure: str = ""  # label of the figure that shows it, on the page of the claim
-    run: str = ""  # key of the ablation run it was computed from
-    reason: str = ""  # why it is not testable here
-    null_world: str = "untrained"  # the world of `null_world_p`
-
-    def __post_init__(self):
-        for field in fields(self):
-            if not finite(getattr(self, field.name)):
-                object.__setattr__(self, field.name, None)
-        for name in ("p", "null_world_p", "power"):
-            given = getattr(self, name)
-            if given is not None and not 0 <= given <= 1:
-                raise ValueError(f"{self.claim}: {name} must lie in 0 to 1, got {given}")
-        if self.interval and self.interval[0] > self.interval[1]:
-            raise ValueError(f"{self.claim}: the interval {self.interval} ends before it starts")
+def ends(region: Region) -> tuple[float, float]:
+    """A region's ends; open ones are infinite."""
+    low, high = region
+    return -math.inf if low is None else low, math.inf if high is None else high
 
 
-def with_null_world(found: Evidence, p: float, name: str) -> Evidence:
-    """The evidence with another null world, where the test sees more in it than in the present."""
-    if found.null_world_p is not None and found.null_world_p <= p:
-        return found
-    return replace(found, null_world_p=p, null_world=name)
+def read_claims(path: Path) -> dict[str, Claim]:
+    """Claims by id. Raises `UserError`, one line, for a file that does not say what it must."""
+    try:
+        read = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        kind = type(error).__name__
+        raise UserError(f"{path.name} cannot be read ({kind}): it must be YAML") from None
+    if not isinstance(read, dict):
+        raise UserError(f"{path.name} holds no claims: it must be a mapping of ids")
+    return {name: one_claim(path, name, given) for name, given in read.items() if name != "changes"}
 
 
-def finite(value: Any) -> bool:
-    """Whether a value, or both ends of an interval, can stand in a ledger."""
-    numbers = value if isinstance(value, tuple) else (value,)
-    return not any(isinstance(n, Real) and not math.isfinite(n) for n in numbers)
+def one_claim(path: Path, name: str, given: Any) -> Claim:
+    try:
+        return Claim.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = " > ".join(map(str, (name, *first["loc"])))
+        message = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{path.name}, {place}: {message[0].lower()}{message[1:]}") from None
 
 
 @cache
-def paper_claims() -> dict[str, Claim]:
-    """The claims of the paper, by id."""
-    read = yaml.safe_load(PAPER.read_text())
-    return {
-        name: Claim(id=name, **{k: tuple(v) if k == "range" else v for k, v in fields.items()})
-        for name, fields in read.items()
-    }
+def claims() -> dict[str, Claim]:
+    """The claims of the book."""
+    return read_claims(CLAIMS)

@@ -9,14 +9,15 @@ import pandas as pd
 import yaml
 
 from raretok.errors import UserError
-from raretok.ledger.ledger_page import by_claim, link, told
-from raretok.ledger.records import Entry, book_ledger, executed_pages, recorded, title
-from raretok.ledger.verdicts import number_text, p_text
+from raretok.ledger import promise
+from raretok.ledger.records import book_ledger, executed_pages, recorded, title
+from raretok.ledger.tables import number, ours, page_link, said
+from raretok.ledger.verdicts import Entry
 from raretok.paths import DATA
 
 REVIEWS = DATA / "reviews.yaml"
 HAND_WRITTEN = ("method",)  # pages that are there without being run
-NAME = re.compile(r"\{([\w.]+)\}")
+NAME = re.compile(r"\{([\w. ]+)\}")
 
 
 class UnansweredError(Exception):
@@ -30,27 +31,27 @@ class Answer:
     id: str
     asks: str
     text: str
-    page: str  # where to read on; empty where there is no such page yet
+    page: str  # stem of the page where to read on; empty where there is no such page yet
 
 
 def answers(folder: Path, questions: Path = REVIEWS) -> list[Answer]:
     """Every question with its answer from the executed pages in a folder.
 
-    An answer that needs a value which is not there says "not yet" or "not testable here", and why.
+    An answer that needs a value which is not there says "not yet" or "not testable", and why.
     """
     asked = yaml.safe_load(questions.read_text())
     values, reasons = known_values(folder)
-    named = {title(given["page"]) for given in asked.values() if "page" in given}
+    named = {given["page"] for given in asked.values() if "page" in given}
     reasons = {name: f"Not yet: {name} was not run." for name in named} | reasons
-    there = {page.stem for page in executed_pages(folder)} | set(HAND_WRITTEN)
+    there = {title(page.stem): page.stem for page in executed_pages(folder)}
+    there |= {name: name for name in HAND_WRITTEN}
     found = []
     for name, given in asked.items():
         if "later" in given:
             text = f"Not yet: this is for a page on {given['later']}."
         else:
             text = answer_text(given["answer"], values, reasons)
-        page = given.get("page", "")
-        found.append(Answer(name, given["asks"], text, page if page in there else ""))
+        found.append(Answer(name, given["asks"], text, there.get(given.get("page", ""), "")))
     return found
 
 
@@ -75,58 +76,40 @@ def answer_text(template: str, values: dict[str, str], reasons: dict[str, str]) 
 
 
 def known_values(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """What answers may name: values, and for those that are missing (or whole pages) the reason.
+    """What answers may name, and for those that are missing (or whole pages) the reason.
 
-    CLAIM.PROTOCOL.p (ours, smallest, verdict), CLAIM.verdicts, ledger.COUNT, PAGE.GLUED.
+    CLAIM.ESTIMAND.ours (or verdict) under `corrected`, CLAIM.supported (how often this design
+    supports it where it is true), ledger.COUNT, PAGE.GLUED.
     """
     entries = book_ledger(folder)
-    values = {f"ledger.{name}": text for name, text in told(entries, folder).items()}
-    reasons = {title(entry.page): f"Not yet: {title(entry.page)} was not run." for entry in entries}
+    values = {f"ledger.{name}": text for name, text in said(entries).items()}
+    reasons: dict[str, str] = {}
     for page in recorded(folder):
         name = title(page.page.stem)
         reasons[name] = f"Not yet: the page {name} records no such number."
-        values |= {f"{name}.{key}": str(value) for key, value in page.glued.items()}
-    for claim, row in by_claim(entries).items():
-        for entry in row.values():
+        values |= {f"{name}.{key}": plain_text(value) for key, value in page.glued.items()}
+    for entry in entries:
+        if entry.finding.reading == "corrected":
             given = entry_values(entry)
             values |= {key: text for key, text in given.items() if text}
-            reasons |= {key: why_missing(entry) for key, text in given.items() if not text}
-        missing = [entry for entry in row.values() if not entry.found]
-        if missing:
-            reasons[f"{claim}.verdicts"] = why_missing(missing[0])
-        else:
-            values[f"{claim}.verdicts"] = verdicts_text(row)
+            reasons |= {key: f"Not testable here: {entry.why}." for key in given}
+    for row in promise.calibrated("docs-gpt2"):
+        found = promise.support(promise.calibrated("docs-gpt2"), row["claim"], row["estimand"])
+        values[f"{row['claim']}.{row['estimand']}.found"] = f"{100 * found['true']:.0f} %"
     return values, reasons
+
+
+def plain_text(value: object) -> str:
+    return number(value) if isinstance(value, float) else str(value)
 
 
 def entry_values(entry: Entry) -> dict[str, str]:
     """What a line of the ledger gives to sentences; empty text where it has nothing."""
-    found, claim = entry.found, entry.claim
-    texts = dict.fromkeys(("ours", "p", "smallest", "verdict"), "")
-    if found:
-        texts["verdict"] = entry.verdict
-        if found.value is not None and found.interval is not None:
-            texts["ours"] = number_text(found, claim)
-        if found.p is not None:
-            texts["p"] = f"p {p_text(found.p)}" if found.p < 0.001 else f"p = {p_text(found.p)}"
-        if found.smallest is not None:
-            texts["smallest"] = f"{found.smallest:.2g} {claim.unit}".rstrip()
-    return {f"{claim.id}.{entry.protocol}.{name}": text for name, text in texts.items()}
-
-
-def why_missing(entry: Entry) -> str:
-    """Why a line of the ledger lacks a number."""
-    if entry.found is None:
-        return f"Not yet: no page records {entry.claim.id}, which belongs on {title(entry.page)}."
-    return f"Not testable here ({entry.claim.id}): {entry.why}."
-
-
-def verdicts_text(row: dict[str, Entry]) -> str:
-    """The verdicts on a claim, each with the readings that give it."""
-    readings: dict[str, list[str]] = {}
-    for protocol, entry in row.items():
-        readings.setdefault(entry.verdict, []).append(protocol)
-    return ", ".join(f"{verdict} ({', '.join(names)})" for verdict, names in readings.items())
+    finding = entry.finding
+    name = f"{finding.claim}.{finding.estimand}"
+    value = f"{ours(finding)} {entry.spec.unit}" if finding.estimate else ""
+    verdict = f"{entry.verdict}, as {entry.why}" if entry.why else entry.verdict
+    return {f"{name}.ours": value, f"{name}.verdict": verdict}
 
 
 def answers_table(found: list[Answer]) -> pd.DataFrame:
@@ -136,7 +119,7 @@ def answers_table(found: list[Answer]) -> pd.DataFrame:
             "id": one.id,
             "question": html.escape(one.asks),
             "answer": html.escape(one.text),
-            "read on": link(one.page) if one.page else "",
+            "read on": page_link(one.page) if one.page else "",
         }
         for one in found
     ]

@@ -1,224 +1,133 @@
-"""The verdict on a claim, by rule, from what was found; and what a page shows of it."""
+"""The verdict on a claim: read off the interval of its estimand, and nothing else."""
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from numbers import Real
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import pandas as pd
+from raretok.claims.finding import Finding
+from raretok.ledger.claims import AT_MOST, NEEDS, Claim, Estimand, Region, claims, ends
+from raretok.ledger.promise import calibrated, coverage
+from raretok.stats.jackknife import Estimate
 
-from raretok.ledger.claims import Claim, Evidence, paper_claims
-from raretok.stats.documents import ALPHA, POWER
-
-Verdict = Literal[
-    "reproduced", "weaker", "not reproduced", "artefact of the method", "not testable here"
-]
+Verdict = Literal["supported", "contradicted", "inconclusive", "not testable", "reported"]
 DIGITS = 6  # of a recorded number: the next ones differ between processors
 
 
 @dataclass(frozen=True)
-class Finding:
-    """Evidence beside its claim: what the rules look at."""
+class Entry:
+    """A line of the ledger: an estimand under a reading, and what was found."""
 
-    claim: Claim
-    found: Evidence
-    p: float | None  # adjusted for the number of tests, where that is known
-
-    @property
-    def measured(self) -> bool:
-        return None not in (self.found.value, self.found.interval, self.found.p, self.p)
+    finding: Finding
+    verdict: Verdict
+    why: str  # the gate that failed, where one did
 
     @property
-    def seen(self) -> bool:
-        return self.p < ALPHA
+    def claim(self) -> Claim:
+        return claims()[self.finding.claim]
 
     @property
-    def would_be_seen(self) -> bool:
-        return self.found.power is not None and self.found.power >= POWER
+    def spec(self) -> Estimand:
+        return self.claim.estimands[self.finding.estimand]
 
     @property
-    def in_null_world(self) -> bool:
-        return self.found.null_world_p is not None and self.found.null_world_p < ALPHA
+    def key(self) -> tuple[str, str, str]:
+        return self.finding.claim, self.finding.estimand, self.finding.reading
 
     @property
-    def opposite(self) -> bool:
-        """The effect lies on the other side of nothing than the one the claim speaks of."""
-        if self.claim.nothing is None or self.claim.side is None:
-            return False
-        above = self.found.value - self.claim.nothing
-        return above < 0 if self.claim.side == "greater" else above > 0
+    def primary(self) -> bool:
+        """Whether its verdict is the claim's."""
+        return self.finding.estimand == self.claim.primary
 
-    @property
-    def other_size(self) -> bool:
-        """The value, or all of its interval, lies outside the published range."""
-        if self.claim.range is None:
-            return False
-        (low, high), (bottom, top) = self.claim.range, self.found.interval
-        return not low <= self.found.value <= high or top < low or bottom > high
-
-    @property
-    def reaches_nothing(self) -> bool:
-        """The interval holds the value where there is no effect."""
-        bottom, top = self.found.interval
-        return self.claim.nothing is not None and bottom <= self.claim.nothing <= top
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A case, and the verdict in it on a claim of presence or size and on one of absence."""
-
-    when: str
-    holds: Callable[[Finding], bool]
-    present: Verdict
-    absent: Verdict
-
-
-# The first rule that holds decides. No correction makes an absence: what is seen before it only is
-# neither seen nor absent.
-RULES = (
-    Rule(
-        "no value with an interval, or no usable null",
-        lambda one: not one.measured,
-        "not testable here",
-        "not testable here",
-    ),
-    Rule(
-        "seen before the correction for the number of tests, not after it",
-        lambda one: not one.seen and one.found.p < ALPHA,
-        "not testable here",
-        "not testable here",
-    ),
-    Rule(
-        f"not seen, and the effect that matters would be in less than {100 * POWER:.0f} % of runs",
-        lambda one: not one.seen and not one.would_be_seen,
-        "not testable here",
-        "not testable here",
-    ),
-    Rule(
-        f"not seen, and the effect that matters would be in at least {100 * POWER:.0f} % of runs",
-        lambda one: not one.seen,
-        "not reproduced",
-        "reproduced",
-    ),
-    Rule(
-        "seen, and in a null world too (the untrained model, or exchanged labels)",
-        lambda one: one.in_null_world,
-        "artefact of the method",
-        "artefact of the method",
-    ),
-    Rule(
-        "seen, in the direction opposite to the claim's",
-        lambda one: one.opposite,
-        "not reproduced",
-        "reproduced",
-    ),
-    Rule(
-        "seen, but not looked for in a null world",
-        lambda one: one.found.null_world_p is None,
-        "not testable here",
-        "not reproduced",
-    ),
-    Rule(
-        "seen, with a value or a whole interval outside the published range",
-        lambda one: one.other_size,
-        "weaker",
-        "not reproduced",
-    ),
-    Rule(
-        "seen, with an interval that reaches no effect",
-        lambda one: one.reaches_nothing,
-        "weaker",
-        "not reproduced",
-    ),
-    Rule("seen", lambda one: True, "reproduced", "not reproduced"),
-)
-
-
-def deciding_rule(evidence: Evidence, p_adjusted: float | None = None) -> Rule:
-    """The rule that decides; on a page of its own the p-value is not adjusted."""
-    p = evidence.p if p_adjusted is None else p_adjusted
-    finding = Finding(paper_claims()[evidence.claim], evidence, p)
-    return next(rule for rule in RULES if rule.holds(finding))
-
-
-def verdict(evidence: Evidence, p_adjusted: float | None = None) -> Verdict:
-    """The verdict on a claim by `RULES`: from its p-values, interval and power alone.
-
-    An effect is seen where its p-value is below 0.05; one that is not seen counts as absent only
-    where it would have been seen.
-    """
-    rule = deciding_rule(evidence, p_adjusted)
-    return rule.absent if paper_claims()[evidence.claim].kind == "absent" else rule.present
-
-
-def rule_table() -> pd.DataFrame:
-    """The rules as the book shows them."""
-    rows = [
-        {
-            "the first case that applies": rule.when,
-            "the paper claims an effect": rule.present,
-            "the paper claims that there is none": rule.absent,
+    def record(self) -> dict[str, Any]:
+        """The line as plain values for machines; what is missing is None."""
+        found, spec = self.finding, self.spec
+        number = found.estimate
+        return {
+            "claim": found.claim,
+            "model": found.model or None,
+            "reading": found.reading,
+            "estimand": found.estimand,
+            "unit": spec.unit,
+            "value": number and plain(number.value),
+            "interval": number and [plain(number.low), plain(number.high)],
+            "supports": [list(one) for one in spec.supports],
+            "contradicts": [list(one) for one in spec.contradicts],
+            "gates": {name: plain(one) for name, one in found.gates.items()},
+            "controls": found.controls and [plain(one) for one in found.controls],
+            "verdict": self.verdict,
+            "why": self.why,
+            "page": self.claim.page,
+            "measurement": found.measurement or None,
         }
-        for rule in RULES
-    ]
-    return pd.DataFrame(rows, index=pd.RangeIndex(1, len(rows) + 1))
 
 
-def verdict_table(found: list[Evidence]) -> pd.DataFrame:
-    """Ours beside the paper's, claim by claim and protocol by protocol."""
-    rows = []
-    for one in found:
-        claim = paper_claims()[one.claim]
-        rows.append(
-            {
-                "claim": one.claim,
-                "protocol": one.protocol,
-                "verdict": verdict(one),
-                "ours": number_text(one, claim),
-                "published": claim.published,
-                "p": p_text(one.p),
-                "null world p": null_world_text(one),
-                "power": power_text(one.power),
-                "smallest effect seen": "" if one.smallest is None else f"{one.smallest:.2g}",
-            }
-        )
-    return pd.DataFrame(rows).sort_values("claim", kind="stable").set_index(["claim", "protocol"])
+def plain(value: float) -> float:
+    """A number with the digits that are recorded."""
+    return float(f"{value:.{DIGITS}g}")
 
 
-def number_text(found: Evidence, claim: Claim) -> str:
-    """Value and interval, with the unit of the claim."""
-    if found.value is None or found.interval is None:
-        return "none"
-    low, high = found.interval
-    return f"{found.value:.2g} ({low:.2g} to {high:.2g}) {claim.unit}".rstrip()
+def lies_in(estimate: Estimate, regions: list[Region]) -> bool:
+    """Whether the whole interval lies in one of the regions."""
+    return any(low <= estimate.low and estimate.high <= high for low, high in map(ends, regions))
 
 
-def p_text(p: float | None) -> str:
-    """A p-value as it is shown."""
-    return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+def failed_gate(finding: Finding, spec: Estimand, supported: set[str]) -> str:
+    """The first gate that failed, in words; empty where all hold. What is missing fails."""
+    for name, threshold in spec.gates.items():
+        if name == NEEDS:
+            if threshold not in supported:
+                return f"{threshold} is not supported"
+            continue
+        value = finding.gates.get(name)
+        if value is None:
+            return f"{name} is not known, {threshold:g} is needed"
+        if value > threshold if name in AT_MOST else value < threshold:
+            limit = "at most" if name in AT_MOST else "at least"
+            return f"{name} is {value:.2g}, {limit} {threshold:g} is needed"
+    return ""
 
 
-def null_world_text(found: Evidence) -> str:
-    """The p-value of the same test in its null world; which one, where it is not the untrained."""
-    world = "" if found.null_world == "untrained" else f" ({found.null_world})"
-    return "" if found.null_world_p is None else p_text(found.null_world_p) + world
+def judge(finding: Finding, supported: set[str] = frozenset()) -> Entry:
+    """The verdict on one finding; `supported`: claims already supported under its reading."""
+    spec = claims()[finding.claim].estimands[finding.estimand]
+    if finding.estimate is None:
+        return Entry(finding, "not testable", finding.reason)
+    if not spec.judged:
+        return Entry(finding, "reported", "")
+    if failed := failed_gate(finding, spec, supported):
+        return Entry(finding, "not testable", failed)
+    if lies_in(finding.estimate, spec.supports):
+        return Entry(finding, "supported", "")
+    if lies_in(finding.estimate, spec.contradicts):
+        return Entry(finding, "contradicted", "")
+    return Entry(finding, "inconclusive", "")
 
 
-def power_text(power: float | None) -> str:
-    """A power as it is shown."""
-    return "" if power is None else f"{power:.2f}"
+def judge_all(findings: Iterable[Finding]) -> list[Entry]:
+    """Verdicts on all findings of a model, in the order of the claims."""
+    order = {(name, e): i for i, (name, e) in enumerate(estimands())}
+    found = sorted(findings, key=lambda one: order[one.claim, one.estimand])
+    supported: dict[str, set[str]] = {}
+    entries = []
+    for finding in found:
+        seen = supported.setdefault(finding.reading, set())
+        entry = judge(finding, seen)
+        entries.append(entry)
+        if entry.primary and entry.verdict == "supported":
+            seen.add(finding.claim)
+    return entries
 
 
-def as_records(found: list[Evidence]) -> list[dict[str, Any]]:
-    """The evidence with its verdicts, as plain values for the ledger page and for machines."""
-    return [
-        {name: plain(value) for name, value in {**asdict(one), "verdict": verdict(one)}.items()}
-        for one in found
-    ]
+def judged(findings: Iterable[Finding]) -> list[Entry]:
+    """Verdicts on what a page found, gated by the coverage that the calibration found too."""
+    return judge_all(map(with_coverage, findings))
 
 
-def plain(value: Any) -> Any:
-    """A number, or an interval, as Python's own float with the digits that are recorded."""
-    if isinstance(value, tuple):
-        return tuple(plain(number) for number in value)
-    return float(f"{value:.{DIGITS}g}") if isinstance(value, Real) else value
+def with_coverage(finding: Finding) -> Finding:
+    found = coverage(calibrated(finding.model), finding.claim, finding.estimand)
+    return finding if found is None else replace(finding, gates=finding.gates | {"coverage": found})
+
+
+def estimands() -> list[tuple[str, str]]:
+    """Claim and estimand of every line of the ledger."""
+    return [(name, one) for name, claim in claims().items() for one in claim.estimands]

@@ -10,7 +10,6 @@ from jaxtyping import Float, Int
 
 from raretok.ablation.closed_form import delta_loss
 from raretok.ablation.gather import Gathered, gather
-from raretok.ablation.groups import delta_loss_group
 from raretok.ablation.head import clean_loss, final_head
 from raretok.ablation.interventions import donors
 from raretok.ablation.plan import Options
@@ -25,21 +24,16 @@ from raretok.measure.parts import (
     FINE,
     cell_sums,
     cells_of,
-    ground_of,
     heads_part,
-    membership,
     model_part,
     source_of,
 )
 from raretok.measure.source import STRATIFIED, Source
-from raretok.sections.detection import MATCHED
-from raretok.text.protocol import PROTOCOLS
-from raretok.text.rarity import COMMON, RARE, Positions
+from raretok.text.rarity import Positions
 
 POSITIONS = 64  # at which every neuron is ablated again
 CONTEXTS = 3  # whose attention is captured again
-DOCUMENTS, GROUPS = 3, 8  # whose sums are made again
-RUNS_CHECKED = (("correlated", MATCHED), ("random groups", MATCHED))
+DOCUMENTS = 3  # whose sums are made again
 # What another processor's float32 makes of a number: of its size, and of 1.
 RELATIVE, ABSOLUTE = 2e-4, 2e-5
 RMS, LARGEST = 1.25, 8.0  # allowed differences, in units of the stated error
@@ -223,55 +217,10 @@ def seen_at(source: Source, positions: Positions) -> Gathered:
     return replace(there, mean_post=mean.to(there.post))
 
 
-def check_joint(
-    name: str, data: xr.Dataset, source: Source, rng: np.random.Generator, protocol: str
-) -> Iterator[Checked]:
-    """A few groups in a few documents."""
-    draw = PROTOCOLS[protocol].draw
-    positions, strata = source.positions(draw), source.strata(source.positions(draw), draw)
-    cells, groups = (
-        data.cell_document.values,
-        np.sort(rng.permutation(data.sizes["group"])[:GROUPS]),
-    )
-    used = rng.permutation(np.unique(cells))[:DOCUMENTS]
-    wanted = np.any([np.isin(s, (RARE, COMMON)) for s in strata.values()], axis=0)
-    rows = np.flatnonzero(wanted & np.isin(positions.document, used))
-    seen = seen_at(source, positions[rows])
-    members = membership(data.groups.values[groups], source.model.architecture.d_mlp)
-    target = torch.from_numpy(positions.target[rows]).to(seen.post.device)
-    found = delta_loss_group(
-        final_head(source.model),
-        *(seen.resid, seen.post, target, seen.mean_post),
-        torch.from_numpy(members).to(target.device),
-    )
-    labels = cells_of(positions.document[rows], *(s[rows] for s in strata.values()))
-    weighted = positions.weight[rows, None] * found.double().cpu().numpy()
-    again = cell_sums(labels, weighted)[1]
-    stored = data.delta_loss.values[np.isin(cells, used)][:, groups]
-    yield checked(name, "delta_loss", stored, again, bit_error(again, FINE))
-
-
-def check_detectors(
-    name: str, data: xr.Dataset, source: Source, rng: np.random.Generator, size: str
-) -> Iterator[Checked]:
-    """A few runs: planted, null, and of the model's own group."""
-    from raretok.worlds.series import CASES, case_p
-
-    ground = ground_of(source, Measurements(source.parameters), int(size))
-    for case in RUNS_CHECKED:
-        again = case_p(ground, case, 0, source.parameters.seed)
-        stored = data.p.values[CASES.index(case), :, 0]
-        asked = np.isfinite(stored)
-        # One of the 199 controls may fall on the other side.
-        yield checked(name, case[0], stored[asked], again[asked], 1 / 200)
-
-
 CHECKS: dict[str, Callable[..., Iterator[Checked]]] = {
     "model": check_model,
     "effects": check_effects,
     "interventions": check_interventions,
     "attention": check_attention,
     "heads": check_heads,
-    "joint": check_joint,
-    "detectors": check_detectors,
 }

@@ -105,18 +105,17 @@ class Measurements:
         known = (model_files.SHIPPED / name / "config.json").is_file()
         return asked == book and known and name not in REPLICATES
 
-    def part(self, name: str, **arrays: np.ndarray) -> xr.Dataset:
-        """One part, measured and kept where it is not there; `arrays` are what else decides it.
+    def part(self, name: str) -> xr.Dataset:
+        """One part, measured and kept where it is not there.
 
         Raises `UserError` for a measurement that is damaged, foreign or incomplete.
         """
-        options = {key: digest([value]) for key, value in sorted(arrays.items())}
-        if self.ready and self.has(self.ready, name, options):
+        if self.ready and self.has(self.ready, name):
             return self.ready.read(name).assign_attrs(measurement=self.name)
-        if self.ready and self.should_ship and not options:
+        if self.ready and self.should_ship:
             raise self.ready.refused(f"it has no part {name!r}")
-        if not self.has(self.kept, name, options):
-            self.measure(name, options, arrays)
+        if not self.has(self.kept, name):
+            self.measure(name)
         return self.kept.read(name).assign_attrs(measurement=self.name)
 
     @property
@@ -124,13 +123,10 @@ class Measurements:
         """How pages and ledger name it."""
         return f"{self.label}/{self.key}"
 
-    def has(self, folder: Folder, name: str, options: dict[str, Any]) -> bool:
-        if not folder.there:
-            return False
-        entry = folder.record()["parts"].get(name)
-        return entry is not None and entry["options"] == options
+    def has(self, folder: Folder, name: str) -> bool:
+        return folder.there and name in folder.record()["parts"]
 
-    def measure(self, name: str, options: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    def measure(self, name: str) -> None:
         """Measure one part into `runs/`; another process that asks for it waits."""
         from raretok.measure.parts import measured  # needs torch, which no page imports
 
@@ -138,12 +134,12 @@ class Measurements:
         # A lock a part: one part may ask for another.
         lock = folder.path / "locks" / file_name(name)
         with one_line(folder.path), locked(lock, wait=True):
-            if not self.has(folder, name, options):
+            if not self.has(folder, name):
                 if self.loud:
                     print(f"measuring {name} of {self.label}", file=sys.stderr, flush=True)
                 started = time.monotonic()
-                data, made = measured(self, name, arrays)
+                data, made = measured(self, name)
                 made["seconds"] = round(time.monotonic() - started, 1)
                 with locked(folder.path, wait=True):
                     folder.begin(self.label, self.settings)
-                    folder.keep(name, data, options, made)
+                    folder.keep(name, data, made)

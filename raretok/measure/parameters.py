@@ -33,9 +33,6 @@ class PageParameters(BaseModel):
     group_percent: float = Field(
         1.0, gt=0, le=20, description="neurons in the plateau group, % of the layer"
     )
-    n_controls: int = Field(1000, ge=100, description="control groups of the same size")
-    n_bootstrap: int = Field(1000, ge=100, description="resamples of documents for an interval")
-    n_null: int = Field(1000, ge=100, description="label permutations, and draws for the power")
     seed: int = Field(0, ge=0, description="seed of every random choice")
     device: Literal["cpu", "cuda"] = Field("cpu", description="where the model runs")
 

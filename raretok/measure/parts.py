@@ -2,22 +2,16 @@
 
 import platform
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from raretok import __version__
-from raretok.ablation.checkpoints import Checkpoints
-from raretok.ablation.gather import gather
-from raretok.ablation.groups import delta_loss_group
-from raretok.ablation.head import final_head
 from raretok.ablation.sampled import short_type
 from raretok.claims.attention.head_sums import WHOLE as WHOLE_LAYER
 from raretok.errors import UserError
@@ -25,15 +19,10 @@ from raretok.measure.attention_capture import capture_rows, choose_queries, cont
 from raretok.measure.find import Measurements
 from raretok.measure.head_ablation import HeadEffects, ablate_heads, targets_of
 from raretok.measure.parameters import PageParameters
-from raretok.measure.reading import feeding_heads, head_cosines, mlp_gain
 from raretok.measure.record import in_steps, rounded
 from raretok.measure.source import STRATIFIED, WHOLE, Source
-from raretok.sections.placement import reading_directions
 from raretok.text.protocol import PROTOCOLS
 from raretok.text.rarity import COMMON, RARE, Positions
-
-if TYPE_CHECKING:  # the worlds stand above: they run the tests of the pages
-    from raretok.worlds.ground import Ground
 
 # Steps to a neuron's root mean square: what rounding adds to the variance over positions is
 # 1 / (12 n^2) of it, 0.008 % and, for an untrained model, 0.06 %.
@@ -48,23 +37,20 @@ INTERVENTIONS = {  # beside mean ablation
 }
 QUERIES = 400  # rare queries whose rows are captured
 ABLATED = 200  # rare positions at which the heads of the last two layers are mean-ablated
-ABLATED_MORE = 64  # the same for the other modes, and for earlier layers
+ABLATED_MORE = 64  # the same for the other modes
 RELEASED_QUERIES = 5  # of a class and context that the released ablation is measured at
 LAST = 2  # layers whose heads are ablated under every mode
-MEMORY = 2e9  # bytes; a model whose early layers would take more has its last two ablated only
 
 Made = dict[str, str | int | float]
 
 
-def measured(
-    asked: Measurements, name: str, arrays: dict[str, np.ndarray]
-) -> tuple[xr.Dataset, Made]:
+def measured(asked: Measurements, name: str) -> tuple[xr.Dataset, Made]:
     """One part of a measurement, and how it was made. Raises `UserError` for an unknown name."""
     source = source_of(asked.parameters)
     kind, _, rest = name.partition(": ")
     if kind not in PARTS:
         raise UserError(f"no part {name!r} of a measurement: there are {', '.join(PARTS)}")
-    data = PARTS[kind](source, asked, *rest.split(", ") if rest else [], **arrays)
+    data = PARTS[kind](source, asked, *rest.split(", ") if rest else [])
     return data, how_made(source)
 
 
@@ -103,11 +89,6 @@ def model_part(source: Source, asked: Measurements | None) -> xr.Dataset:
     model = source.model
     W_in, W_out = (W.double().cpu().numpy() for W in (model.W_in, model.W_out))
     arrays = {"W_in": ("neuron d_model", W_in), "W_out": ("neuron d_model", W_out)}
-    gain = mlp_gain(model)
-    arrays["mlp_gain"] = ("d_model", gain)
-    reading = reading_directions(W_in, gain, model.architecture.norm)
-    with suppress(UserError):  # where no head has a path to this MLP
-        arrays["head_cosine"] = ("neuron head", head_cosines(reading, feeding_heads(model)))
     attrs = {"architecture": asdict(model.architecture), "model": model.name}
     data = {name: (dims.split(), rounded(values, FINE)) for name, (dims, values) in arrays.items()}
     data["counts"] = ("entry", source.counts)
@@ -192,30 +173,20 @@ def attention_part(source: Source, asked: Measurements, protocol: str) -> xr.Dat
 
 
 def heads_part(source: Source, asked: Measurements | None, draw: str, mode: str) -> xr.Dataset:
-    """What ablating heads of the last layers (or "early": of those before) does; sums by cell.
-
-    An untrained model has whole layers ablated only: what a claim of presence is compared with.
-    """
+    """What ablating heads, and whole layers, of the last two layers does; sums by cell."""
     architecture, positions = source.model.architecture, source.positions(draw)
-    first = max(0, architecture.n_layers - LAST)
-    early = mode == "early"
-    layers = range(first) if early else range(first, architecture.n_layers)
-    if early and 8 * ABLATED_MORE * len(layers) * architecture.d_mlp > MEMORY:
-        layers = range(0)
+    layers = range(max(0, architecture.n_layers - LAST), architecture.n_layers)
     targets = targets_of(architecture, layers)
-    if not source.trained:
-        targets = [target for target in targets if target[1] == WHOLE_LAYER]
     n_rare = ABLATED if mode == "mean" else ABLATED_MORE
     rng = source.rng(f"heads {draw} {mode}")
     used = np.unique(positions.context)
     if draw != WHOLE:
         used = contexts_of(positions, n_rare, rng=source.rng(f"heads {n_rare}"))
     chosen = np.flatnonzero(np.isin(positions.context, used))
-    modes = ("mean",) if early else (mode,)
     more = {"per_context": RELEASED_QUERIES} if draw == WHOLE else {}
     drawn = positions[chosen]
-    found = ablate_heads(source.model, source.contexts, drawn, targets, modes, rng=rng, **more)[
-        modes[0]
+    found = ablate_heads(source.model, source.contexts, drawn, targets, (mode,), rng=rng, **more)[
+        mode
     ]
     return head_sums(found, source.strata(found.positions, draw))
 
@@ -259,76 +230,10 @@ def head_sums(found: HeadEffects, strata: dict[str, Int[np.ndarray, " position"]
     )
 
 
-def joint_part(
-    source: Source, asked: Measurements, protocol: str, groups: Int[np.ndarray, "group member"]
-) -> xr.Dataset:
-    """Loss change of ablating whole groups of neurons at once; sums by document and class."""
-    draw = PROTOCOLS[protocol].draw
-    positions = source.positions(draw)
-    strata = source.strata(positions, draw)
-    seen = gather(
-        source.model, source.contexts, positions, include_first=draw == WHOLE, progress=False
-    )
-    target = torch.from_numpy(positions.target).to(source.model.device)
-    members = torch.from_numpy(membership(groups, source.model.architecture.d_mlp)).to(
-        source.model.device
-    )
-    head = final_head(source.model)
-    wanted = np.any([np.isin(s, (RARE, COMMON)) for s in strata.values()], axis=0)
-    rows = torch.from_numpy(np.flatnonzero(wanted)).to(target.device)
-    there = (seen.resid[rows], seen.post[rows], target[rows], seen.mean_post)
-    effect = delta_loss_group(head, *there, members).double().cpu().numpy()
-    cells = cells_of(positions.document[wanted], *(s[wanted] for s in strata.values()))
-    weight = positions.weight[wanted]
-    present, sums = cell_sums(cells, weight[:, None] * effect)
-    return xr.Dataset(
-        {
-            "delta_loss": (("cell", "group"), rounded(sums, FINE)),
-            "weight": ("cell", cell_sums(cells, weight)[1]),
-            "groups": (("group", "member"), groups),
-            "cell_document": ("cell", present[:, 0]),
-            **{f"cell_{name}": ("cell", present[:, 1 + i]) for i, name in enumerate(strata)},
-        }
-    )
-
-
-def membership(
-    groups: Int[np.ndarray, "group member"], n_neurons: int
-) -> Bool[np.ndarray, "group neuron"]:
-    """A row for each group that marks its members."""
-    marks = np.zeros((len(groups), n_neurons), dtype=bool)
-    marks[np.arange(len(groups))[:, None], groups] = True
-    return marks
-
-
-def detectors_part(source: Source, asked: Measurements, size: str) -> xr.Dataset:
-    """The tests of the pages in planted worlds and where nothing is planted."""
-    from raretok.worlds.series import detector_series
-
-    kept = Checkpoints(asked.kept.path / "detectors")
-    ground = ground_of(source, asked, int(size))
-    return detector_series(ground, seed=source.parameters.seed, kept=kept)
-
-
-def ground_of(source: Source, asked: Measurements, size: int) -> "Ground":
-    """What worlds are planted in, for groups of some size."""
-    from raretok.worlds.ground import find_ground
-
-    return find_ground(
-        (source.model, source.twin),
-        tuple(one.part(f"effects: {STRATIFIED}") for one in (asked, asked.twin)),
-        source.contexts,
-        size=size,
-        rng=source.rng("worlds"),
-    )
-
-
 PARTS: dict[str, Callable[..., xr.Dataset]] = {
     "model": model_part,
     "effects": effects_part,
     "interventions": interventions_part,
     "attention": attention_part,
     "heads": heads_part,
-    "joint": joint_part,
-    "detectors": detectors_part,
 }

@@ -95,14 +95,14 @@ class Folder:
         partial.write_text(text + "\n")
         os.replace(partial, self.path / RECORD)
 
-    def keep(self, name: str, data: xr.Dataset, options: dict[str, Any], made: dict) -> None:
+    def keep(self, name: str, data: xr.Dataset, made: dict) -> None:
         """Write one part and enter it in the record; whole or not at all."""
         file = self.path / file_name(name)
         partial = file.with_suffix(".partial")
         write_zip(partial, data)
         content = partial.read_bytes()
         os.replace(partial, file)
-        entry = {"bytes": len(content), "sha256": sha256(content), "options": options, "made": made}
+        entry = {"bytes": len(content), "sha256": sha256(content), "made": made}
         record = self.record()
         record["parts"][name] = entry
         self._write(record)

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from raretok.text.rarity import RARE, Positions
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rows:
     """Attention of each query, summed up; the first token is a category of its own, the first."""
 

@@ -1,0 +1,46 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# (claims)=
+# # What is claimed, and what would decide it
+#
+# Each claim of the paper {cite}`distributed2025` is read as a number, with a region of values that
+# support it and one that contradicts it. Both were written down, with a reason for each bound, before
+# the numbers were computed: `data/claims.yaml`, whose history is the pre-registration. The verdict
+# follows from the 95 % interval alone:
+#
+# - **supported**: the whole interval lies in the region that supports the claim;
+# - **contradicted**: all of it lies in the region that contradicts it;
+# - **not testable**: a gate failed; a gate is a number, such as how well the order of the neurons repeats;
+# - **inconclusive**: anything else. An interval that is too wide says so by itself.
+#
+# Presence and absence obey the same rule: to say that there is nothing, the interval must be narrow and
+# close to nothing. No p-value decides. *Reproduced* is a word for many models: one model can support a
+# claim, and its replication over models and seeds is another question.
+
+# %% tags=["remove-cell"]
+from raretok.ledger import tables
+
+# %% [markdown]
+# ## The paper's sentences
+
+# %% tags=["hide-input"]
+tables.sentences_table()
+
+# %% [markdown]
+# ## The numbers and their regions
+
+# %% tags=["hide-input"]
+tables.claims_table()
+
+# %% [markdown]
+# *Reported only*: the published quantity where it does not transfer to another model, or a number that
+# reviewers asked for. Intervals are over documents: blocks of documents are left out in turn, and the
+# choice of neurons is repeated without them. Where a group of neurons is compared with control groups,
+# the interval also counts how much control groups scatter.

@@ -1,0 +1,64 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# (ledger)=
+# # The ledger
+#
+# Every page records what it found; this page only reads those records: {glue:text}`n_claims` claims of the
+# paper {cite}`distributed2025` in {glue:text}`n_lines` lines, on the model {glue:text}`model`.
+# {glue:text}`missing` A verdict is read off an interval and two regions that were fixed beforehand
+# ({ref}`claims`). Under the corrected reading {glue:text}`n_supported` are supported,
+# {glue:text}`n_contradicted` contradicted, {glue:text}`n_inconclusive` inconclusive and
+# {glue:text}`n_not_testable` not testable.
+
+# %% tags=["remove-cell"]
+# %config InlineBackend.print_figure_kwargs = {"bbox_inches": None}
+from myst_nb import glue
+
+from raretok.ledger import figures
+from raretok.ledger import tables as page
+from raretok.ledger.claims import claims
+from raretok.ledger.records import book_ledger, pages_folder
+
+folder = pages_folder()
+entries = book_ledger(folder)
+for name, text in page.said(entries).items():
+    glue(name, text, display=False)
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "One row a claim: marks with 95 % intervals over documents (the corrected reading black, the two others grey; an arrow where an interval leaves the picture; hollow where the verdict is *not testable*), on the regions that support (blue) and contradict (orange) the claim. Grey bar under a mark: where 95 % of control groups lie. Blue bar below: published values.", "name": "fig-ledger"}, "image": {"alt": "For each claim a row with three marks and intervals over shaded regions", "classes": "wide"}}
+labels = {(n, c.primary): f"{n}, {c.short}" for n, c in claims().items()}
+fig = figures.readings(figures.primary(entries), labels=labels)
+glue("ledger", fig, display=False)
+
+# %% [markdown]
+# ## The verdicts in words
+#
+# Below each claim's own estimand stand its second lines: *specificity* asks whether what is there on rare
+# targets is stronger than on common ones, others leave out what could explain a finding.
+
+# %% tags=["hide-input"]
+page.matrix(entries)
+
+# %% [markdown]
+# ## Line by line
+#
+# The same lines are in {download}`ledger.json`, with all gates.
+
+# %% tags=["hide-input"]
+# NBVAL_CHECK_OUTPUT
+page.ledger_table(entries, folder)
+
+# %% [markdown]
+# ## Limits
+#
+# One model, one seed, one text. In worlds where they are true, this design would seldom support
+# {glue:text}`weak` ({ref}`calibration`), so *inconclusive* says little about these. The three readings
+# share a model and many positions; they are no repetitions of each other. `code` scores ten sequences, as
+# released: an interval over ten documents is wide and still too narrow. Lines are many, and one in forty
+# intervals errs on either side.

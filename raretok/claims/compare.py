@@ -1,0 +1,32 @@
+"""A group against its controls: values of every fold, and the estimate made of them."""
+
+import numpy as np
+from jaxtyping import Float
+
+from raretok.stats.jackknife import Estimate, jackknife
+
+Compared = Float[np.ndarray, "left_out split group"]  # the group first, then its controls
+
+
+def difference(values: Compared) -> Estimate:
+    """The group less the mean of its controls.
+
+    The interval counts both what documents and what the choice of neurons leave open: control
+    groups, which differ by nothing but chance, scatter by so much about their mean.
+    """
+    means = values.mean(axis=1)
+    each = means[:, 0] - means[:, 1:].mean(axis=1)
+    return jackknife(each, scatter=float(means[0, 1:].std(ddof=1)))
+
+
+def spread(values: Compared) -> tuple[float, float, float]:
+    """Mean of the controls and the range that holds 95 % of them."""
+    controls = values[0].mean(axis=0)[1:]
+    low, high = np.quantile(controls, [0.025, 0.975])
+    return float(controls.mean()), float(low), float(high)
+
+
+def controls_only(values: Compared, scale=lambda x: x) -> tuple[float, float, float]:
+    """The same of each control less the mean of all, in the unit of the estimate."""
+    mean, low, high = spread(values)
+    return float(scale(0.0)), float(scale(low - mean)), float(scale(high - mean))

@@ -1,0 +1,103 @@
+"""How many dimensions a group of neurons uses, from sums over blocks of documents."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from raretok.claims.sample import KINDS, Sample
+from raretok.stats.jackknife import block_sums
+
+STILL = 1e-10  # share of its mean square below which a neuron's variance is rounding
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Weighted sums of activations and of their products in each block, for some neurons."""
+
+    weight: Float[np.ndarray, " block"]
+    first: Float[np.ndarray, "block used"]
+    second: Float[np.ndarray, "block used used"]
+    column: Int[np.ndarray, " neuron"]  # of each neuron; -1: not used
+
+    @classmethod
+    def of(cls, sample: Sample, kind: str, used: Int[np.ndarray, " used"]) -> "Moments":
+        """Of the positions of one class."""
+        rows = sample.stratum == KINDS[kind]
+        post, weight = sample.post[rows][:, used].astype(np.float64), sample.weight[rows]
+        # Centred and scaled first: sums of squares of a large mean would cancel.
+        post = post - np.average(post, axis=0, weights=weight)
+        spread = post.std(axis=0)
+        post = post / np.where(spread > 0, spread, 1.0)
+        block, n = sample.block[rows], sample.deal.n_blocks
+        parts = [(weight[block == b], post[block == b]) for b in range(n)]
+        column = np.full(sample.post.shape[1], -1)
+        column[used] = np.arange(used.size)
+        return cls(
+            np.bincount(block, weight, n),
+            block_sums(post, weight, block, n),
+            np.stack([(w[:, None] * x).T @ x for w, x in parts]),
+            column,
+        )
+
+    def correlations(
+        self, blocks: Float[np.ndarray, " block"], groups: Int[np.ndarray, "group member"]
+    ) -> Float[np.ndarray, "group member member"]:
+        """Pearson correlations within each group over some blocks; 0 for a constant neuron.
+
+        The diagonal is 1, or 0 for a constant neuron.
+        """
+        some = np.flatnonzero(blocks)
+        at, total = self.column[groups], self.weight[some].sum()
+        mean = self.first[some].sum(axis=0)[at] / total
+        pairs = self.second[some[:, None, None, None], at[:, :, None], at[:, None, :]]
+        second = pairs.sum(axis=0) / total
+        covariance = second - mean[:, :, None] * mean[:, None, :]
+        diagonal = np.arange(groups.shape[1])
+        variance = covariance[:, diagonal, diagonal]
+        varies = variance > STILL * np.maximum(second[:, diagonal, diagonal], 1e-300)
+        sd = np.where(varies, np.sqrt(np.maximum(variance, 1e-300)), np.inf)
+        r = covariance / (sd[:, :, None] * sd[:, None, :])
+        r[:, diagonal, diagonal] = varies
+        return np.clip(r, -1.0, 1.0)
+
+
+class Links:
+    """Correlations of the neurons that a sample compares, in each fold."""
+
+    def __init__(self, sample: Sample, kind: str, n_draws: int):
+        self.sample, self.kind = sample, kind
+        self.groups = sample.with_controls(n_draws)
+
+    @cached_property
+    def moments(self) -> Moments:
+        return Moments.of(self.sample, self.kind, np.unique(self.groups))
+
+    def each(self, statistic) -> Float[np.ndarray, "left_out split group"]:
+        """A statistic of the correlation matrices of group and controls, fold by fold."""
+        return np.array(
+            [
+                [
+                    statistic(self.moments.correlations(blocks, groups))
+                    for blocks, groups in zip(*one, strict=True)
+                ]
+                for one in zip(self.sample.folds[1], self.groups, strict=True)
+            ]
+        )
+
+
+def participation_ratio(
+    r: Float[np.ndarray, "group member member"],
+) -> Float[np.ndarray, " group"]:
+    r"""Effective number of dimensions of each correlation matrix; NaN where all is constant.
+
+    $$\frac{(\sum_i \lambda_i)^2}{\sum_i \lambda_i^2}
+    = \frac{(\mathrm{tr} R)^2}{\sum_{ij} R_{ij}^2} = \frac{n}{1 + (n - 1)\, \overline{r^2}}$$
+
+    From 1 (all n neurons alike) to n (none correlated): the mean square of the correlations in
+    another unit. The last form holds where no neuron is constant.
+    """
+    squares = (r**2).sum(axis=(1, 2))
+    trace = np.trace(r, axis1=1, axis2=2)
+    return trace**2 / np.where(squares > 0, squares, np.nan)

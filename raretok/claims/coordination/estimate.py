@@ -1,0 +1,93 @@
+"""The page `coordination`: estimands of C1 and I1 (data/claims.yaml)."""
+
+from collections.abc import Iterator
+from functools import cache
+from itertools import combinations
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from raretok.claims.compare import Compared, controls_only, difference
+from raretok.claims.coordination.dimension import Links, participation_ratio
+from raretok.claims.coordination.information import ksg_terms, prepared
+from raretok.claims.finding import Finding
+from raretok.claims.sample import DRAWS, KINDS, Sample
+from raretok.errors import NotTestableError
+from raretok.stats.jackknife import Estimate, block_sums
+
+ESTIMANDS = tuple((claim, name) for claim in ("C1", "I1") for name in ("existence", "specificity"))
+POSITIONS = 400  # of each class that information is measured on: its cost grows with them
+CONTROLS = 8  # control groups whose information is measured: each costs as much as the group
+
+
+def log_dimension(sample: Sample, kind: str) -> Compared:
+    """ln participation ratio of the group and its controls on one class of targets."""
+    return np.log(Links(sample, kind, DRAWS).each(participation_ratio))
+
+
+class Information:
+    """Mutual information of pairs of neurons on one class of targets, each pair measured once.
+
+    Each position adds a term to the information of a pair (information.py); its mean over the
+    positions of some blocks is the information there, the neighbours being those of all.
+    """
+
+    def __init__(self, sample: Sample, kind: str):
+        rows = np.flatnonzero(sample.stratum == KINDS[kind])
+        rng = sample.rng(f"information {kind}")
+        rows = np.sort(rng.permutation(rows)[:POSITIONS])
+        self.post = prepared(sample.post[rows].astype(np.float64), rng=rng).T.copy()
+        self.weight, self.block = sample.weight[rows], sample.block[rows]
+        self.n_blocks = sample.deal.n_blocks
+        self.total = np.bincount(self.block, self.weight, self.n_blocks)
+
+    @cache  # noqa: B019  (lives as long as the estimate)
+    def of_pair(self, one: int, two: int) -> Float[np.ndarray, " block"]:
+        """Sums over blocks of the terms of a pair."""
+        terms = ksg_terms(self.post[one], self.post[two])
+        return block_sums(terms[:, None], self.weight, self.block, self.n_blocks)[:, 0]
+
+    def of_groups(
+        self, blocks: Float[np.ndarray, " block"], groups: Int[np.ndarray, "group member"]
+    ) -> Float[np.ndarray, " group"]:
+        """Mean over the pairs of each group, over some blocks, nats."""
+        total = blocks @ self.total
+        if total <= 0:
+            raise NotTestableError("a part of the documents has no position of the class")
+        sums = [
+            np.mean(
+                [self.of_pair(*sorted(pair)) for pair in combinations(map(int, group), 2)], axis=0
+            )
+            for group in groups
+        ]
+        return np.stack(sums) @ blocks / total
+
+
+def shared_information(sample: Sample, kind: str) -> Compared:
+    """Mean information of the pairs of the group and of its controls, nats."""
+    information, groups = Information(sample, kind), sample.with_controls(CONTROLS)
+    return np.array(
+        [
+            [information.of_groups(*fold) for fold in zip(*one, strict=True)]
+            for one in zip(sample.folds[1], groups, strict=True)
+        ]
+    )
+
+
+def findings(sample: Sample, dear: bool = True) -> Iterator[Finding]:
+    """Existence and specificity of C1 and (where `dear`) of I1 under one reading."""
+    measures = {"C1": (log_dimension, np.exp)}
+    if dear:
+        measures["I1"] = (shared_information, lambda x: x)
+    reading = sample.protocol.name
+    for claim, (measure, scale) in measures.items():
+        try:
+            rare, common = (measure(sample, kind) for kind in KINDS)
+            gates = sample.gates | {"imbalance": float(np.abs(sample.imbalance).max())}
+            for name, values in (("existence", rare), ("specificity", rare - common)):
+                estimate: Estimate = difference(values).through(scale)
+                spread = controls_only(values, scale)
+                yield Finding(claim, name, reading, estimate, gates, spread)
+        except NotTestableError as error:
+            for name in ("existence", "specificity"):
+                yield Finding(claim, name, reading, None, sample.gates, reason=str(error))

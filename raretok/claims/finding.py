@@ -1,0 +1,20 @@
+"""What a page found for one estimand, before any verdict: a number, its interval, its gates."""
+
+from dataclasses import dataclass, field
+
+from raretok.stats.jackknife import Estimate
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One estimand of one claim under one reading."""
+
+    claim: str
+    estimand: str
+    reading: str
+    estimate: Estimate | None  # None: not to be had, for the reason given
+    gates: dict[str, float] = field(default_factory=dict)
+    controls: tuple[float, float, float] | None = None  # mean and 95 % spread of the controls
+    reason: str = ""
+    model: str = ""
+    measurement: str = ""

@@ -1,0 +1,99 @@
+"""Figures and tables of the page `modularity`."""
+
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+
+from raretok.claims.compare import difference
+from raretok.claims.coordination.dimension import Moments, participation_ratio
+from raretok.claims.modularity.communities import best_partitions, silhouette
+from raretok.claims.modularity.estimate import CONTROLS, modularity
+from raretok.claims.sample import Sample
+from raretok.claims.style import COLOURS
+
+# Communities, differing for the colour-blind; more than eight begin again.
+COMMUNITIES = [sns.color_palette("colorblind")[i] for i in (0, 1, 2, 4, 8, 9, 7, 5)]
+WIDEST = 6.0  # points, of a link with |r| = 1
+
+
+def whole_correlations(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+    """Groups of the first fold (plateau group, then controls) and their correlations."""
+    groups = sample.with_controls(CONTROLS)[0, 0]
+    moments = Moments.of(sample, "rare", np.unique(groups))
+    return groups, moments.correlations(np.ones(sample.deal.n_blocks), groups)
+
+
+def networks(sample: Sample) -> list[dict[str, Any]]:
+    """Links of the group and of one control group, for `network`."""
+    groups, r = whole_correlations(sample)
+    r = r * (1 - np.eye(r.shape[1]))
+    labels = best_partitions(np.abs(r)).labels
+    return [
+        {"r": r[i], "names": [str(n) for n in groups[i]], "community": labels[i]} for i in (0, 1)
+    ]
+
+
+def network(ax: Axes, *, r: np.ndarray, names: list[str], community: np.ndarray) -> None:
+    """Neurons on a circle, coloured by community; links as thick as |r|, negative ones dashed."""
+    graph = nx.from_numpy_array(np.abs(r))
+    order = np.argsort(community, kind="stable").tolist()
+    at = nx.circular_layout(order)
+    for sign, style in ((1, "-"), (-1, "--")):
+        edges = [(i, j) for i, j in graph.edges if sign * r[i, j] > 0]
+        widths = [WIDEST * abs(r[i, j]) for i, j in edges]
+        nx.draw_networkx_edges(
+            graph, at, edgelist=edges, width=widths, style=style, edge_color="0.55", ax=ax
+        )
+    colours = [COMMUNITIES[one % len(COMMUNITIES)] for one in community]
+    nx.draw_networkx_nodes(
+        graph, at, nodelist=range(len(names)), node_size=330, node_color=colours, ax=ax
+    )
+    labels = dict(enumerate(names))
+    nx.draw_networkx_labels(graph, at, labels, font_size=7, font_color="white", ax=ax)
+    ax.set(xlim=(-1.25, 1.25), ylim=(-1.25, 1.25))
+    sns.despine(ax=ax, left=True, bottom=True)
+
+
+def plane(ax: Axes, sample: Sample) -> None:
+    """Group and controls by dimensions per neuron (coordination) and held-out Q (modules)."""
+    Q = modularity(sample)[0].mean(axis=0)
+    _, r = whole_correlations(sample)
+    across = participation_ratio(r) / sample.size
+    ax.plot(across[1:], Q[1:], "o", ms=5, color=COLOURS["controls"], label="control groups")
+    ax.plot(across[:1], Q[:1], "D", ms=8, color=COLOURS["rare"], label="plateau group")
+    ax.axhline(0, color="0.4", lw=0.8)
+    ax.set(xlabel="dimensions per neuron", ylabel="modularity (held-out Q)")
+
+
+def diagnostics(sample: Sample) -> pd.DataFrame:
+    """Other numbers that speak of modules, group beside controls."""
+    _, r = whole_correlations(sample)
+    size = np.abs(r) * (1 - np.eye(r.shape[1]))
+    best = best_partitions(size)
+    numbers = {
+        "held-out Q": modularity(sample)[0].mean(axis=0),
+        "largest Q of any partition": best.Q,
+        "silhouette of that partition": silhouette(
+            (1 - size) * (1 - np.eye(len(r[0]))), best.labels
+        ),
+        "second eigenvalue": np.linalg.eigvalsh(r)[:, -2],
+        "mean |r|": size.sum(axis=(1, 2)) / (len(r[0]) * (len(r[0]) - 1)),
+    }
+    rows = {
+        name: {
+            "group": f"{one[0]:.3f}",
+            "controls, mean": f"{one[1:].mean():.3f}",
+            "controls, 95 %": "{:.3f} to {:.3f}".format(*np.quantile(one[1:], [0.025, 0.975])),
+        }
+        for name, one in numbers.items()
+    }
+    return pd.DataFrame(rows).T
+
+
+def common_difference(sample: Sample) -> float:
+    """M1's estimand on common targets."""
+    return difference(modularity(sample, "common")).value

@@ -1,0 +1,154 @@
+"""The page `regimes`: estimands of R0 to R3 and O1 (data/claims.yaml)."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float, Int
+
+from raretok.claims.finding import Finding
+from raretok.claims.regimes.curve import bin_weights, head_size, lift_scatter, log_lift
+from raretok.claims.sample import KINDS, Sample, rank_correlation, ranked
+from raretok.errors import NotTestableError
+from raretok.stats.jackknife import Estimate, block_sums, jackknife
+
+ESTIMANDS = (
+    ("R0", "concentration"),
+    ("R1", "lift"),
+    ("R1", "direct effect"),
+    ("R2", "size"),
+    ("R3", "lift"),
+    ("O1", "rank correlation"),
+)
+HEADS = (0.003, 0.005, 0.01, 0.02, 0.03)  # shares of the neurons that a lift is shown for
+
+
+def rank_curves(sample: Sample, kind: str) -> Float[np.ndarray, "left_out rank"]:
+    """Influence by rank, each neuron ranked on some blocks and measured on others; nats."""
+    ranking, values = (sample.influence(kind, measured) for measured in (False, True))
+    order = np.argsort(-ranking, axis=-1, kind="stable")
+    return np.take_along_axis(values, order, axis=-1).mean(axis=1)
+
+
+def head_of(sample: Sample, share: float = 0.01) -> int:
+    """Neurons in a share of the layer: rounded, at least two."""
+    return max(2, round(share * sample.delta_loss.shape[1]))
+
+
+def lift(sample: Sample, kind: str, share: float = 0.01) -> Estimate:
+    """Mean influence of the head over the smooth curve below it."""
+    return lift_of(rank_curves(sample, kind), head_of(sample, share))
+
+
+def lift_of(curves: Float[np.ndarray, "left_out rank"], head: int) -> Estimate:
+    """Of rank curves; the interval counts what documents and a sample of neurons leave open."""
+    weights = bin_weights(curves, head)
+    scatter = lift_scatter(curves[0], head, weights, rng=np.random.default_rng(head))
+    lifts = np.array([log_lift(one, head, weights) for one in curves])
+    return jackknife(lifts, scatter).through(np.exp)
+
+
+def size(sample: Sample) -> Estimate:
+    """Neurons in the head that is set apart most, % of the layer: median and range over halves.
+
+    A count that jumps has no jackknife. How far it jumps between halves of the documents is what it
+    scatters by on all of them (McCarthy, 1969), and more.
+    """
+    name = "signed" if sample.protocol.signed else "size"
+    halves = sample.deal.halves[None].astype(float)
+    ranking, values = (sample.mean("rare", folds, name)[0] for folds in (halves, 1 - halves))
+    curves = np.take_along_axis(values, np.argsort(-ranking, axis=-1, kind="stable"), axis=-1)
+    shares = np.array([100 * head_size(one) / one.size for one in curves])
+    low, middle, high = np.quantile(shares, [0.025, 0.5, 0.975])
+    return Estimate(float(middle), float(low), float(high))
+
+
+def concentration(sample: Sample) -> Estimate:
+    """Share of all positive influence that the top 1 % hold, rare less common."""
+    rare, common = (top_share(sample, kind).mean(axis=1) for kind in KINDS)
+    return jackknife(rare - common)
+
+
+def top_share(sample: Sample, kind: str) -> Float[np.ndarray, "left_out split"]:
+    """Part of the influence of all neurons that seem to help which the first 1 % hold.
+
+    Both are chosen on one part of the documents and measured on the other.
+    """
+    ranking, values = (sample.influence(kind, measured) for measured in (False, True))
+    order = np.argsort(-ranking, axis=-1, kind="stable")[..., : head_of(sample)]
+    head = np.take_along_axis(values, order, axis=-1).sum(axis=-1)
+    total = np.where(ranking > 0, values, 0.0).sum(axis=-1)
+    if not (total > 0).all():
+        raise NotTestableError(f"no neuron helps {kind} targets")
+    return np.asarray(head / total)
+
+
+def shared_order(sample: Sample) -> Estimate:
+    """Rank correlation of rare and common influence over the root of both reliabilities."""
+    name = "signed" if sample.protocol.signed else "size"
+    kept, halves = sample.deal.kept[:, None].astype(float), sample.deal.halves
+    one, two = kept * halves, kept * ~halves
+    ranks = {
+        kind: [ranked(sample.mean(kind, folds, name)) for folds in (one, two)] for kind in KINDS
+    }
+    across = rank_correlation(ranks["rare"][0], ranks["common"][1]).mean(axis=1)
+    within = [rank_correlation(*both).mean(axis=1) for both in ranks.values()]
+    if min(part.min() for part in within) <= 0:
+        raise NotTestableError("the order of the neurons does not repeat between halves")
+    return jackknife(across / np.sqrt(within[0] * within[1]))
+
+
+def intervention_curves(
+    sample: Sample, interventions: xr.Dataset, name: str, kind: str
+) -> Float[np.ndarray, "left_out rank"]:
+    """Rank curves under another intervention, from its sums by document and class."""
+    at = list(interventions.interventions).index(name)
+    cells = interventions.cell_stratum.values == KINDS[kind]
+    block = sample.deal.of(interventions.cell_document.values[cells])
+    ones, n = np.ones(block.size), sample.deal.n_blocks
+    sums = block_sums(interventions.delta_loss.values[at][cells], ones, block, n)
+    weight = block_sums(interventions.weight.values[cells][:, None], ones, block, n)
+    means = [(folds @ sums) / (folds @ weight) for folds in sample.folds]
+    order = np.argsort(-means[0], axis=-1, kind="stable")
+    return np.take_along_axis(means[1], order, axis=-1).mean(axis=1)
+
+
+def estimands(sample: Sample, interventions: xr.Dataset | None) -> dict[tuple[str, str], Callable]:
+    """How each estimand of the page is computed."""
+    table = {
+        ("R0", "concentration"): lambda: concentration(sample),
+        ("R1", "lift"): lambda: lift(sample, "rare"),
+        ("R2", "size"): lambda: size(sample),
+        ("R3", "lift"): lambda: lift(sample, "common"),
+        ("O1", "rank correlation"): lambda: shared_order(sample),
+    }
+    if interventions is not None:
+        curves = lambda: intervention_curves(sample, interventions, "direct", "rare")  # noqa: E731
+        table["R1", "direct effect"] = lambda: lift_of(curves(), head_of(sample))
+    return table
+
+
+def top_neurons(sample: Sample) -> Int[np.ndarray, " neuron"]:
+    """Neurons by their influence on rare targets over all documents, the first the largest."""
+    means = sample.mean("rare", np.ones((1, 1, sample.deal.n_blocks)))[0, 0]
+    return np.argsort(-means, kind="stable")
+
+
+def findings(sample: Sample, interventions: xr.Dataset | None = None) -> Iterator[Finding]:
+    """Every estimand of the page under one reading."""
+    gates = sample.gates | {
+        "reliability": sample.reliability("rare"),
+        "reliability of common": sample.reliability("common"),
+    }
+    for (claim, name), compute in estimands(sample, interventions).items():
+        yield found(claim, name, sample.protocol.name, gates, compute)
+
+
+def found(
+    claim: str, name: str, reading: str, gates: dict[str, float], compute: Callable[[], Estimate]
+) -> Finding:
+    """A finding, or the reason why there is none."""
+    try:
+        return Finding(claim, name, reading, compute(), gates)
+    except NotTestableError as error:
+        return Finding(claim, name, reading, None, gates, reason=str(error))

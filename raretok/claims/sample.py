@@ -1,0 +1,157 @@
+"""The scored positions of one reading, as every claim uses them: influence, groups, controls."""
+
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float, Int
+
+from raretok.errors import NotTestableError
+from raretok.stats.jackknife import Deal, block_sums
+from raretok.stats.matching import draw_controls, imbalance, neuron_traits
+from raretok.text.protocol import Protocol
+from raretok.text.rarity import COMMON, RARE
+
+KINDS = {"rare": RARE, "common": COMMON}
+DRAWS = 100  # control groups
+
+Folds = Float[np.ndarray, "left_out split block"]
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Positions under one protocol, their documents dealt into blocks.
+
+    Arrays of *folds* have an axis of estimates (all documents, then each block left out) and one of
+    splits (halves of the blocks that neurons are chosen on; the rest is what they are measured on).
+    """
+
+    protocol: Protocol
+    delta_loss: Float[np.ndarray, "position neuron"]  # nats
+    post: Float[np.ndarray, "position neuron"]
+    weight: Float[np.ndarray, " position"]
+    document: Int[np.ndarray, " position"]
+    stratum: Int[np.ndarray, " position"]
+    W_in: Float[np.ndarray, "neuron d_model"]
+    W_out: Float[np.ndarray, "neuron d_model"]
+    deal: Deal
+    size: int  # neurons in the group
+    seed: int = 0
+
+    @classmethod
+    def of(
+        cls, effects: xr.Dataset, model: xr.Dataset, protocol: Protocol, deal: Deal, **more: int
+    ) -> "Sample":
+        """From the parts of a measurement, positions classed as the protocol does."""
+        arrays = ("delta_loss", "post", "weight", "document", "stratum")
+        weights = {name: model[name].values.astype(np.float64) for name in ("W_in", "W_out")}
+        values = {name: effects[name].values for name in arrays}
+        return cls(protocol, **values, **weights, deal=deal, **more)
+
+    def rng(self, purpose: str) -> np.random.Generator:
+        return np.random.default_rng([self.seed, *purpose.encode()])
+
+    @cached_property
+    def block(self) -> Int[np.ndarray, " position"]:
+        return self.deal.of(self.document)
+
+    @cached_property
+    def folds(self) -> tuple[Folds, Folds]:
+        """Blocks chosen on and blocks measured on."""
+        return self.deal.folds(self.protocol.cross_fitted)
+
+    @cache  # noqa: B019  (a sample lives as long as its page or its world)
+    def sums(self, kind: str) -> dict[str, Float[np.ndarray, "block neuron"]]:
+        """Of a class, in each block: weight, weighted delta_loss, and its weighted size."""
+        rows = self.stratum == KINDS[kind]
+        delta, weight, block = self.delta_loss[rows], self.weight[rows], self.block[rows]
+        n = self.deal.n_blocks
+        signed = block_sums(delta, weight, block, n)
+        # What is ranked by the size of the mean needs no mean of sizes.
+        size = signed if self.protocol.signed else block_sums(np.abs(delta), weight, block, n)
+        return {"weight": np.bincount(block, weight, n)[:, None], "signed": signed, "size": size}
+
+    def mean(
+        self, kind: str, folds: Folds, name: str = "signed"
+    ) -> Float[np.ndarray, "left_out split neuron"]:
+        """Mean effect of each neuron on a class of targets over some blocks, nats."""
+        sums = self.sums(kind)
+        total = folds @ sums["weight"]
+        if not (total > 0).all():
+            raise NotTestableError(f"a part of the documents has no {kind} position")
+        return (folds @ sums[name]) / total
+
+    @cache  # noqa: B019
+    def influence(
+        self, kind: str, measured: bool = False
+    ) -> Float[np.ndarray, "left_out split neuron"]:
+        """What the protocol ranks neurons by, nats; below all others where it leaves one out."""
+        folds = self.folds[measured]
+        if self.protocol.signed:
+            return self.mean(kind, folds)
+        size = self.mean(kind, folds, "size")
+        return (
+            np.where(self.mean(kind, folds) > 0, size, -1.0) if self.protocol.boost_only else size
+        )
+
+    @cached_property
+    def groups(self) -> Int[np.ndarray, "left_out split member"]:
+        """The most influential neurons on rare targets whose ablation raises the loss."""
+        signed = self.mean("rare", self.folds[0])
+        ranking = np.where(signed > 0, self.influence("rare"), -np.inf)
+        if (np.isfinite(ranking).sum(axis=-1) < self.size).any():
+            raise NotTestableError(f"fewer than {self.size} neurons raise the loss when ablated")
+        return np.argsort(-ranking, axis=-1, kind="stable")[..., : self.size]
+
+    @cached_property
+    def traits(self) -> Float[np.ndarray, "neuron trait"]:
+        return neuron_traits(self.post, self.W_out)
+
+    @cached_property
+    def controls(self) -> Int[np.ndarray, "neuron draw"]:
+        rng, matched = self.rng("controls"), self.protocol.matched
+        return draw_controls(self.groups, self.traits, DRAWS, matched=matched, rng=rng)
+
+    def with_controls(self, n_draws: int = DRAWS) -> Int[np.ndarray, "left_out split group member"]:
+        """The group of each fold, then its control groups."""
+        controls = np.moveaxis(self.controls[self.groups][..., :n_draws], -1, -2)
+        return np.concatenate([self.groups[:, :, None], controls], axis=2)
+
+    @cached_property
+    def imbalance(self) -> Float[np.ndarray, " trait"]:
+        return imbalance(self.traits, self.groups[0], self.controls)
+
+    @cache  # noqa: B019
+    def reliability(self, kind: str) -> float:
+        """Rank correlation of influence between halves of the documents; mean over splits."""
+        halves, name = self.deal.halves.astype(float), "signed" if self.protocol.signed else "size"
+        ranks = [ranked(self.mean(kind, folds[None], name)[0]) for folds in (halves, 1 - halves)]
+        return float(rank_correlation(*ranks).mean())
+
+    @property
+    def gates(self) -> dict[str, float]:
+        """Numbers that claims may be gated by, as far as they can be had."""
+        n = {kind: (self.stratum == one) for kind, one in KINDS.items()}
+        return {
+            "documents": float(min(np.unique(self.document[rows]).size for rows in n.values())),
+            "positions": float(min(rows.sum() for rows in n.values())),
+            "neurons": float(self.size),
+        }
+
+
+def ranked(values: Float[np.ndarray, "*fold neuron"]) -> Float[np.ndarray, "*fold neuron"]:
+    """Ranks of the neurons, ascending from 0; ties in order of the neurons."""
+    order = np.argsort(values, axis=-1, kind="stable")
+    found = np.empty(values.shape)
+    np.put_along_axis(found, order, np.arange(values.shape[-1], dtype=float), axis=-1)
+    return found
+
+
+def rank_correlation(
+    one: Float[np.ndarray, "*fold neuron"], two: Float[np.ndarray, "*fold neuron"]
+) -> Float[np.ndarray, "*fold"]:
+    """Pearson's r of two arrays of ranks (Spearman's rho of what was ranked)."""
+    n = one.shape[-1]
+    centred = (one - (n - 1) / 2) * (two - (n - 1) / 2)
+    return np.asarray(centred.sum(axis=-1) * 12 / (n**3 - n))

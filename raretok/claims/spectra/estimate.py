@@ -1,0 +1,74 @@
+"""The page `spectra`: estimands of S1 (data/claims.yaml).
+
+A row of W_in is what a neuron reads, a row of W_out what it writes, in the raw basis of the
+residual stream. Rows are centred and scaled over their entries; eigenvalues are those of the
+correlations of a group's rows.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from jaxtyping import Float
+
+from raretok.claims.compare import Compared, controls_only, difference, spread
+from raretok.claims.finding import Finding
+from raretok.claims.sample import DRAWS, Sample
+from raretok.claims.spectra.eigenvalues import descending, hill, standard_rows
+from raretok.errors import NotTestableError
+from raretok.stats.jackknife import jackknife
+
+ESTIMANDS = (("S1", "squared cosine"), ("S1", "Hill index"))
+Correlations = Float[np.ndarray, "group member member"]
+
+
+def weight_rows(sample: Sample) -> Float[np.ndarray, "neuron weight"]:
+    """Standardised rows of W_in and W_out side by side."""
+    both = [standard_rows(rows) for rows in (sample.W_in, sample.W_out)]
+    return np.concatenate(both, axis=1)
+
+
+def of_groups(
+    sample: Sample, rows: Float[np.ndarray, "neuron weight"], statistic: Callable
+) -> Compared:
+    """A statistic of the rows' correlations within the group and its controls, in every fold."""
+    groups = sample.with_controls(DRAWS)
+    used, at = np.unique(groups, return_inverse=True)
+    r = rows[used] @ rows[used].T / rows.shape[1]
+    flat = at.reshape(-1, groups.shape[-1])
+    # Folds share most of their groups: each is looked at once.
+    distinct, which = np.unique(flat, axis=0, return_inverse=True)
+    values = statistic(r[distinct[:, :, None], distinct[:, None, :]])
+    return values[which.ravel()].reshape(groups.shape[:3])
+
+
+def squared_cosine(r: Correlations) -> Float[np.ndarray, " group"]:
+    """Mean squared correlation of two rows: what squared eigenvalues hold beyond unrelated rows.
+
+    (sum of squared eigenvalues - n) / n (n - 1) for n rows.
+    """
+    n = r.shape[1]
+    return ((r**2).sum(axis=(1, 2)) - n) / (n * (n - 1))
+
+
+def log_hill(r: Correlations) -> Float[np.ndarray, " group"]:
+    """ln of Hill's tail index of the largest half of the eigenvalues."""
+    return np.log(hill(descending(r), max(1, r.shape[1] // 2)))
+
+
+def findings(sample: Sample) -> Iterator[Finding]:
+    """S1 under one reading."""
+    reading = sample.protocol.name
+    try:
+        rows = weight_rows(sample)
+        gates = sample.gates | {"imbalance": float(np.abs(sample.imbalance).max())}
+        cosines = of_groups(sample, rows, squared_cosine) * rows.shape[1]
+        around = controls_only(cosines)
+        yield Finding("S1", "squared cosine", reading, difference(cosines), gates, around)
+        index = of_groups(sample, rows, log_hill)
+        scatter = float(index[0].mean(axis=0)[1:].std(ddof=1))
+        estimate = jackknife(index[:, :, 0].mean(axis=1), scatter).through(np.exp)
+        controls = tuple(float(np.exp(one)) for one in spread(index))
+        yield Finding("S1", "Hill index", reading, estimate, gates, controls)
+    except NotTestableError as error:
+        for name in ("squared cosine", "Hill index"):
+            yield Finding("S1", name, reading, None, sample.gates, reason=str(error))

@@ -1,0 +1,76 @@
+"""Figures of the page `spectra`."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from matplotlib.axes import Axes
+
+from raretok.claims.compare import difference, spread
+from raretok.claims.sample import DRAWS, Sample
+from raretok.claims.spectra.eigenvalues import descending, noise_edges, standard_rows
+from raretok.claims.spectra.estimate import of_groups, squared_cosine, weight_rows
+from raretok.claims.style import COLOURS
+
+
+def eigenvalues(sample: Sample) -> dict[str, Any]:
+    """Spectra of the group and of its controls, for `spectrum`."""
+    rows = weight_rows(sample)
+    groups = sample.with_controls(DRAWS)[0, 0]
+    r = rows[groups] @ rows[groups].swapaxes(1, 2) / rows.shape[1]
+    spectra = descending(r)
+    low, high = np.quantile(spectra[1:], [0.025, 0.975], axis=0)
+    edge = noise_edges(groups.shape[1], rows.shape[1])[1]
+    return {"group": spectra[0], "low": low, "high": high, "edge": edge}
+
+
+def spectrum(
+    ax: Axes,
+    group: Float[np.ndarray, " rank"],
+    low: Float[np.ndarray, " rank"],
+    high: Float[np.ndarray, " rank"],
+    edge: float,
+) -> None:
+    """Eigenvalues by rank over those of the controls."""
+    rank = np.arange(1, group.size + 1)
+    ax.fill_between(rank, low, high, color=COLOURS["controls"], lw=0, label="control groups, 95 %")
+    ax.axhline(edge, color="black", ls=":", lw=1, label="edge of noise")
+    ax.plot(rank, group, "o-", ms=5, color=COLOURS["rare"], label="plateau group")
+    ax.set(xlabel="eigenvalue, by rank", ylabel="eigenvalue", yscale="log")
+
+
+def cosines(sample: Sample) -> dict[str, Any]:
+    """Squared cosines of group and controls in units of chance, for `style.null_histogram`."""
+    rows = weight_rows(sample)
+    each = of_groups(sample, rows, squared_cosine)[0].mean(axis=0) * rows.shape[1]
+    return {
+        "controls": each[1:],
+        "observed": {"plateau group": float(each[0])},
+        "xlabel": "mean squared cosine (x chance)",
+    }
+
+
+def matrices_table(sample: Sample) -> pd.DataFrame:
+    """The estimand in each matrix alone, and how near the members stand in index."""
+    rows = {}
+    for name, matrix in (("W_in", sample.W_in), ("W_out", sample.W_out)):
+        values = of_groups(sample, standard_rows(matrix), squared_cosine) * matrix.shape[1]
+        rows[f"squared cosine of {name}, x chance"] = row_of(values)
+    groups = sample.with_controls(DRAWS)
+    flat = groups.reshape(-1, groups.shape[-1])
+    apart = np.abs(flat[:, :, None] - flat[:, None, :]).sum(axis=(1, 2))
+    distance = apart.reshape(groups.shape[:3]) / (flat.shape[1] * (flat.shape[1] - 1))
+    rows["distance of indices"] = row_of(distance)
+    return pd.DataFrame(rows).T
+
+
+def row_of(values: Float[np.ndarray, "left_out split group"]) -> dict[str, str]:
+    """Group, controls, and the difference with its interval."""
+    mean, low, high = spread(values)
+    apart = difference(values)
+    return {
+        "group": f"{values[0].mean(axis=0)[0]:.3g}",
+        "controls": f"{mean:.3g} ({low:.3g} to {high:.3g})",
+        "difference, 95 %": f"{apart.value:.3g} ({apart.low:.3g} to {apart.high:.3g})",
+    }

@@ -1,0 +1,114 @@
+"""Drawing that pages share: each function takes an Axes and arrays, and computes nothing."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
+
+from raretok.claims.digest import digest
+
+# One colour a meaning, on every page; the pairs differ for the colour-blind and in grey.
+PALETTE = sns.color_palette("colorblind")
+COLOURS = {
+    "rare": PALETTE[3],
+    "common": PALETTE[0],
+    "untrained": PALETTE[7],
+    "controls": "0.72",
+    "fit": "black",
+    "supports": "#cfe3f4",
+    "contradicts": "#fbdcb8",
+}
+# For series that have no meaning of their own on other pages.
+SERIES = [(PALETTE[2], "o"), (PALETTE[1], "s"), (PALETTE[4], "^")]
+
+
+class PageFigure(Figure):
+    """A figure whose repr is what it draws, so that executed pages hold it beside the picture."""
+
+    def __repr__(self) -> str:
+        return digest(self)
+
+
+def panels(
+    columns: int = 1,
+    rows: int = 1,
+    *,
+    width: float = 3.9,
+    height: float = 3.4,
+    share: bool = False,
+) -> tuple[Figure, list[Axes]]:
+    """A figure of axes side by side (or in rows), at the same size on every machine."""
+    sns.set_theme(style="ticks", font_scale=0.9)
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(max(6.4, width * columns), height * rows),
+        dpi=120,
+        layout="constrained",
+        sharex=share,
+        sharey=share,
+        squeeze=False,
+        FigureClass=PageFigure,
+    )
+    for ax in axes.ravel():
+        sns.despine(ax=ax)
+    return figure, list(axes.ravel())
+
+
+def null_histogram(
+    ax: Axes,
+    controls: Float[np.ndarray, " draw"],
+    observed: dict[str, float],
+    *,
+    xlabel: str,
+) -> None:
+    """Control groups as a histogram with what was observed marked in it."""
+    ax.hist(controls, bins=30, color=COLOURS["controls"], label="control groups")
+    for (label, value), style in zip(observed.items(), ["-", "--", "-."], strict=False):
+        kind = next((k for k in ("rare", "common") if k in label), "fit")
+        ax.axvline(value, color=COLOURS[kind], ls=style, lw=2, label=label)
+    ax.set(xlabel=xlabel, ylabel="control groups")
+
+
+def legend_below(figure: Figure, ax: Axes, columns: int) -> None:
+    """One legend under all panels, so that it hides no data."""
+    handles, labels = ax.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+
+
+def relative_times(ax: Axes, ways: list[str], times: dict[str, list[float]]) -> None:
+    """Times of several ways in forward passes, on a log axis: one dot a way and series."""
+    for i, (label, values) in enumerate(times.items()):
+        colour, marker = SERIES[i % len(SERIES)]
+        # A little apart, so that equal times are seen as two.
+        height = np.arange(len(ways)) + 0.18 * (i - (len(times) - 1) / 2)
+        ax.plot(values, height, marker, color=colour, ms=6, label=label)
+    ax.axvline(1, color="0.6", lw=0.8, zorder=0)
+    ax.set(xscale="log", xlabel="time (forward passes)", yticks=range(len(ways)))
+    ax.set_yticklabels(ways)
+    ax.invert_yaxis()
+    ax.grid(axis="y", color="0.92")
+
+
+def power_law(
+    ax: Axes,
+    size: Float[np.ndarray, " point"],
+    seconds: Float[np.ndarray, " point"],
+    line: Float[np.ndarray, " point"],
+    *,
+    xlabel: str,
+    title: str,
+) -> None:
+    """Seconds against a size, log-log, with the fitted line."""
+    ax.loglog(size, seconds, "o", color=COLOURS["common"], ms=5, label="measured")
+    ax.loglog(size, line, "-", color=COLOURS["fit"], lw=1.2, label="fitted power law")
+    ax.set(xlabel=xlabel, ylabel="time (s)", title=title)
+    shown = size[[0, size.size // 2, -1]]
+    ax.set_xticks(shown, [f"{n:,.0f}" for n in shown])
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter("{x:g}")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_minor_locator(NullLocator())

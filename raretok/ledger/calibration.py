@@ -1,0 +1,278 @@
+"""What the verdicts are worth: how often each is given in worlds where the truth was planted.
+
+The very functions that the pages run are run on each world, rule included. Runs are kept one by one
+under `runs/`, so that a killed calibration goes on.
+"""
+
+import json
+import multiprocessing
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from raretok.claims.attention import estimate as attention
+from raretok.claims.attention.head_sums import HeadSums
+from raretok.claims.attention.rows import Rows
+from raretok.claims.coordination import estimate as coordination
+from raretok.claims.finding import Finding
+from raretok.claims.modularity import estimate as modularity
+from raretok.claims.regimes import estimate as regimes
+from raretok.claims.sample import Sample
+from raretok.claims.spectra import estimate as spectra
+from raretok.errors import NotTestableError
+from raretok.ledger import worlds
+from raretok.ledger.claims import claims
+from raretok.ledger.verdicts import judge_all, plain
+from raretok.stats.jackknife import deal
+
+SIZES = (0.0, 0.5, 1.0, 2.0)
+RUNS = 100
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """What worlds are made from: one model's measurement under the reading `corrected`."""
+
+    sample: Sample
+    heads: HeadSums
+    rows: Rows
+    layers: list[int]
+
+    def dealt(self, rng: np.random.Generator) -> "Ground":
+        """The same with documents dealt anew."""
+        first = np.unique(self.heads.document)
+        again = deal(self.sample.document, first=first, rng=rng)
+        seed = int(rng.integers(2**31))
+        return replace(self, sample=replace(self.sample, deal=again, seed=seed))
+
+
+World = Callable[[Ground, float, np.random.Generator], Iterable[Finding]]
+
+
+def planted(claim: str, name: str | None = None) -> float:
+    """What data/claims.yaml declares as size 1."""
+    of = claims()[claim]
+    return of.estimands[name or of.primary].planted
+
+
+def rare_curve(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
+    factor = planted("R1") ** size
+    return regimes.findings(worlds.curve_world(ground.sample, "rare", factor, rng=rng))
+
+
+def head_share(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
+    factor = planted("R1") if size else 1.0
+    share = planted("R2") / 100 * size if size else 0.01
+    world = worlds.curve_world(ground.sample, "rare", factor, share, rng=rng)
+    return regimes.findings(world)
+
+
+def common_curve(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
+    factor = planted("R3") ** size
+    return regimes.findings(worlds.curve_world(ground.sample, "common", factor, rng=rng))
+
+
+def shares(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
+    return regimes.findings(worlds.share_world(ground.sample, planted("R0") * size, rng=rng))
+
+
+def dimensions(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
+    more = -float(np.log(planted("C1"))) * size
+    of = (ground.sample, 1, worlds.fewer_dimensions, more)
+    return coordination.findings(worlds.activity_world(*of, rng=rng), dear=False)
+
+
+def information(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
+    of = (ground.sample, 1, worlds.pair_information, planted("I1") * size)
+    return coordination.findings(worlds.activity_world(*of, rng=rng))
+
+
+def modules(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
+    of = (ground.sample, 2, worlds.modular_structure, planted("M1") * size)
+    return modularity.findings(worlds.activity_world(*of, rng=rng))
+
+
+def weights(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
+    return spectra.findings(worlds.weight_world(ground.sample, planted("S1") * size, rng=rng))
+
+
+def profiles(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
+    matched = ground.sample.protocol.matched
+    share = profile_share(ground.rows, matched, (1 - planted("A1")) * size)
+    rows = worlds.profile_world(ground.rows, share, rng=rng)
+    again = deal(rows.queries.document, rng=rng)
+    return attention.attention_findings(rows, again, ground.sample.protocol)
+
+
+@cache
+def profile_share(start: Rows, matched: bool, less: float) -> float:
+    """Share of attention to spread evenly for a correlation that is lower by so much."""
+    if less <= 0:
+        return 0.0
+    even = deal(start.queries.document, rng=np.random.default_rng(0))
+
+    def drop(share: float) -> float:
+        rows = worlds.profile_world(start, share, rng=np.random.default_rng(0))
+        return 1 - attention.alike(rows, even, matched).over_ceiling().value
+
+    return worlds.strength(drop, less)
+
+
+def ginis(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
+    rows = worlds.gini_world(ground.rows, planted("A2") * size, rng=rng)
+    again = deal(rows.queries.document, rng=rng)
+    return attention.attention_findings(rows, again, ground.sample.protocol)
+
+
+def one_head(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
+    return by_head(ground, planted("A3") * size, False, rng)
+
+
+def head_over_median(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
+    return by_head(ground, planted("A3", "against the median head") * size, True, rng)
+
+
+def by_head(
+    ground: Ground, wanted: float, by_median: bool, rng: np.random.Generator
+) -> Iterable[Finding]:
+    of = (ground.sample, ground.heads, ground.layers, wanted, by_median)
+    return attention.head_findings(*worlds.head_world(*of, rng=rng), ground.layers)
+
+
+def layers(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
+    of = (ground.sample, ground.heads, planted("A4") * size)
+    return attention.head_findings(*worlds.layer_world(*of, rng=rng), ground.layers)
+
+
+# Estimands that each kind of world is judged by.
+CASES: dict[str, tuple[World, list[tuple[str, str]]]] = {
+    "shares": (shares, [("R0", "concentration")]),
+    "rare curve": (rare_curve, [("R1", "lift")]),
+    "head": (head_share, [("R2", "size")]),
+    "common curve": (common_curve, [("R3", "lift")]),
+    "dimensions": (dimensions, [("C1", "existence"), ("C1", "specificity")]),
+    "information": (information, [("I1", "existence"), ("I1", "specificity")]),
+    "modules": (modules, [("M1", "modularity")]),
+    "profiles": (profiles, [("A1", "correlation"), ("A1", "first token removed")]),
+    "Gini": (ginis, [("A2", "Gini"), ("A2", "first token removed")]),
+    "one head": (one_head, [("A3", "largest")]),
+    "head over median": (head_over_median, [("A3", "against the median head")]),
+    "layers": (layers, [("A4", "layer")]),
+    "weights": (weights, [("S1", "squared cosine")]),
+}
+
+
+def one_run(ground: Ground, case: str, size: float, run: int) -> list[dict[str, Any]]:
+    """What one world is judged to be; its random numbers are its own."""
+    rng = np.random.default_rng([ground.sample.seed, *case.encode(), int(100 * size), run])
+    world, judged = CASES[case]
+    try:
+        found = list(world(ground.dealt(rng), size, rng))
+    except NotTestableError as error:
+        return [unmade(*key, str(error)) for key in judged]
+    calm = [replace(one, gates=one.gates | {"coverage": 1.0}) for one in found]
+    entries = {(e.finding.claim, e.finding.estimand): e for e in judge_all(calm)}
+    records = []
+    for key in judged:
+        entry = entries[key]
+        number = entry.finding.estimate
+        values = [plain(one) for one in (number.value, number.low, number.high)] if number else None
+        records.append(
+            dict(zip(("claim", "estimand"), key, strict=True))
+            | {
+                "verdict": entry.verdict,
+                "why": entry.why,
+                "estimate": values,
+            }
+        )
+    return records
+
+
+def unmade(claim: str, estimand: str, why: str) -> dict[str, Any]:
+    return {
+        "claim": claim,
+        "estimand": estimand,
+        "verdict": "not testable",
+        "why": why,
+        "estimate": None,
+    }
+
+
+def kept_runs(file: Path) -> list[list[dict[str, Any]]]:
+    """Finished runs of a file; a line that was cut short is dropped."""
+    found = []
+    for line in file.read_text().splitlines() if file.is_file() else []:
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            break
+    return found
+
+
+def case_runs(
+    ground: Ground, case: str, size: float, n: int, folder: Path
+) -> tuple[str, float, list]:
+    """All runs of one kind of world and size, those already kept not repeated."""
+    file = folder / f"{case.replace(' ', '-')}-{size:g}.jsonl"
+    found = kept_runs(file)[:n]
+    file.write_text("".join(json.dumps(one) + "\n" for one in found))
+    with file.open("a") as kept:
+        for run in range(len(found), n):
+            found.append(one_run(ground, case, size, run))
+            kept.write(json.dumps(found[-1]) + "\n")
+            kept.flush()
+    return case, size, found
+
+
+def calibrate(ground: Ground, runs: int, folder: Path, jobs: int = 2) -> list[dict[str, Any]]:
+    """Verdicts of every case and size, counted. What is finished stays in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    results = {}
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, spawn) as pool:
+        waiting = [
+            pool.submit(case_runs, ground, case, size, runs, folder)
+            for case in sorted(CASES, key=lambda name: name not in ("information", "modules"))
+            for size in SIZES
+        ]
+        shown = tqdm(as_completed(waiting), total=len(waiting), unit="world", file=sys.stderr)
+        for done in shown:
+            case, size, found = done.result()
+            results[case, size] = found
+    return [row for case in CASES for row in counted(case, results)]
+
+
+def counted(case: str, results: dict[tuple[str, float], list]) -> Iterator[dict[str, Any]]:
+    """Rows of the calibration table: counts of the verdicts, and coverage."""
+    for i, (claim, estimand) in enumerate(CASES[case][1]):
+        for size in SIZES:
+            found = [run[i] for run in results[case, size]]
+            numbers = np.array([one["estimate"] for one in found if one["estimate"]])
+            reasons = Counter(one["why"].split(" is ")[0] for one in found if one["why"])
+            yield {
+                "claim": claim,
+                "estimand": estimand,
+                "size": size,
+                "runs": len(found),
+                "verdicts": dict(sorted(Counter(one["verdict"] for one in found).items())),
+                "why not": dict(sorted(reasons.items())),
+                "numbers": len(numbers),
+                **covered(numbers),
+            }
+
+
+def covered(numbers: np.ndarray) -> dict[str, Any]:
+    """Typical estimate, and how many intervals hold it."""
+    if len(numbers) == 0:
+        return {"median": None, "covered": None}
+    median = float(np.median(numbers[:, 0]))
+    holds = (numbers[:, 1] <= median) & (median <= numbers[:, 2])
+    return {"median": plain(median), "covered": plain(float(holds.mean()))}

@@ -1,0 +1,153 @@
+"""Drawing verdicts: estimates with their intervals over the regions that decide."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from raretok.claims.style import COLOURS, panels
+from raretok.ledger.claims import Estimand, ends
+from raretok.ledger.promise import VERDICTS, Row, rows_of, share, true_at
+from raretok.ledger.verdicts import Entry
+from raretok.text.protocol import PROTOCOLS
+
+MARKS = {"code": ("^", "0.45"), "text": ("s", "0.45"), "corrected": ("o", "black")}
+INK = {
+    "supported": "#08519c",
+    "contradicted": "#b35900",
+    "inconclusive": "0.25",
+    "not testable": "0.5",
+    "reported": "0.25",
+}
+
+BARS = {
+    "supported": "#2171b5",
+    "contradicted": "#f28e2b",
+    "inconclusive": "0.85",
+    "not testable": "0.95",
+}
+
+
+def limits(spec: Estimand, entries: list[Entry]) -> tuple[float, float]:
+    """What an axis shows: all bounds, published values and values, and a margin."""
+    points = [b for one in (*spec.supports, *spec.contradicts) for b in one if b is not None]
+    points += list(spec.published or ())
+    points += [e.finding.estimate.value for e in entries if e.finding.estimate]
+    low, high = (min(points), max(points)) if points else (0.0, 1.0)
+    margin = 0.3 * (high - low) or 1.0
+    return low - margin, high + margin
+
+
+def estimate_row(ax: Axes, spec: Estimand, entries: list[Entry], *, label: str) -> None:
+    """One estimand: its regions shaded, its readings as marks with intervals, what was published.
+
+    An interval that leaves the axis ends in an arrow. A hollow mark is not testable.
+    """
+    low, high = limits(spec, entries)
+    for name, regions in (("supports", spec.supports), ("contradicts", spec.contradicts)):
+        for start, stop in map(ends, regions):
+            ax.axvspan(max(start, low), min(stop, high), color=COLOURS[name], lw=0, zorder=0)
+    if spec.published:
+        ax.plot(spec.published, [-0.75, -0.75], "|-", color=COLOURS["common"], lw=3, ms=8)
+    for entry in entries:
+        mark(ax, entry, (low, high))
+    ax.set(xlim=(low, high), ylim=(-1.2, 3), yticks=[])
+    ax.set_xlabel(spec.unit, labelpad=1)
+    ax.text(-0.02, 0.62, label, transform=ax.transAxes, ha="right", va="center", fontsize=10)
+    ax.spines["left"].set_visible(False)
+
+
+def mark(ax: Axes, entry: Entry, limits: tuple[float, float]) -> None:
+    """One reading of an estimand."""
+    finding = entry.finding
+    height = 0.3 + list(PROTOCOLS)[::-1].index(finding.reading)
+    shape, colour = MARKS[finding.reading]
+    if finding.controls is not None:
+        start, stop = np.clip(finding.controls[1:], *limits)
+        ax.plot([start, stop], [height - 0.28] * 2, color="0.65", lw=3, solid_capstyle="butt")
+    if finding.estimate is not None:
+        one = finding.estimate
+        start, stop = np.clip([one.low, one.high], *limits)
+        ax.plot([start, stop], [height, height], color=colour, lw=1.6)
+        for end, inside, arrow in ((one.low, start, "<"), (one.high, stop, ">")):
+            if end != inside:
+                ax.plot(inside, height, arrow, color=colour, ms=5, clip_on=False)
+        fill = "white" if entry.verdict == "not testable" else colour
+        ax.plot(one.value, height, shape, mfc=fill, mec=colour, color=colour, ms=7)
+    ax.text(
+        1.02,
+        (height + 1.2) / 4.2,
+        entry.verdict,
+        transform=ax.transAxes,
+        va="center",
+        fontsize=9,
+        color=INK[entry.verdict],
+        weight="bold" if entry.verdict in ("supported", "contradicted") else "normal",
+    )
+
+
+def readings(entries: list[Entry], *, labels: dict[tuple[str, str], str] | None = None) -> Figure:
+    """Every estimand of some entries, a row each: what was found under the three readings."""
+    rows = grouped(entries)
+    fig, axes = panels(1, len(rows), width=7.2, height=1.05)
+    for ax, (key, of) in zip(axes, rows.items(), strict=True):
+        name = (labels or {}).get(key, f"{key[0]}, {key[1]}")
+        estimate_row(ax, of[0].spec, of, label=name)
+    fig.legend(handles=keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    return fig
+
+
+def grouped(entries: Iterable[Entry]) -> dict[tuple[str, str], list[Entry]]:
+    """Entries by claim and estimand."""
+    rows: dict[tuple[str, str], list[Entry]] = {}
+    for entry in entries:
+        rows.setdefault((entry.finding.claim, entry.finding.estimand), []).append(entry)
+    return rows
+
+
+def keys() -> list[Line2D | Patch]:
+    """What marks and shades mean."""
+    shapes = [
+        Line2D([], [], color=colour, marker=shape, ls="-", label=name)
+        for name, (shape, colour) in reversed(MARKS.items())
+    ]
+    return [
+        *shapes,
+        Line2D([], [], color="black", marker="o", mfc="white", ls="", label="not testable"),
+        Patch(color=COLOURS["supports"], label="supports"),
+        Patch(color=COLOURS["contradicts"], label="contradicts"),
+        Line2D([], [], color="0.65", lw=3, label="controls, 95 %"),
+        Line2D([], [], color=COLOURS["common"], lw=3, label="published"),
+    ]
+
+
+def primary(entries: list[Entry]) -> list[Entry]:
+    """The lines whose verdict is their claim's, and that are judged."""
+    return [entry for entry in entries if entry.primary and entry.spec.judged]
+
+
+def calibration_bars(rows: list[Row]) -> Figure:
+    """Shares of the verdicts by planted size, one panel an estimand."""
+    names = list(dict.fromkeys((row["claim"], row["estimand"]) for row in rows))
+    fig, axes = panels(4, -(-len(names) // 4), width=2.6, height=1.9)
+    for ax, key in zip(axes, names, strict=False):
+        some = rows_of(rows, *key)
+        left = np.zeros(len(some))
+        for verdict in VERDICTS:
+            part = np.array([100 * share(row, verdict) for row in some])
+            ax.barh(range(len(some)), part, 0.75, left=left, color=BARS[verdict], label=verdict)
+            left += part
+        true = {true_at(key[0])} if key[0] != "R2" else {0.5, 1.0}
+        sizes = [f"{row['size']:g}" + (" ✓" if row["size"] in true else "") for row in some]
+        ax.set_yticks(range(len(some)), sizes)
+        ax.set(title=f"{key[0]} {key[1]}", xlim=(0, 100), xlabel="% of worlds")
+        ax.title.set_fontsize(9)
+        ax.invert_yaxis()
+    for ax in axes[len(names) :]:
+        ax.set_axis_off()
+    handles, labels = axes[0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    return fig

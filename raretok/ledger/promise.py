@@ -1,0 +1,128 @@
+"""What the calibration of the verdicts found (data/calibration/), as gates and tables read it."""
+
+import json
+from functools import cache
+from typing import Any
+
+import pandas as pd
+
+from raretok.ledger.claims import claims
+from raretok.paths import DATA
+
+SHIPPED = DATA / "calibration"
+VERDICTS = ("supported", "contradicted", "inconclusive", "not testable")
+FALSE_SUPPORT = 0.08  # at most: 5 % and what 100 runs leave open
+TRUE_SUPPORT = 0.8  # at least, at the declared size
+# Claims of absence hold in worlds where nothing is planted; one of size at size 1 only.
+TRUE_AT = {"R3": 0.0, "M1": 0.0, "A1": 0.0, "A2": 0.0, "A3": 0.0}
+
+Row = dict[str, Any]
+
+
+@cache
+def calibrated(model: str) -> list[Row]:
+    """Counts of the verdicts in planted worlds made from a model; those of the first that ships
+    where it has none of its own: worlds of another model say something of the design."""
+    files = sorted(SHIPPED.glob("*.json"))
+    own = SHIPPED / f"{model}.json"
+    chosen = own if own.is_file() else files[0] if files else None
+    return json.loads(chosen.read_text())["rows"] if chosen else []
+
+
+def rows_of(table: list[Row], claim: str, estimand: str) -> list[Row]:
+    return [row for row in table if (row["claim"], row["estimand"]) == (claim, estimand)]
+
+
+def coverage(table: list[Row], claim: str, estimand: str) -> float | None:
+    """Share of intervals, over all sizes, that hold the typical estimate."""
+    rows = [row for row in rows_of(table, claim, estimand) if row["covered"] is not None]
+    total = sum(row["numbers"] for row in rows)
+    return sum(row["numbers"] * row["covered"] for row in rows) / total if total else None
+
+
+def share(row: Row, verdict: str) -> float:
+    """How often a verdict was given."""
+    return row["verdicts"].get(verdict, 0) / row["runs"]
+
+
+def true_at(claim: str) -> float:
+    """The planted size at which a claim holds for certain."""
+    return TRUE_AT.get(claim, 1.0)
+
+
+def false_at(claim: str) -> tuple[float, ...]:
+    """The planted sizes at which it does not."""
+    return {"R2": (0.0,), "A4": (0.0, 0.5, 2.0)}.get(
+        claim, (1.0, 2.0) if claim in TRUE_AT else (0.0,)
+    )
+
+
+def support(table: list[Row], claim: str, estimand: str) -> dict[str, float] | None:
+    """Largest share of `supported` where the claim is false, and the share where it is true."""
+    rows = rows_of(table, claim, estimand)
+    if not rows:
+        return None
+    by_size = {row["size"]: share(row, "supported") for row in rows}
+    return {
+        "false": max(by_size[size] for size in false_at(claim)),
+        "true": by_size[true_at(claim)],
+    }
+
+
+def can_support(table: list[Row], claim: str, estimand: str) -> bool | None:
+    """Whether this design would support the claim at the declared size in 80 % of worlds."""
+    found = support(table, claim, estimand)
+    return None if found is None else found["true"] >= TRUE_SUPPORT
+
+
+def worst(table: list[Row]) -> dict[str, Any]:
+    """The largest share of false support and where; what the design cannot support."""
+    judged = list(dict.fromkeys((row["claim"], row["estimand"]) for row in table))
+    false = {key: support(table, *key)["false"] for key in judged}
+    most = max(false, key=false.__getitem__)
+    weak = [" ".join(key) for key in judged if not can_support(table, *key)]
+    return {
+        "worst_false": 100 * false[most],
+        "worst_claim": " ".join(most),
+        "cannot": ", ".join(weak) or "none",
+    }
+
+
+def promise_table(table: list[Row]) -> pd.DataFrame:
+    """Promise by estimand: false and true support, coverage, and what follows."""
+    rows = []
+    for name, claim in claims().items():
+        for estimand in claim.estimands:
+            found = support(table, name, estimand)
+            if found is None:
+                continue
+            covered = coverage(table, name, estimand)
+            rows.append(
+                {
+                    "claim": name,
+                    "estimand": estimand,
+                    "supported where false": f"{100 * found['false']:.0f} %",
+                    "supported where true": f"{100 * found['true']:.0f} %",
+                    "interval covers": "" if covered is None else f"{100 * covered:.0f} %",
+                    "this design": "can support it"
+                    if found["true"] >= TRUE_SUPPORT
+                    else "cannot support it",
+                }
+            )
+    return pd.DataFrame(rows).set_index(["claim", "estimand"])
+
+
+def verdict_table(table: list[Row]) -> pd.DataFrame:
+    """How often each verdict was given, world by world, in %."""
+    rows = [
+        {
+            "claim": row["claim"],
+            "estimand": row["estimand"],
+            "planted size": f"{row['size']:g}",
+            **{v: f"{100 * share(row, v):.0f}" for v in VERDICTS},
+            "typical estimate": "" if row["median"] is None else f"{row['median']:.3g}",
+            "why not testable": ", ".join(row["why not"]),
+        }
+        for row in table
+    ]
+    return pd.DataFrame(rows).set_index(["claim", "estimand", "planted size"])

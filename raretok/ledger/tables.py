@@ -1,0 +1,233 @@
+"""Tables of verdicts, and what the front page says of them."""
+
+import html
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+from IPython.display import HTML
+
+from raretok.claims.finding import Finding
+from raretok.ledger.claims import Estimand, Region, claims
+from raretok.ledger.figures import grouped, primary
+from raretok.ledger.promise import VERDICTS, calibrated, can_support
+from raretok.ledger.records import executed_pages, missing_claims, title
+from raretok.ledger.verdicts import Entry
+from raretok.text.protocol import PROTOCOLS
+
+SIGNS = {
+    "supported": "✓",
+    "contradicted": "✗",
+    "inconclusive": "~",
+    "not testable": "?",
+    "reported": "",
+}
+
+
+def shown(table: pd.DataFrame, classes: str = "sentences") -> HTML:
+    """A table whose cells may hold links; nothing in it is cut short.
+
+    Of the class `sentences` (book/_assets/custom.css) its cells stay readable on a phone.
+    """
+    with pd.option_context("display.max_colwidth", None):
+        return HTML(table.to_html(escape=False, classes=classes))
+
+
+def number(value: float) -> str:
+    """Three digits, without an exponent."""
+    if value != 0 and abs(value) < 0.01:
+        return f"{value:.4f}"
+    return f"{value:.2f}" if abs(value) < 10 else f"{value:,.0f}"
+
+
+def ours(finding: Finding) -> str:
+    """Value and interval."""
+    one = finding.estimate
+    return "" if one is None else f"{number(one.value)} ({number(one.low)} to {number(one.high)})"
+
+
+def region_text(regions: list[Region]) -> str:
+    """Regions in words."""
+    return " or ".join(map(one_region, regions))
+
+
+def one_region(region: Region) -> str:
+    low, high = region
+    if low is None:
+        return f"at most {high:g}"
+    return f"at least {low:g}" if high is None else f"{low:g} to {high:g}"
+
+
+def verdict_table(entries: list[Entry]) -> HTML:
+    """What a page found: a row an estimand and reading."""
+    rows = [
+        {
+            "claim": entry.finding.claim,
+            "estimand": entry.finding.estimand,
+            "reading": entry.finding.reading,
+            "ours (95 %)": ours(entry.finding),
+            "unit": html.escape(entry.spec.unit),
+            "verdict": f"{SIGNS[entry.verdict]} {entry.verdict}".strip(),
+            "why": html.escape(entry.why),
+        }
+        for entry in entries
+    ]
+    return shown(pd.DataFrame(rows).set_index(["claim", "estimand", "reading"]))
+
+
+def claims_table() -> HTML:
+    """What each claim means as a number, with the regions and their reasons."""
+    rows = [
+        {
+            "claim": name,
+            "estimand": estimand,
+            "number": html.escape(f"{spec.says} [{spec.unit}]"),
+            "supports": html.escape(region_text(spec.supports)) or "reported only",
+            "contradicts": html.escape(region_text(spec.contradicts)),
+            "why these bounds": html.escape(spec.why),
+            "gates": html.escape(gates_text(spec)),
+        }
+        for name, claim in claims().items()
+        for estimand, spec in claim.estimands.items()
+    ]
+    return shown(pd.DataFrame(rows).set_index(["claim", "estimand"]))
+
+
+def gates_text(spec: Estimand) -> str:
+    return ", ".join(f"{name} {one}" for name, one in spec.gates.items())
+
+
+def sentences_table() -> HTML:
+    """The paper's sentences and published values."""
+    rows = {
+        name: {
+            "the paper says": html.escape(claim.sentence),
+            "published": html.escape(claim.published),
+        }
+        for name, claim in claims().items()
+    }
+    return shown(pd.DataFrame(rows).T.rename_axis("claim"))
+
+
+def matrix(entries: list[Entry]) -> HTML:
+    """Verdicts by estimand and reading."""
+    rows = {
+        (claim, estimand): {
+            one.finding.reading: f"{SIGNS[one.verdict]} {one.verdict}".strip() for one in of
+        }
+        for (claim, estimand), of in grouped(entries).items()
+    }
+    table = pd.DataFrame(rows).T[list(PROTOCOLS)]
+    return shown(table.rename_axis(["claim", "estimand"]))
+
+
+def page_link(page: str) -> str:
+    """HTML link to the page of a claim, by its name."""
+    return f'<a href="{html.escape(page)}.html">{html.escape(title(page))}</a>'
+
+
+def ledger_table(entries: list[Entry], folder: Path) -> HTML:
+    """Every line, with where it is shown."""
+    stems = {title(page.stem): page.stem for page in executed_pages(folder)}
+    rows = [
+        {
+            "claim": entry.finding.claim,
+            "estimand": entry.finding.estimand,
+            "reading": entry.finding.reading,
+            "verdict": f"{SIGNS[entry.verdict]} {entry.verdict}".strip(),
+            "ours (95 %)": ours(entry.finding),
+            "unit": html.escape(entry.spec.unit),
+            "supports": html.escape(region_text(entry.spec.supports)),
+            "contradicts": html.escape(region_text(entry.spec.contradicts)),
+            "gate that failed": html.escape(entry.why),
+            "page": page_link(stems.get(entry.claim.page, entry.claim.page)),
+        }
+        for entry in entries
+    ]
+    return shown(pd.DataFrame(rows).set_index(["claim", "estimand", "reading"]))
+
+
+def said(entries: list[Entry]) -> dict[str, str]:
+    """Counts for the sentences of the ledger and the reviews."""
+    mine = [e for e in primary(entries) if e.finding.reading == "corrected"]
+    counts = Counter(entry.verdict for entry in mine)
+    models = sorted({entry.finding.model for entry in entries})
+    weak = [
+        e.finding.claim
+        for e in mine
+        if can_support(calibrated(e.finding.model), e.finding.claim, e.finding.estimand) is False
+    ]
+    missing = missing_claims(entries)
+    return {
+        "n_claims": str(len({entry.finding.claim for entry in entries})),
+        "n_lines": str(len(entries)),
+        **{f"n_{verdict.replace(' ', '_')}": str(counts[verdict]) for verdict in VERDICTS},
+        "model": ", ".join(models) or "none",
+        "weak": ", ".join(weak) or "none",
+        "missing": f"Not run, so missing here: {', '.join(missing)}." if missing else "",
+    }
+
+
+def verdict_of(entries: list[Entry], claim: str, reading: str = "corrected") -> str:
+    """The verdict on a claim under a reading."""
+    found = [e for e in entries if e.primary and e.key[::2] == (claim, reading)]
+    return found[0].verdict if found else "not run"
+
+
+def standing(entries: list[Entry], folder: Path) -> str:
+    """Markdown for the front page: the claims by their verdict under `corrected`."""
+    stems = {title(page.stem): page.stem for page in executed_pages(folder)}
+    mine = [e for e in primary(entries) if e.finding.reading == "corrected"]
+    lines = []
+    for verdict in VERDICTS:
+        found = [entry for entry in mine if entry.verdict == verdict]
+        links = "; ".join(claim_link(entry, stems) for entry in found)
+        lines += [f"- **{verdict[0].upper()}{verdict[1:]}**: {links}."] if found else []
+    return "\n".join(lines)
+
+
+def claim_link(entry: Entry, stems: dict[str, str]) -> str:
+    """A claim in a few words, with a link to its page (MyST)."""
+    page = stems.get(entry.claim.page)
+    text = f"{entry.finding.claim}, {entry.claim.short}"
+    return f"{{doc}}`{text} </book/{page}>`" if page else text
+
+
+def readme_table(entries: list[Entry]) -> str:
+    """The verdicts as the table of the README."""
+    rows = []
+    for (claim, _), of in grouped(primary(entries)).items():
+        words = {one.finding.reading: one.verdict for one in of}
+        cells = " | ".join(words.get(name, "not run") for name in PROTOCOLS)
+        rows.append(f"| {claim}, {claims()[claim].short} | {cells} |")
+    head = f"| claim | {' | '.join(f'`{protocol}`' for protocol in PROTOCOLS)} |"
+    return "\n".join([head, "|---" * (1 + len(PROTOCOLS)) + "|", *rows])
+
+
+def verdict_box(entries: list[Entry]) -> HTML:
+    """The verdicts of a page in a box: one line a claim, under the reading `corrected`."""
+    lines = [
+        f"<p><b>{one.finding.claim}, {html.escape(one.claim.short)}: {one.verdict}.</b> "
+        f"{html.escape(reason_text(one))}</p>"
+        for one in primary(entries)
+        if one.finding.reading == "corrected"
+    ]
+    body = "".join(lines)
+    return HTML(
+        f'<div class="admonition"><p class="admonition-title">Verdict</p><div>{body}</div></div>'
+    )
+
+
+def reason_text(entry: Entry) -> str:
+    """What a verdict was read off, in a sentence or two."""
+    finding, spec = entry.finding, entry.spec
+    found = f"{ours(finding)} {spec.unit}. " if finding.estimate else ""
+    if entry.verdict == "not testable":
+        return f"{found}Because {entry.why}.".replace("Because the", "The")
+    regions = (
+        f"{found}Supported: {region_text(spec.supports)}; "
+        f"contradicted: {region_text(spec.contradicts)}."
+    )
+    if can_support(calibrated(finding.model), finding.claim, finding.estimand) is False:
+        regions += " This design would seldom support it even if it were true (see calibration)."
+    return regions

@@ -1,0 +1,285 @@
+"""Worlds in which a claim is planted true or false, at the level of neurons.
+
+Each starts from what was measured of a model and keeps its documents' noise. *Curves*: the mean
+effect of each neuron is replaced by a draw from the smooth law that fits its rank curve, and the
+head is raised. *Groups*: the effects of the most influential neurons go to random neurons, whose
+activations, weights or reactions to heads are then edited. *Queries*: labels are exchanged within
+documents, and the attention of the rare ones is edited. Noise about the means changes its sign at
+random, document by document (the wild bootstrap of Wu, 1986): each world is another sample.
+Size 0 plants nothing; 1 plants what data/claims.yaml declares.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from raretok.claims.attention.head_sums import WHOLE, HeadSums
+from raretok.claims.attention.rows import Rows
+from raretok.claims.coordination.dimension import participation_ratio
+from raretok.claims.coordination.estimate import POSITIONS
+from raretok.claims.coordination.information import ksg, prepared
+from raretok.claims.modularity.estimate import held_out_Q
+from raretok.claims.regimes.curve import bin_weights, draw_law, smooth_curve
+from raretok.claims.regimes.estimate import head_of, rank_curves
+from raretok.claims.sample import KINDS, Sample
+from raretok.claims.spectra.estimate import squared_cosine, weight_rows
+from raretok.stats.documents import permute_within
+from raretok.text.rarity import COMMON, RARE
+
+STEPS = 12  # of the bisection that finds how strongly to edit
+
+
+def flipped(sample: Sample, *, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Mean effects on each class, and noise about them with random signs by document."""
+    present, index = np.unique(sample.document, return_inverse=True)
+    sign = rng.choice([-1.0, 1.0], present.size)[index][:, None]
+    delta = sample.delta_loss.astype(np.float64)
+    means, noise = {}, np.zeros_like(delta)
+    for kind, stratum in KINDS.items():
+        rows = sample.stratum == stratum
+        means[kind] = np.average(delta[rows], axis=0, weights=sample.weight[rows])
+        noise[rows] = sign[rows] * (delta[rows] - means[kind])
+    return means | {"noise": noise}
+
+
+def with_means(sample: Sample, parts: dict[str, np.ndarray]) -> Sample:
+    """The sample with other mean effects on both classes."""
+    delta = parts["noise"].copy()
+    for kind, stratum in KINDS.items():
+        delta[sample.stratum == stratum] += parts[kind]
+    return replace(sample, delta_loss=delta)
+
+
+def smooth_draw(
+    sample: Sample, kind: str, *, rng: np.random.Generator
+) -> Float[np.ndarray, " rank"]:
+    """Values of all neurons drawn from the smooth law of a class's rank curve, largest first.
+
+    The first 30 % follow the law; the rest keep the shape that was measured.
+    """
+    curves, head = rank_curves(sample, kind), head_of(sample)
+    curve = curves[0]
+    fitted = smooth_curve(curve, head, bin_weights(curves, head))
+    drawn = np.exp(draw_law(fitted, curve.size, rng=rng))
+    rest = np.sort(curve)[::-1][fitted.size :]
+    return np.concatenate([drawn, np.minimum(rest, drawn[-1])])
+
+
+def by_rank(
+    values: Float[np.ndarray, " rank"], means: Float[np.ndarray, " neuron"]
+) -> Float[np.ndarray, " neuron"]:
+    """The values in the neurons' own order."""
+    found = np.empty_like(values)
+    found[np.argsort(-means, kind="stable")] = values
+    return found
+
+
+def curve_world(
+    sample: Sample, kind: str, factor: float, share: float = 0.01, *, rng: np.random.Generator
+) -> Sample:
+    """One class follows a smooth law, its first neurons raised by a factor."""
+    parts = flipped(sample, rng=rng)
+    values = smooth_draw(sample, kind, rng=rng)
+    values[: head_of(sample, share)] *= factor
+    return with_means(sample, parts | {kind: by_rank(values, parts[kind])})
+
+
+def share_world(sample: Sample, more: float, *, rng: np.random.Generator) -> Sample:
+    """Both classes follow one smooth law; the rare head holds so much more of all influence."""
+    parts = flipped(sample, rng=rng)
+    head = head_of(sample)
+    values = {kind: smooth_draw(sample, "rare", rng=rng) for kind in KINDS}
+    positive = values["common"].clip(0)
+    share = positive[:head].sum() / positive.sum()
+    rare = values["rare"].clip(0)
+    wanted = share + more
+    rest = rare[head:].sum()
+    values["rare"][:head] *= wanted * rest / ((1 - wanted) * rare[:head].sum())
+    return with_means(sample, parts | {kind: by_rank(values[kind], parts[kind]) for kind in KINDS})
+
+
+def group_world(
+    sample: Sample, *, rng: np.random.Generator
+) -> tuple[Sample, Int[np.ndarray, " member"]]:
+    """Random neurons have the effects of the most influential ones; and which they are."""
+    parts = flipped(sample, rng=rng)
+    group = rng.choice(sample.delta_loss.shape[1], sample.size, replace=False)
+    top = np.argsort(-parts["rare"], kind="stable")[: sample.size]
+    order = np.arange(sample.delta_loss.shape[1])
+    for one, two in zip(group, top, strict=True):
+        at = int(np.flatnonzero(order == two)[0])
+        order[[one, at]] = order[[at, one]]
+    return with_means(sample, {name: part[..., order] for name, part in parts.items()}), group
+
+
+def strength(measure: Callable[[float], float], wanted: float) -> float:
+    """How strongly to edit, in 0..1, until an increasing measure reaches what is wanted."""
+    low, high = 0.0, 1.0
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if measure(middle) < wanted else (low, middle)
+    return (low + high) / 2
+
+
+def factors(
+    post: Float[np.ndarray, "position neuron"], n: int, *, rng: np.random.Generator
+) -> Float[np.ndarray, "position factor"]:
+    """Random mixtures of all activations, in standard units: with the topics of the documents."""
+    sd = post.std(axis=0)
+    mixed = (post / np.where(sd > 0, sd, np.inf)) @ rng.standard_normal((post.shape[1], n))
+    return (mixed - mixed.mean(axis=0)) / mixed.std(axis=0)
+
+
+def mixed(
+    post: Float[np.ndarray, "position member"],
+    shared: Float[np.ndarray, "position member"],
+    share: float,
+) -> Float[np.ndarray, "position member"]:
+    """Activations of which a share of the variance is replaced by a shared factor."""
+    mean, sd = post.mean(axis=0), post.std(axis=0)
+    unit = (post - mean) / np.where(sd > 0, sd, 1.0)
+    return mean + sd * (np.sqrt(1 - share) * unit + np.sqrt(share) * shared)
+
+
+def activity_world(
+    sample: Sample,
+    n_factors: int,
+    measure: Callable[[Float[np.ndarray, "position member"]], float],
+    more: float,
+    *,
+    rng: np.random.Generator,
+) -> Sample:
+    """At rare positions the group's neurons share factors, so that a measure of them rises.
+
+    `n_factors`: 1 for coordination, 2 for two modules.
+    """
+    world, group = group_world(sample, rng=rng)
+    rows = sample.stratum == RARE
+    post = sample.post[rows][:, group].astype(np.float64)
+    which = np.arange(group.size) % n_factors
+    shared = factors(sample.post[rows].astype(np.float64), n_factors, rng=rng)[:, which]
+    edited = sample.post.astype(np.float64)
+    if more > 0:
+        wanted = measure(post) + more
+        share = strength(lambda s: measure(mixed(post, shared, s)), wanted)
+        edited[np.ix_(rows, group)] = mixed(post, shared, share)
+    return replace(world, post=edited)
+
+
+def fewer_dimensions(post: Float[np.ndarray, "position member"]) -> float:
+    """-ln participation ratio."""
+    return -float(np.log(participation_ratio(np.corrcoef(post.T)[None])[0]))
+
+
+def pair_information(post: Float[np.ndarray, "position member"]) -> float:
+    """Mean mutual information of the pairs at some positions, nats."""
+    some = post[:: max(1, len(post) // POSITIONS)]
+    z = prepared(some, rng=np.random.default_rng(0)).T
+    return float(np.mean([ksg(z[i], z[j]) for i, j in combinations(range(len(z)), 2)]))
+
+
+def modular_structure(post: Float[np.ndarray, "position member"]) -> float:
+    """Held-out Q of all positions, odd and even ones apart."""
+    graphs = [
+        np.abs(np.corrcoef(part.T) - np.eye(post.shape[1]))[None]
+        for part in (post[::2], post[1::2])
+    ]
+    return float(held_out_Q(*graphs)[0])
+
+
+def weight_world(sample: Sample, more: float, *, rng: np.random.Generator) -> Sample:
+    """The group's weights share a direction, so that their squared cosine rises by `more`."""
+    world, group = group_world(sample, rng=rng)
+    if more <= 0:
+        return world
+    rows = weight_rows(sample)
+    half = rows.shape[1] // 2
+    parts = [rows[group][:, :half], rows[group][:, half:]]
+    shared = [rng.standard_normal(half) for _ in parts]
+
+    def edited(share: float) -> list[np.ndarray]:
+        return [
+            np.sqrt(1 - share) * part + np.sqrt(share) * one / one.std()
+            for part, one in zip(parts, shared, strict=True)
+        ]
+
+    def measure(share: float) -> float:
+        return float(squared_cosine(np.corrcoef(np.concatenate(edited(share), axis=1))[None])[0])
+
+    share = strength(measure, measure(0.0) + more / rows.shape[1])
+    weights = [sample.W_in.copy(), sample.W_out.copy()]
+    for matrix, part in zip(weights, edited(share), strict=True):
+        own = matrix[group]
+        matrix[group] = own.mean(axis=1, keepdims=True) + own.std(axis=1, keepdims=True) * part
+    return replace(world, W_in=weights[0], W_out=weights[1])
+
+
+def head_world(
+    sample: Sample,
+    sums: HeadSums,
+    layers: list[int],
+    wanted: float,
+    by_median: bool,
+    *,
+    rng: np.random.Generator,
+) -> tuple[Sample, HeadSums]:
+    """One head changes the group by `wanted` standard deviations, or median heads; 0: as it is."""
+    world, group = group_world(sample, rng=rng)
+    heads = [i for i, (layer, h) in enumerate(sums.targets) if layer in layers and h != WHOLE]
+    if wanted <= 0:
+        return world, sums
+    rare = sums.stratum == RARE
+    sd = sample.post.std(axis=0, dtype=np.float64)[group]
+    total = sums.count[rare].sum()
+    effect = np.array(
+        [
+            (sums.change[i][rare][:, group].sum(axis=0) / np.where(sd > 0, sd, np.inf)).mean()
+            / total
+            for i in heads
+        ]
+    )
+    one = int(rng.integers(len(heads)))
+    target = wanted * float(np.median(effect)) if by_median else wanted
+    change = sums.change.astype(np.float64)
+    change[heads[one]][:, group] *= target / effect[one]
+    return world, replace(sums, change=change)
+
+
+def layer_world(
+    sample: Sample, sums: HeadSums, percent: float, *, rng: np.random.Generator
+) -> tuple[Sample, HeadSums]:
+    """Ablated layers change the size of the group's activations by so many %."""
+    world, group = group_world(sample, rng=rng)
+    rare = sums.stratum == RARE
+    before = sums.before[rare][:, group].sum()
+    after = sums.after.astype(np.float64)
+    for layer in after:
+        layer[:, group] *= before * (1 + percent / 100) / layer[rare][:, group].sum()
+    return world, replace(sums, after=after)
+
+
+def exchanged_queries(rows: Rows, *, rng: np.random.Generator) -> Rows:
+    """Rare and common queries exchanged within documents: no difference is left."""
+    order = permute_within(rows.queries.document, rng=rng)
+    stratum = np.where(rows.rare, RARE, COMMON)[order]
+    return replace(rows, queries=replace(rows.queries, stratum=stratum))
+
+
+def profile_world(rows: Rows, share: float, *, rng: np.random.Generator) -> Rows:
+    """A share of the attention of rare queries is spread evenly over the keys."""
+    world = exchanged_queries(rows, rng=rng)
+    even = rows.keys / rows.keys.sum(axis=1, keepdims=True)
+    mass = rows.mass.astype(np.float64)
+    rare = world.rare
+    mass[:, rare] = (1 - share) * mass[:, rare] + share * even[rare][:, None, :]
+    return replace(world, mass=mass)
+
+
+def gini_world(rows: Rows, more: float, *, rng: np.random.Generator) -> Rows:
+    """The Gini coefficients of rare queries are higher by so much."""
+    world = exchanged_queries(rows, rng=rng)
+    add = more * world.rare[:, None]
+    return replace(world, gini=rows.gini + add, gini_rest=rows.gini_rest + add)

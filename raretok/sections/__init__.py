@@ -1,1 +1,0 @@
-"""The science: one module a page of the book."""
