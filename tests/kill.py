@@ -10,8 +10,11 @@ from pathlib import Path
 WATCHED = ("open", "os.rename", "os.remove", "os.truncate", "os.mkdir")
 
 
-def killed_at(moment: int, work: Callable[[Path], object], folder: Path) -> None:
-    """Run in a child process that is killed when it opens, renames or deletes its n-th file."""
+def killed_at(moment: int, work: Callable[[Path], object], folder: Path, name: str = "") -> None:
+    """Run in a child process that is killed when it opens, renames or deletes its n-th file.
+
+    Of all files in `folder`, or of those whose path there holds `name`.
+    """
 
     def child():
         count = 0
@@ -19,7 +22,9 @@ def killed_at(moment: int, work: Callable[[Path], object], folder: Path) -> None
         def watch(event, args):
             nonlocal count
             if event in WATCHED:
-                count += str(folder) in str(args[0])
+                # Of the two paths of a renaming, either.
+                places = [str(place).partition(str(folder)) for place in args[:2]]
+                count += any(within and name in place for _, within, place in places)
                 if count == moment:
                     os.kill(os.getpid(), signal.SIGKILL)
 

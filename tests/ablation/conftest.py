@@ -1,5 +1,6 @@
 """Tiny models of every family, loaded once for the tests of the engine."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ def gemma(request, tmp_path_factory) -> LanguageModel:
     return load_model(str(write_model(tmp_path_factory.mktemp(family) / family, family)))
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def small_work():
     """One thread: tensors this small gain nothing from more, and waiting for them costs."""
     threads = torch.get_num_threads()
@@ -43,8 +44,15 @@ def scored(model, tokens):
     return at_scored_positions(model, tokens)
 
 
-@pytest.fixture
-def finished(work, tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def whole(work, tmp_path_factory) -> Path:
     """A run on disk, by the `work` of the test module."""
-    work(tmp_path / "run")
-    return tmp_path / "run"
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    work(folder)
+    return folder
+
+
+@pytest.fixture
+def finished(whole, tmp_path) -> Path:
+    """A copy of that run, which a test may damage."""
+    return Path(shutil.copytree(whole, tmp_path / "run"))

@@ -1,6 +1,7 @@
 """A run of an earlier layer on disk: equal to `ablate_layer`, whole after a kill, within memory."""
 
 import errno
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from tests.kill import files_of, flip, killed_at
 from tests.tiny import positions_at, write_model
 
 OPTIONS = LayerOptions(-2, n_top=4, n_random=4, n_bootstrap=50)
-N_BATCHES = 5
+N_BATCHES = 3
+N_CONTEXTS = 2 * N_BATCHES
 
 
 @pytest.fixture(scope="module")
@@ -32,25 +34,27 @@ def deep(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def contexts() -> Contexts:
-    tokens = np.random.default_rng(0).integers(1, 257, size=(10, 24))
+    tokens = np.random.default_rng(0).integers(1, 257, size=(N_CONTEXTS, 24))
     tokens[:, 0] = 0
-    return Contexts(tokens, np.full(10, 24), document=np.arange(10) // 2)
+    return Contexts(tokens, np.full(N_CONTEXTS, 24), document=np.arange(N_CONTEXTS) // 2)
 
 
 @pytest.fixture(scope="module")
 def positions(contexts) -> Positions:
-    context, pos = np.repeat(np.arange(10), 3), np.tile([3, 8, 14], 10)
-    return positions_at(contexts, context, pos, np.arange(30) % 3)
+    context, pos = np.repeat(np.arange(N_CONTEXTS), 3), np.tile([3, 8, 14], N_CONTEXTS)
+    return positions_at(contexts, context, pos, np.arange(3 * N_CONTEXTS) % 3)
 
 
-@pytest.fixture(autouse=True)
-def small(monkeypatch):
-    monkeypatch.setattr(gather, "BATCH", 2)
-    monkeypatch.setattr(layers, "BATCH", 2)
-    monkeypatch.setattr(stacked, "AUDIT_PAIRS", 2)
+@pytest.fixture(scope="module", autouse=True)
+def small():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gather, "BATCH", 2)
+        patch.setattr(layers, "BATCH", 2)
+        patch.setattr(stacked, "AUDIT_PAIRS", 2)
+        yield
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def work(deep, contexts, positions):
     def work(folder: Path, **options):
         given = {"options": OPTIONS, "source": {"seed": 0}, "progress": False} | options
@@ -65,31 +69,54 @@ def test_it_is_what_is_made_in_memory(finished, deep, contexts, positions):
     assert not (finished / "scratch").exists()
 
 
-@pytest.mark.parametrize("trial", range(12))
-def test_killed_and_resumed_it_ends_with_the_same_bytes(
-    trial, work, finished, tmp_path, monkeypatch
-):
-    # Of its own files a run opens, renames or deletes some 150: half of it while it computes.
-    moment = int(np.random.default_rng(trial).integers(1, 150))
+# The n-th time that a file of this name is opened, renamed or deleted.
+KILLED = {
+    "at once": (1, ""),
+    "while the mean is taken": (2, "mean-"),
+    "while a checkpoint gets its name": (3, "screen-"),
+    "while neurons are replaced": (2, "exact-"),
+    "while the result is written": (1, "delta_loss/c"),
+    "before the seal": (1, "timings.json"),
+}
+
+
+@pytest.mark.parametrize("when", KILLED)
+def test_killed_and_resumed_it_ends_with_the_same_bytes(when, work, whole, tmp_path, monkeypatch):
+    moment, name = KILLED[when]
     folder = tmp_path / "killed"
-    killed_at(moment, work, folder)
+    killed_at(moment, work, folder, name)
     done = {file.stem for file in folder.glob("scratch/*-*.part")}
     made, keep = set(), Checkpoints.keep
     monkeypatch.setattr(
         Checkpoints, "keep", lambda self, name, part: made.add(name) or keep(self, name, part)
     )
     work(folder)
-    assert files_of(folder) == files_of(finished)
+    assert files_of(folder) == files_of(whole)
     assert made.isdisjoint(done)
     assert len(made | done) == 3 * N_BATCHES  # mean, screen and exact
 
 
-def test_a_damaged_checkpoint_is_computed_again(work, finished, tmp_path):
-    killed_at(60, work, tmp_path / "killed")
-    for file in (tmp_path / "killed").glob("scratch/*-*.part"):
+@pytest.fixture(scope="module")
+def broken(work, tmp_path_factory) -> Path:
+    """A run killed while it replaces neurons."""
+    folder = tmp_path_factory.mktemp("broken") / "run"
+    killed_at(3, work, folder, "exact-")
+    return folder
+
+
+@pytest.fixture
+def killed(broken, tmp_path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(broken, tmp_path / "killed"))
+
+
+def test_a_damaged_checkpoint_is_computed_again(work, whole, killed):
+    kept = sorted(killed.glob("scratch/*-*.part"))
+    assert kept
+    for file in kept:
         flip(file)
-    work(tmp_path / "killed")
-    assert files_of(tmp_path / "killed") == files_of(finished)
+    work(killed)
+    assert files_of(killed) == files_of(whole)
 
 
 def test_damage_and_foreign_settings_are_named(work, finished):
@@ -102,7 +129,7 @@ def test_damage_and_foreign_settings_are_named(work, finished):
         work(finished)
 
 
-def test_a_full_disk_keeps_what_is_finished(work, finished, tmp_path, monkeypatch):
+def test_a_full_disk_keeps_what_is_finished(work, whole, tmp_path, monkeypatch):
     def full(self, name, part):
         if name.startswith("exact-") and name.endswith("-2"):
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -115,11 +142,11 @@ def test_a_full_disk_keeps_what_is_finished(work, finished, tmp_path, monkeypatc
             work(tmp_path / "full")
     assert len(list((tmp_path / "full" / "scratch").glob("exact-*.part"))) == 2
     work(tmp_path / "full")
-    assert files_of(tmp_path / "full") == files_of(finished)
+    assert files_of(tmp_path / "full") == files_of(whole)
 
 
 def test_the_budget_decides_how_many_contexts_run_together(
-    deep, contexts, positions, work, finished, tmp_path, monkeypatch
+    deep, contexts, positions, work, finished, killed, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(layer_runs, "SCORED", 1)  # else the logits of a tiny model are most of it
     inputs = (deep, contexts, positions, 1)
@@ -136,9 +163,8 @@ def test_the_budget_decides_how_many_contexts_run_together(
     before = files_of(finished)
     assert work(finished, max_memory=1e-6).load().identical(at_once)  # no memory to open it
     assert files_of(finished) == before
-    killed_at(60, work, tmp_path / "killed")
     with pytest.raises(UserError, match="this memory budget asks for"):
-        work(tmp_path / "killed", max_memory=0.99 * plenty)
+        work(killed, max_memory=0.99 * plenty)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +186,7 @@ def test_whatever_decides_the_numbers_is_in_the_settings(changed, work, finished
 
 
 def test_a_kill_between_the_result_and_its_seal_writes_nothing_twice(
-    work, finished, tmp_path, monkeypatch
+    work, whole, tmp_path, monkeypatch
 ):
     def killed(self, audit, seconds):
         raise KeyboardInterrupt
@@ -171,16 +197,15 @@ def test_a_kill_between_the_result_and_its_seal_writes_nothing_twice(
             work(tmp_path / "killed")
     monkeypatch.setattr(Run, "add_whole", None)
     work(tmp_path / "killed")
-    assert files_of(tmp_path / "killed") == files_of(finished)
+    assert files_of(tmp_path / "killed") == files_of(whole)
 
 
-def test_other_neurons_do_not_take_over_kept_effects(work, finished, tmp_path, monkeypatch):
+def test_other_neurons_do_not_take_over_kept_effects(work, whole, killed, tmp_path, monkeypatch):
     """A screen that is computed again may rank others at the top."""
-    killed_at(100, work, tmp_path / "killed")
-    for file in (tmp_path / "killed").glob("scratch/screen-*.part"):
+    for file in killed.glob("scratch/screen-*.part"):
         file.unlink()
     monkeypatch.setattr(layers, "screened", lambda *args: -screened(*args)[:, ::-1])
-    found = work(tmp_path / "killed").load()
+    found = work(killed).load()
     expected = work(tmp_path / "alone").load()
-    assert not np.array_equal(found.neuron, open_run(finished).neuron)
+    assert not np.array_equal(found.neuron, open_run(whole).neuron)
     np.testing.assert_array_equal(found.delta_loss, expected.delta_loss)
