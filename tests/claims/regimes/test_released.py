@@ -1,5 +1,7 @@
 """The released detector fires on noise; what the page shows beside its estimands."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -32,7 +34,7 @@ def test_bins_of_a_curve_are_plain_means_and_single_ranks_at_the_head():
     assert found.size == 100
     np.testing.assert_array_equal(found[:2], values[:2])
     starts = [0, *(np.flatnonzero(np.diff(found)) + 1), 100]
-    for one, two in zip(starts, starts[1:], strict=False):
+    for one, two in pairwise(starts):
         np.testing.assert_allclose(found[one:two], values[one:two].mean())
 
 

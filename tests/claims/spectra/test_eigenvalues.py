@@ -3,15 +3,8 @@
 import numpy as np
 import pytest
 
+from raretok.claims.spectra import eigenvalues as eig
 from raretok.errors import UserError
-from raretok.sections import eigenvalues as eig
-from raretok.sections.released_spectra import (
-    released_all,
-    released_hill,
-    released_matrix,
-    released_noise_distance,
-    released_tail,
-)
 
 RNG = np.random.default_rng
 
@@ -100,38 +93,6 @@ def test_distance_equals_a_library_and_sees_another_law():
         assert found == pytest.approx(expected)
     # The wrong aspect ratio is far off.
     assert eig.noise_distance(spectra, 40, 40).min() > 0.3
-
-
-@pytest.mark.parametrize(
-    ("n", "d", "mean", "sd"), [(30, 1600, 26.5, 8.1), (35, 1280, 24.2, 6.8), (50, 2048, 24.3, 4.6)]
-)
-def test_the_released_index_of_gaussian_rows_is_nowhere_near_two(n, d, mean, sd):
-    """Means and standard deviations measured elsewhere; tolerance four standard errors."""
-    draws = 150
-    index = released_hill(eig.noise_spectra(n, d, draws, rng=RNG(5)))
-    assert abs(index.mean() - mean) < 4 * sd * np.sqrt(2 / draws)
-    assert index.std() == pytest.approx(sd, rel=0.35)
-    assert index.min() > 2
-
-
-def test_with_one_eigenvalue_the_released_index_is_wild():
-    index = released_hill(eig.noise_spectra(10, 512, 1_000, rng=RNG(6)))
-    assert released_tail(10) == 1
-    assert 24 < index.mean() < 40  # 30 +- 60: the mean hardly exists
-    assert index.std() > 20
-
-
-def test_released_choices():
-    assert [released_tail(n) for n in (3, 10, 30, 35, 50)] == [1, 1, 3, 3, 5]
-    assert released_matrix("gpt_neox") == "W_in"
-    assert released_matrix("gpt2") == "W_out"
-    spectra = np.array([[8.0, 4.0, 2.0, 1.0]])
-    assert released_all(spectra)[0] == pytest.approx(1 + 4 / (6 * np.log(2)))
-
-
-def test_the_released_distance_is_nan_for_every_spectrum():
-    for spectrum in (eig.noise_spectra(10, 256, 1, rng=RNG(7))[0], np.geomspace(100, 0.1, 50)):
-        assert np.isnan(released_noise_distance(spectrum))
 
 
 def test_one_shared_direction_lowers_the_index_of_otherwise_gaussian_rows():
