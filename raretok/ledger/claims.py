@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from raretok.errors import UserError
 from raretok.paths import DATA
@@ -26,7 +34,7 @@ AT_LEAST = (
 AT_MOST = ("imbalance",)
 NEEDS = "needs"  # another claim that must be supported
 
-Region = tuple[float | None, float | None]
+Region = tuple[FiniteFloat | None, FiniteFloat | None]
 
 
 class Strict(BaseModel):
@@ -43,7 +51,7 @@ class Estimand(Strict):
     contradicts: list[Region] = []
     published: tuple[float, float] | None = None
     planted: float | None = None  # size 1 of the calibration
-    gates: dict[str, float | str] = {}
+    gates: dict[str, FiniteFloat | str] = {}
 
     @property
     def judged(self) -> bool:
@@ -55,6 +63,10 @@ class Estimand(Strict):
     def known_gates(cls, gates: dict[str, float | str]) -> dict[str, float | str]:
         if unknown := set(gates) - {*AT_LEAST, *AT_MOST, NEEDS}:
             raise ValueError(f"there is no gate {min(unknown)!r}")
+        for name, threshold in gates.items():
+            if isinstance(threshold, str) != (name == NEEDS):
+                kind = "the id of a claim" if name == NEEDS else "a number"
+                raise ValueError(f"the gate {name!r} must be {kind}, got {threshold!r}")
         return gates
 
     @model_validator(mode="after")
@@ -102,7 +114,16 @@ def read_claims(path: Path) -> dict[str, Claim]:
         raise UserError(f"{path.name} cannot be read ({kind}): it must be YAML") from None
     if not isinstance(read, dict):
         raise UserError(f"{path.name} holds no claims: it must be a mapping of ids")
-    return {name: one_claim(path, name, given) for name, given in read.items() if name != "changes"}
+    found: dict[str, Claim] = {}
+    for name, given in read.items():
+        if name != "changes":
+            found[name] = one_claim(path, name, given)
+            for needed in (one.gates.get(NEEDS) for one in found[name].estimands.values()):
+                if needed not in (None, *found) or needed == name:
+                    raise UserError(
+                        f"{path.name}, {name} needs {needed}, which is no claim before it"
+                    )
+    return found
 
 
 def one_claim(path: Path, name: str, given: Any) -> Claim:

@@ -32,13 +32,16 @@ BARS = {
 
 
 def limits(spec: Estimand, entries: list[Entry]) -> tuple[float, float]:
-    """What an axis shows: all bounds, published values and values, and a margin."""
+    """What an axis shows: bounds, published values, values, and intervals as far as that reaches."""
     points = [b for one in (*spec.supports, *spec.contradicts) for b in one if b is not None]
     points += list(spec.published or ())
-    points += [e.finding.estimate.value for e in entries if e.finding.estimate]
+    found = [e.finding.estimate for e in entries if e.finding.estimate]
+    points += [one.value for one in found]
     low, high = (min(points), max(points)) if points else (0.0, 1.0)
-    margin = 0.3 * (high - low) or 1.0
-    return low - margin, high + margin
+    width = (high - low) or 1.0
+    start = min([low - 0.3 * width, *(one.low for one in found)])
+    stop = max([high + 0.3 * width, *(one.high for one in found)])
+    return max(start, low - width), min(stop, high + width)
 
 
 def estimate_row(ax: Axes, spec: Estimand, entries: list[Entry], *, label: str) -> None:
@@ -92,7 +95,7 @@ def mark(ax: Axes, entry: Entry, limits: tuple[float, float]) -> None:
 def readings(entries: list[Entry], *, labels: dict[tuple[str, str], str] | None = None) -> Figure:
     """Every estimand of some entries, a row each: what was found under the three readings."""
     rows = grouped(entries)
-    fig, axes = panels(1, len(rows), width=7.2, height=1.05)
+    fig, axes = panels(1, len(rows), width=7.2, height=1.05 + 0.8 / len(rows))
     for ax, (key, of) in zip(axes, rows.items(), strict=True):
         name = (labels or {}).get(key, f"{key[0]}, {key[1]}")
         estimate_row(ax, of[0].spec, of, label=name)

@@ -124,7 +124,11 @@ def judged(findings: Iterable[Finding]) -> list[Entry]:
 
 
 def with_coverage(finding: Finding) -> Finding:
-    found = coverage(calibrated(finding.model), finding.claim, finding.estimand)
+    """With the coverage of its interval; a second line that was not planted has its claim's."""
+    table = calibrated(finding.model)
+    found = coverage(table, finding.claim, finding.estimand)
+    if found is None:
+        found = coverage(table, finding.claim, claims()[finding.claim].primary)
     return finding if found is None else replace(finding, gates=finding.gates | {"coverage": found})
 
 

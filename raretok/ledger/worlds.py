@@ -15,6 +15,7 @@ from itertools import combinations
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.stats import norm
 
 from raretok.claims.attention.head_sums import WHOLE, HeadSums
 from raretok.claims.attention.rows import Rows
@@ -138,10 +139,19 @@ def mixed(
     shared: Float[np.ndarray, "position member"],
     share: float,
 ) -> Float[np.ndarray, "position member"]:
-    """Activations of which a share of the variance is replaced by a shared factor."""
-    mean, sd = post.mean(axis=0), post.std(axis=0)
-    unit = (post - mean) / np.where(sd > 0, sd, 1.0)
-    return mean + sd * (np.sqrt(1 - share) * unit + np.sqrt(share) * shared)
+    """Activations whose ranks follow a shared factor in part; each neuron keeps its own values.
+
+    `share`: of the variance of its normal scores. Traits stay as they are, so controls still match.
+    """
+    order = np.argsort(post, axis=0, kind="stable")
+    scores = norm.ppf((np.arange(len(post)) + 0.5) / len(post))
+    own = np.empty(post.shape)
+    np.put_along_axis(own, order, np.broadcast_to(scores[:, None], post.shape), axis=0)
+    both = np.sqrt(1 - share) * own + np.sqrt(share) * shared
+    found = np.empty(post.shape)
+    rank = np.argsort(both, axis=0, kind="stable")
+    np.put_along_axis(found, rank, np.take_along_axis(post, order, axis=0), axis=0)
+    return found
 
 
 def activity_world(
