@@ -116,13 +116,15 @@ def read_claims(path: Path) -> dict[str, Claim]:
         raise UserError(f"{path.name} holds no claims: it must be a mapping of ids")
     found: dict[str, Claim] = {}
     for name, given in read.items():
-        if name != "changes":
-            found[name] = one_claim(path, name, given)
-            for needed in (one.gates.get(NEEDS) for one in found[name].estimands.values()):
-                if needed not in (None, *found) or needed == name:
-                    raise UserError(
-                        f"{path.name}, {name} needs {needed}, which is no claim before it"
-                    )
+        if name == "changes":
+            continue
+        claim = one_claim(path, name, given)
+        needed = {one.gates[NEEDS] for one in claim.estimands.values() if NEEDS in one.gates}
+        if missing := needed - found.keys():
+            raise UserError(
+                f"{path.name}, {name} needs {min(missing)}, which is no claim before it"
+            )
+        found[name] = claim
     return found
 
 
