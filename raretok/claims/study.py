@@ -14,8 +14,6 @@ import pandas as pd
 import xarray as xr
 
 from raretok.claims.attention import estimate as attention
-from raretok.claims.attention.head_sums import HeadSums
-from raretok.claims.attention.rows import Rows
 from raretok.claims.coordination import estimate as coordination
 from raretok.claims.finding import Finding
 from raretok.claims.modularity import estimate as modularity
@@ -24,7 +22,9 @@ from raretok.claims.sample import Sample
 from raretok.claims.spectra import estimate as spectra
 from raretok.errors import UserError
 from raretok.measure.find import Measurements
+from raretok.measure.head_sums import HeadSums
 from raretok.measure.parameters import PageParameters, validated
+from raretok.measure.rows import Rows
 from raretok.models.architecture import Architecture
 from raretok.stats.jackknife import Deal, deal
 from raretok.text.protocol import PROTOCOLS, Protocol, protocol_named

@@ -32,7 +32,7 @@ BARS = {
 
 
 def limits(spec: Estimand, entries: list[Entry]) -> tuple[float, float]:
-    """What an axis shows: bounds, published values, values, and intervals as far as that reaches."""
+    """What an axis shows: bounds, published values, values, and of intervals as much again."""
     points = [b for one in (*spec.supports, *spec.contradicts) for b in one if b is not None]
     points += list(spec.published or ())
     found = [e.finding.estimate for e in entries if e.finding.estimate]

@@ -11,7 +11,6 @@ from raretok.paths import DATA
 
 SHIPPED = DATA / "calibration"
 VERDICTS = ("supported", "contradicted", "inconclusive", "not testable")
-FALSE_SUPPORT = 0.08  # at most: 5 % and what 100 runs leave open
 TRUE_SUPPORT = 0.8  # at least, at the declared size
 # Claims of absence hold in worlds where nothing is planted; one of size at size 1 only.
 TRUE_AT = {"R3": 0.0, "M1": 0.0, "A1": 0.0, "A2": 0.0, "A3": 0.0}

@@ -168,12 +168,6 @@ def said(entries: list[Entry]) -> dict[str, str]:
     }
 
 
-def verdict_of(entries: list[Entry], claim: str, reading: str = "corrected") -> str:
-    """The verdict on a claim under a reading."""
-    found = [e for e in entries if e.primary and e.key[::2] == (claim, reading)]
-    return found[0].verdict if found else "not run"
-
-
 def standing(entries: list[Entry], folder: Path) -> str:
     """Markdown for the front page: the claims by their verdict under `corrected`."""
     stems = {title(page.stem): page.stem for page in executed_pages(folder)}

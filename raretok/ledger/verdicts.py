@@ -1,6 +1,7 @@
 """The verdict on a claim: read off the interval of its estimand, and nothing else."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -52,7 +53,7 @@ class Entry:
             "interval": number and [plain(number.low), plain(number.high)],
             "supports": [list(one) for one in spec.supports],
             "contradicts": [list(one) for one in spec.contradicts],
-            "gates": {name: plain(one) for name, one in found.gates.items()},
+            "gates": {name: plain(one) for name, one in found.gates.items() if math.isfinite(one)},
             "controls": found.controls and [plain(one) for one in found.controls],
             "verdict": self.verdict,
             "why": self.why,
@@ -71,7 +72,7 @@ def lies_in(estimate: Estimate, regions: list[Region]) -> bool:
     return any(low <= estimate.low and estimate.high <= high for low, high in map(ends, regions))
 
 
-def failed_gate(finding: Finding, spec: Estimand, supported: set[str]) -> str:
+def failed_gate(finding: Finding, spec: Estimand, supported: Set[str]) -> str:
     """The first gate that failed, in words; empty where all hold. What is missing fails."""
     for name, threshold in spec.gates.items():
         if name == NEEDS:
@@ -79,15 +80,15 @@ def failed_gate(finding: Finding, spec: Estimand, supported: set[str]) -> str:
                 return f"{threshold} is not supported"
             continue
         value = finding.gates.get(name)
-        if value is None:
+        if value is None or math.isnan(value):
             return f"{name} is not known, {threshold:g} is needed"
         if value > threshold if name in AT_MOST else value < threshold:
             limit = "at most" if name in AT_MOST else "at least"
-            return f"{name} is {value:.2g}, {limit} {threshold:g} is needed"
+            return f"{name} is {value:.3g}, {limit} {threshold:g} is needed"
     return ""
 
 
-def judge(finding: Finding, supported: set[str] = frozenset()) -> Entry:
+def judge(finding: Finding, supported: Set[str] = frozenset()) -> Entry:
     """The verdict on one finding; `supported`: claims already supported under its reading."""
     spec = claims()[finding.claim].estimands[finding.estimand]
     if finding.estimate is None:

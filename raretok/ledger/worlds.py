@@ -17,8 +17,6 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import norm
 
-from raretok.claims.attention.head_sums import WHOLE, HeadSums
-from raretok.claims.attention.rows import Rows
 from raretok.claims.coordination.dimension import participation_ratio
 from raretok.claims.coordination.estimate import POSITIONS
 from raretok.claims.coordination.information import ksg, prepared
@@ -27,6 +25,8 @@ from raretok.claims.regimes.curve import bin_weights, draw_law, smooth_curve
 from raretok.claims.regimes.estimate import head_of, rank_curves
 from raretok.claims.sample import KINDS, Sample
 from raretok.claims.spectra.estimate import squared_cosine, weight_rows
+from raretok.measure.head_sums import WHOLE, HeadSums
+from raretok.measure.rows import Rows
 from raretok.stats.documents import permute_within
 from raretok.text.rarity import COMMON, RARE
 

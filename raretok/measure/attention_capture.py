@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from raretok.claims.attention.rows import Rows
 from raretok.errors import UserError
+from raretok.measure.rows import Rows
 from raretok.models.adapter import LanguageModel
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import COMMON, RARE, Positions

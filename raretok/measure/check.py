@@ -14,7 +14,6 @@ from raretok.ablation.head import clean_loss, final_head
 from raretok.ablation.interventions import donors
 from raretok.ablation.plan import Options
 from raretok.ablation.precision import TOLERANCE, pair_error
-from raretok.claims.attention.rows import Rows
 from raretok.errors import UserError
 from raretok.measure.attention_capture import capture_rows
 from raretok.measure.find import Measurements
@@ -28,6 +27,7 @@ from raretok.measure.parts import (
     model_part,
     source_of,
 )
+from raretok.measure.rows import Rows
 from raretok.measure.source import STRATIFIED, Source
 from raretok.text.rarity import Positions
 

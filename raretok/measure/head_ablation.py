@@ -19,9 +19,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from raretok.claims.attention.head_sums import WHOLE, Target
 from raretok.errors import UserError
 from raretok.measure.attention_capture import Batch, batches
+from raretok.measure.head_sums import WHOLE, Target
 from raretok.measure.resume import CleanPass, Ended, row_loss
 from raretok.models.adapter import Architecture, LanguageModel
 from raretok.text.corpus import Contexts

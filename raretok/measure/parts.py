@@ -13,11 +13,11 @@ from jaxtyping import Float, Int
 
 from raretok import __version__
 from raretok.ablation.sampled import short_type
-from raretok.claims.attention.head_sums import WHOLE as WHOLE_LAYER
 from raretok.errors import UserError
 from raretok.measure.attention_capture import capture_rows, choose_queries, contexts_of
 from raretok.measure.find import Measurements
 from raretok.measure.head_ablation import HeadEffects, ablate_heads, targets_of
+from raretok.measure.head_sums import WHOLE as WHOLE_LAYER
 from raretok.measure.parameters import PageParameters
 from raretok.measure.record import in_steps, rounded
 from raretok.measure.source import STRATIFIED, WHOLE, Source

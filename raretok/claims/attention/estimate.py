@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from raretok.claims.attention.head_sums import WHOLE, HeadSums
 from raretok.claims.attention.profiles import bands, class_sums, correlation, deviations
-from raretok.claims.attention.rows import Rows
 from raretok.claims.compare import Compared, controls_only, difference
 from raretok.claims.finding import Finding
 from raretok.claims.sample import DRAWS, Sample
 from raretok.errors import NotTestableError
+from raretok.measure.head_sums import WHOLE, HeadSums
+from raretok.measure.rows import Rows
 from raretok.stats.jackknife import Deal, Estimate, block_sums, jackknife
 from raretok.text.protocol import Protocol
 from raretok.text.rarity import RARE

@@ -8,12 +8,12 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 
 from raretok.claims.attention.estimate import LAST, moved
-from raretok.claims.attention.head_sums import WHOLE, HeadSums
 from raretok.claims.attention.profiles import class_sums
-from raretok.claims.attention.rows import Rows
 from raretok.claims.compare import spread
 from raretok.claims.sample import Sample
 from raretok.claims.style import COLOURS
+from raretok.measure.head_sums import WHOLE, HeadSums
+from raretok.measure.rows import Rows
 from raretok.stats.jackknife import Deal
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from raretok.claims.attention.rows import Rows
+from raretok.measure.rows import Rows
 from raretok.stats.jackknife import Deal, block_sums
 
 BAND = 16  # positions whose queries share one mean, where the effect of position is taken out

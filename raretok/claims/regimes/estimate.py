@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from raretok.claims.finding import Finding
 from raretok.claims.regimes.curve import bin_weights, head_size, lift_scatter, log_lift
@@ -126,12 +126,6 @@ def estimands(sample: Sample, interventions: xr.Dataset | None) -> dict[tuple[st
         curves = lambda: intervention_curves(sample, interventions, "direct", "rare")  # noqa: E731
         table["R1", "direct effect"] = lambda: lift_of(curves(), head_of(sample))
     return table
-
-
-def top_neurons(sample: Sample) -> Int[np.ndarray, " neuron"]:
-    """Neurons by their influence on rare targets over all documents, the first the largest."""
-    means = sample.mean("rare", np.ones((1, 1, sample.deal.n_blocks)))[0, 0]
-    return np.argsort(-means, kind="stable")
 
 
 def findings(sample: Sample, interventions: xr.Dataset | None = None) -> Iterator[Finding]:

@@ -8,7 +8,6 @@ from jaxtyping import Float
 
 from raretok.errors import UserError
 
-GRID = 4096  # points of the numerical integral of the Marchenko-Pastur density
 ZERO = 1e-9  # eigenvalues below this are those of directions that centring or rank takes away
 
 
@@ -54,17 +53,6 @@ def hill(spectra: Float[np.ndarray, "draw rank"], k: int) -> Float[np.ndarray, "
     return hill_curve(spectra[:, : k + 1])[:, -1]
 
 
-def stable_rank(spectra: Float[np.ndarray, "draw rank"]) -> Float[np.ndarray, " draw"]:
-    """Sum over largest eigenvalue: n where all are equal, 1 where one direction is all."""
-    return spectra.sum(axis=1) / spectra[:, 0]
-
-
-def spectral_entropy(spectra: Float[np.ndarray, "draw rank"]) -> Float[np.ndarray, " draw"]:
-    """Entropy of the eigenvalues as shares of their sum, nats: at most ln n."""
-    share = spectra / spectra.sum(axis=1, keepdims=True)
-    return -(share * np.log(np.where(share > 0, share, 1.0))).sum(axis=1)
-
-
 def noise_edges(n: int, d: int) -> tuple[float, float]:
     """Where the eigenvalues of n rows of pure noise with d entries end: (1 -+ sqrt(n / d))^2.
 
@@ -75,74 +63,6 @@ def noise_edges(n: int, d: int) -> tuple[float, float]:
     return float((1 - root) ** 2), float((1 + root) ** 2)
 
 
-def noise_density(x: Float[np.ndarray, " x"], n: int, d: int) -> Float[np.ndarray, " x"]:
-    """Marchenko-Pastur density of the non-zero eigenvalues; it integrates to 1."""
-    low, high = noise_edges(n, d)
-    inside = np.maximum((high - x) * (x - low), 0.0)
-    # n > d: the continuous part holds d / n of all eigenvalues.
-    mass = min(1.0, d / n)
-    return np.sqrt(inside) / (2 * np.pi * (n / d) * np.where(x > 0, x, 1.0) * mass)
-
-
-def noise_cumulative(x: Float[np.ndarray, "*shape"], n: int, d: int) -> Float[np.ndarray, "*shape"]:
-    """Share of non-zero noise eigenvalues at or below x."""
-    low, high = noise_edges(n, d)
-    # x = low + (high - low) sin^2 takes the square roots at both edges out of the integrand.
-    angle = (np.arange(GRID) + 0.5) * (np.pi / 2 / GRID)
-    at = low + (high - low) * np.sin(angle) ** 2
-    step = (high - low) * np.sin(2 * angle) * (np.pi / 2 / GRID)
-    below = np.concatenate([[0.0], np.cumsum(noise_density(at, n, d) * step)])
-    inside = np.clip((x - low) / (high - low), 0.0, 1.0)
-    return np.interp(np.arcsin(np.sqrt(inside)), np.linspace(0, np.pi / 2, GRID + 1), below)
-
-
-def noise_distance(
-    spectra: Float[np.ndarray, "draw rank"], n: int, d: int
-) -> Float[np.ndarray, " draw"]:
-    """Kolmogorov-Smirnov distance of the non-zero eigenvalues to the Marchenko-Pastur law."""
-    rank = spectra.shape[1]
-    expected = noise_cumulative(spectra[:, ::-1], n, d)
-    above = np.arange(1, rank + 1) / rank - expected
-    return np.maximum(above, expected - np.arange(rank) / rank).max(axis=1)
-
-
-def beyond_edge(
-    spectra: Float[np.ndarray, "draw rank"], n: int, d: int
-) -> Float[np.ndarray, " draw"]:
-    """How many eigenvalues lie beyond the upper edge of noise."""
-    return (spectra > noise_edges(n, d)[1]).sum(axis=1).astype(float)
-
-
 def noise_rows(n: int, d: int, *, rng: np.random.Generator) -> Float[np.ndarray, "row weight"]:
     """Gaussian rows, standardised as weights are."""
     return standard_rows(rng.standard_normal((n, d)))
-
-
-def noise_spectra(
-    n: int, d: int, n_draws: int, *, rng: np.random.Generator
-) -> Float[np.ndarray, "draw rank"]:
-    """Non-zero eigenvalues of the correlation matrix of n Gaussian rows, in many draws."""
-    rank = min(n, d - 1)  # centring takes one direction
-    spectra = np.empty((n_draws, rank))
-    for draw in range(n_draws):  # one at a time: all at once would need gigabytes
-        rows = noise_rows(n, d, rng=rng)
-        gram = rows @ rows.T if n < d else rows.T @ rows
-        spectra[draw] = descending(gram[None] / d)[0, :rank]
-    return spectra
-
-
-def shared_direction_spectra(
-    n: int, d: int, largest: float, n_draws: int, *, rng: np.random.Generator
-) -> Float[np.ndarray, "draw rank"]:
-    """Spectra of Gaussian rows with one direction in common and nothing else.
-
-    Each row has that direction with the weight that makes the expected largest eigenvalue
-    `largest`. Not heavy-tailed in any sense: what such rows do to a tail index, a spike does.
-    """
-    common = np.clip((largest - 1) / (n - 1), 0.0, 1.0)
-    spectra = np.empty((n_draws, n))
-    for draw in range(n_draws):
-        noise = rng.standard_normal((n, d))
-        rows = standard_rows(np.sqrt(common) * rng.standard_normal(d) + np.sqrt(1 - common) * noise)
-        spectra[draw] = descending((rows @ rows.T / d)[None])[0]
-    return spectra
