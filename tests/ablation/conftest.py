@@ -17,6 +17,12 @@ def model(request, tmp_path_factory) -> LanguageModel:
     return load_model(str(write_model(tmp_path_factory.mktemp(family) / family, family)))
 
 
+@pytest.fixture(scope="package")
+def gpt2(tmp_path_factory) -> LanguageModel:
+    """One of them, where the family is no matter."""
+    return load_model(str(write_model(tmp_path_factory.mktemp("gpt2") / "gpt2")))
+
+
 @pytest.fixture(scope="package", params=SANDWICH)
 def gemma(request, tmp_path_factory) -> LanguageModel:
     """One that the closed form does not hold for."""

@@ -55,18 +55,18 @@ def test_a_model_with_more_after_its_last_mlp_is_refused_in_one_line(make, tmp_p
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("effect", ["total", "direct"])
 @pytest.mark.parametrize("family", ["gpt2", "neox-parallel", "neox-sequential", "llama", "gemma"])
-def test_families_pass_and_agree_with_their_own_forward_pass(family, effect, tmp_path):
+def test_families_pass_and_agree_with_their_own_forward_pass(family, tmp_path):
     model = load_model(str(write_model(tmp_path / family, family)))
     contexts, positions = some_text(n=4)
     before = {
         name: value.clone() for name, value in model.bridge.original_model.state_dict().items()
     }
-    found = ablate(model, contexts, positions, effect=effect, progress=False)
-    assert found.attrs["audit_passed"] == 1
-    assert found.attrs["audit_pairs"] == min(audit.PAIRS, len(positions))
-    assert 0 < found.attrs["audit_max_error"] < 1e-5
+    for effect in ("total", "direct"):
+        found = ablate(model, contexts, positions, effect=effect, progress=False)
+        assert found.attrs["audit_passed"] == 1
+        assert found.attrs["audit_pairs"] == min(audit.PAIRS, len(positions))
+        assert 0 < found.attrs["audit_max_error"] < 1e-5
     for name, value in model.bridge.original_model.state_dict().items():
         assert value.dtype == before[name].dtype
         np.testing.assert_array_equal(value, before[name])

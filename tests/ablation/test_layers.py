@@ -113,13 +113,17 @@ def test_the_mean_runs_over_the_text_of_the_contexts_run(gpt2, contexts, positio
     np.testing.assert_allclose(found.mean_post, torch.cat(posts).mean(dim=0), atol=1e-6)
 
 
-@pytest.mark.parametrize("include_first", [False, True])
-def test_the_last_layer_is_the_ablation_of_one_position_at_a_time(
-    deep, contexts, positions, include_first
-):
-    options = {"include_first": include_first}
-    found = run_layer(deep, contexts, positions, -1, **options)
-    alone = ablate(deep, contexts, positions, **options)
+def test_the_last_layer_is_the_ablation_of_one_position_at_a_time(deep, contexts, positions):
+    same_as_one_position_at_a_time(deep, contexts, positions)
+
+
+def test_so_it_is_where_first_tokens_count(gpt2, contexts, positions):
+    same_as_one_position_at_a_time(gpt2, contexts, positions, include_first=True)
+
+
+def same_as_one_position_at_a_time(model, contexts, positions, **options):
+    found = run_layer(model, contexts, positions, -1, **options)
+    alone = ablate(model, contexts, positions, **options)
     np.testing.assert_allclose(found.mean_post, alone.mean_post, atol=1e-6)
     np.testing.assert_allclose(found.loss, alone.loss, atol=1e-5)
     np.testing.assert_allclose(found.delta_loss, alone.delta_loss[:, found.neuron], atol=2e-5)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 from raretok.ablation import gather, run
 from raretok.ablation.closed_form import delta_loss
@@ -19,7 +20,7 @@ from tests.ablation.reference import ablate
 from tests.tiny import positions_at
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def contexts() -> Contexts:
     """Five contexts of unequal length: token 0, random bytes, padding."""
     length = np.array([12, 32, 7, 20, 9])
@@ -29,12 +30,18 @@ def contexts() -> Contexts:
     return Contexts(tokens, length, document=np.array([0, 0, 1, 2, 3]))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def positions(contexts) -> Positions:
     """Some positions of three of the contexts; contexts 0 and 4 hold none."""
     context = np.array([1, 1, 1, 2, 3, 3])
     pos = np.array([3, 17, 30, 4, 3, 18])
     return positions_at(contexts, context, pos, np.array([0, 1, 2, 1, 2, 0]))
+
+
+@pytest.fixture(scope="module")
+def found(model, contexts, positions) -> xr.Dataset:
+    """A run with nothing but defaults."""
+    return ablate(model, contexts, positions)
 
 
 def alone(model, contexts, context):
@@ -44,17 +51,18 @@ def alone(model, contexts, context):
     return captured.resid[0], captured.post[0]
 
 
-@pytest.mark.parametrize("include_first", [False, True])
-def test_the_mean_runs_over_real_tokens_of_the_contexts_run(
-    model, contexts, positions, include_first
-):
-    found = ablate(model, contexts, positions, include_first=include_first)
-    posts = [alone(model, contexts, c)[1][0 if include_first else 1 :] for c in (1, 2, 3)]
+def test_the_mean_runs_over_real_tokens_of_the_contexts_run(model, contexts, found):
+    posts = [alone(model, contexts, c)[1][1:] for c in (1, 2, 3)]
     np.testing.assert_allclose(found.mean_post, torch.cat(posts).mean(dim=0), atol=1e-6)
 
 
-def test_each_position_is_scored_as_if_alone(model, contexts, positions):
-    found = ablate(model, contexts, positions)
+def test_the_mean_takes_in_first_tokens_where_asked_for(gpt2, contexts, positions):
+    found = ablate(gpt2, contexts, positions, include_first=True)
+    posts = [alone(gpt2, contexts, c)[1] for c in (1, 2, 3)]
+    np.testing.assert_allclose(found.mean_post, torch.cat(posts).mean(dim=0), atol=1e-6)
+
+
+def test_each_position_is_scored_as_if_alone(model, contexts, positions, found):
     head, mean = final_head(model), torch.from_numpy(found.mean_post.values)
     for row, (context, pos) in enumerate(zip(positions.context, positions.pos, strict=True)):
         resid, post = alone(model, contexts, context)
@@ -68,8 +76,7 @@ def test_each_position_is_scored_as_if_alone(model, contexts, positions):
     assert float(abs(found.delta_loss).max()) > 0.1
 
 
-def test_the_result_is_labelled(model, contexts, positions):
-    found = ablate(model, contexts, positions)
+def test_the_result_is_labelled(model, positions, found):
     assert found.delta_loss.dims == ("position", "neuron")
     assert found.delta_loss.dtype == found.post.dtype == np.float32
     assert dict(found.sizes) == {"position": 6, "neuron": 48}
@@ -81,13 +88,12 @@ def test_the_result_is_labelled(model, contexts, positions):
     assert found.attrs["basis"] == "raw"
 
 
-def test_a_run_repeats_to_the_bit(model, contexts, positions, capsys):
-    first, second = (ablate(model, contexts, positions) for _ in range(2))
-    assert first.identical(second)
+def test_a_run_repeats_to_the_bit(model, contexts, positions, found, capsys):
+    assert ablate(model, contexts, positions).identical(found)
     assert capsys.readouterr() == ("", "")  # no terminal, no progress bar
 
 
-def test_only_contexts_with_scored_positions_run(model, contexts, positions, monkeypatch):
+def test_only_contexts_with_scored_positions_run(gpt2, contexts, positions, monkeypatch):
     seen = []
 
     def counting(model, tokens):
@@ -96,27 +102,28 @@ def test_only_contexts_with_scored_positions_run(model, contexts, positions, mon
 
     monkeypatch.setattr(gather, "capture", counting)
     monkeypatch.setattr(gather, "BATCH", 2)
-    ablate(model, contexts, positions)
+    ablate(gpt2, contexts, positions)
     assert seen == [(2, 20), (1, 32)]  # the shorter two together
 
 
-def test_batches_and_blocks_do_not_change_the_numbers(model, contexts, positions, monkeypatch):
-    at_once = ablate(model, contexts, positions)
+def test_batches_and_blocks_do_not_change_the_numbers(
+    model, contexts, positions, found, monkeypatch
+):
     monkeypatch.setattr(gather, "BATCH", 1)
     monkeypatch.setattr(run, "BLOCK", 4)
     pieces = ablate(model, contexts, positions)
-    np.testing.assert_allclose(pieces.delta_loss, at_once.delta_loss, atol=2e-5)
+    np.testing.assert_allclose(pieces.delta_loss, found.delta_loss, atol=2e-5)
 
 
-def test_the_audit_finds_rounding_only(model, contexts, positions):
-    found = ablate(model, contexts, positions)
+def test_the_audit_finds_rounding_only(positions, found):
     assert found.attrs["audit_pairs"] == len(positions)
     assert 0 < found.attrs["audit_max_error"] < 2e-6
 
 
 @pytest.mark.parametrize("mode", ["zero", "resample"])
-def test_the_mode_decides_what_is_put_in_place(model, contexts, positions, mode):
-    found = ablate(model, contexts, positions, mode=mode, rng=np.random.default_rng(5))
+def test_the_mode_decides_what_is_put_in_place(model, contexts, positions, found, mode):
+    rng = np.random.default_rng(5)
+    mean, found = found, ablate(model, contexts, positions, mode=mode, rng=rng)
     post = torch.from_numpy(found.post.values)
     # The only other position of each stratum, under `resample`.
     new = post[[5, 3, 4, 1, 2, 0]] if mode == "resample" else torch.zeros_like(post)
@@ -129,14 +136,13 @@ def test_the_mode_decides_what_is_put_in_place(model, contexts, positions, mode)
     target = torch.from_numpy(positions.target)
     expected = delta_loss(final_head(model), resid, post, target, new)
     np.testing.assert_allclose(found.delta_loss, expected, atol=2e-5)
-    assert float(abs(found.delta_loss - ablate(model, contexts, positions).delta_loss).max()) > 0.1
+    assert float(abs(found.delta_loss - mean.delta_loss).max()) > 0.1
     assert found.attrs["mode"] == mode
     assert 0 < found.attrs["audit_max_error"] < 4e-6
 
 
-def test_the_direct_effect_is_audited_as_such(model, contexts, positions):
-    total = ablate(model, contexts, positions)
-    direct = ablate(model, contexts, positions, effect="direct")
+def test_the_direct_effect_is_audited_as_such(model, contexts, positions, found):
+    total, direct = found, ablate(model, contexts, positions, effect="direct")
     assert (total.attrs["effect"], direct.attrs["effect"]) == ("total", "direct")
     assert float(abs(direct.delta_loss - total.delta_loss).max()) > 1e-2
     assert 0 < direct.attrs["audit_max_error"] < 2e-6
@@ -145,30 +151,30 @@ def test_the_direct_effect_is_audited_as_such(model, contexts, positions):
 
 
 def test_a_mode_that_cannot_be_served_is_refused_before_the_model_runs(
-    model, contexts, positions, monkeypatch
+    gpt2, contexts, positions, monkeypatch
 ):
     monkeypatch.setattr(gather, "capture", None)
     with pytest.raises(UserError, match="unknown ablation mode 'median'"):
-        ablate(model, contexts, positions, mode="median")
+        ablate(gpt2, contexts, positions, mode="median")
     with pytest.raises(UserError, match="got no rng"):
-        ablate(model, contexts, positions, mode="resample")
+        ablate(gpt2, contexts, positions, mode="resample")
 
 
-def test_the_audit_speaks_up_for_a_wrong_closed_form(model, contexts, positions, monkeypatch):
+def test_the_audit_speaks_up_for_a_wrong_closed_form(gpt2, contexts, positions, monkeypatch):
     def wrong(*args):
         found = apply_method(*args)
         return replace(found, delta_loss=1.05 * found.delta_loss)
 
     monkeypatch.setattr(reference, "apply_method", wrong)
     with pytest.warns(UserWarning, match=r"THE AUDIT FAILED: .* up to 0\.\d+ nats off"):
-        found = ablate(model, contexts, positions)
+        found = ablate(gpt2, contexts, positions)
     assert found.attrs["audit_passed"] == 0
 
 
-def test_contexts_longer_than_the_model_reads_are_refused(model, contexts, positions):
+def test_contexts_longer_than_the_model_reads_are_refused(gpt2, contexts, positions):
     wide = Contexts(np.pad(contexts.tokens, ((0, 0), (0, 1))), contexts.length, contexts.document)
     with pytest.raises(UserError, match=r"contexts of 33 tokens do not fit .* reads 32"):
-        ablate(model, wide, positions)
+        ablate(gpt2, wide, positions)
 
 
 def test_a_model_without_closed_form_is_refused_before_it_runs(gemma, contexts, positions):

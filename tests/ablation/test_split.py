@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from raretok.ablation.groups import delta_of_push
-from raretok.ablation.head import clean_pass, final_head
+from raretok.ablation.head import CleanPass, clean_pass, final_head
 from raretok.ablation.split import (
     delta_of_pushes,
     estimate,
@@ -60,16 +60,20 @@ def test_it_is_off_by_no_more_than_its_standard_error_says(pushed, scored):
 
 def test_the_sampled_sum_is_unbiased(pushed, scored):
     head, clean, push, exact = pushed
-    n_draws = 400
+    n_draws, n_pos = 400, len(scored.target)
+    at_once = 20  # draws in one call
+    many = CleanPass(*(torch.cat([part] * at_once) for part in vars(clean).values()))
+    target, pushes = scored.target.repeat(at_once), push.repeat(at_once, 1, 1)
     sums = torch.zeros_like(exact)
     rows = token_rows(head)
     steps = (torch.arange(n_draws, dtype=torch.float64) + 0.5) / n_draws
     # Over a fine grid of offsets each tail token is drawn as often as its score says.
-    for step in steps:
-        offset = step.expand(len(scored.target)).contiguous()
-        split = split_vocabulary(rows, clean, scored.target, offset, n_head=16, n_tail=4)
-        x_target = _change_of_target(head, clean, split, push)
-        sums += (estimate(head, clean, split, push)[0] + x_target).exp() - 1
+    for offset in steps.repeat_interleave(n_pos).split(at_once * n_pos):
+        split = split_vocabulary(rows, many, target, offset, n_head=16, n_tail=4)
+        x_target = _change_of_target(head, many, split, pushes)
+        changes = (estimate(head, many, split, pushes)[0] + x_target).exp() - 1
+        sums += changes.view(at_once, n_pos, -1).sum(dim=0)
+    x_target = x_target[:n_pos]
     expected = (exact + x_target).exp() - 1
     small = slice(0, 3)
     torch.testing.assert_close(sums[:, small] / n_draws, expected[:, small], rtol=0.03, atol=1e-5)

@@ -227,6 +227,7 @@ def test_mistakes_are_one_line_before_anything_runs(words, message, capsys, monk
     assert message in lines[0]
 
 
+@pytest.mark.parametrize("case", ["gpt2"], indirect=True)
 def test_the_command_prints_a_table_and_writes_what_was_promised(
     case, tmp_path, capsys, monkeypatch
 ):
