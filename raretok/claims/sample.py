@@ -1,7 +1,9 @@
 """The scored positions of one reading, as every claim uses them: influence, groups, controls."""
 
-from dataclasses import dataclass
-from functools import cache, cached_property
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -38,6 +40,7 @@ class Sample:
     deal: Deal
     size: int  # neurons in the group
     seed: int = 0
+    memory: dict[Any, Any] = field(init=False, default_factory=dict, repr=False)
 
     @classmethod
     def of(
@@ -48,6 +51,12 @@ class Sample:
         weights = {name: model[name].values.astype(np.float64) for name in ("W_in", "W_out")}
         values = {name: effects[name].values for name in arrays}
         return cls(protocol, **values, **weights, deal=deal, **more)
+
+    def once(self, key: Any, compute: Callable[[], Any]) -> Any:
+        """A value computed when it is asked for first; gone with the sample."""
+        if key not in self.memory:
+            self.memory[key] = compute()
+        return self.memory[key]
 
     def rng(self, purpose: str) -> np.random.Generator:
         return np.random.default_rng([self.seed, *purpose.encode()])
@@ -61,9 +70,11 @@ class Sample:
         """Blocks chosen on and blocks measured on."""
         return self.deal.folds(self.protocol.cross_fitted)
 
-    @cache  # noqa: B019  (a sample lives as long as its page or its world)
-    def sums(self, kind: str) -> dict[str, Float[np.ndarray, "block neuron"]]:
+    def sums(self, kind: str) -> dict[str, Float[np.ndarray, "block _"]]:
         """Of a class, in each block: weight, weighted delta_loss, and its weighted size."""
+        return self.once(("sums", kind), lambda: self.sums_of(kind))
+
+    def sums_of(self, kind: str) -> dict[str, Float[np.ndarray, "block _"]]:
         rows = self.stratum == KINDS[kind]
         delta, weight, block = self.delta_loss[rows], self.weight[rows], self.block[rows]
         n = self.deal.n_blocks
@@ -82,11 +93,13 @@ class Sample:
             raise NotTestableError(f"a part of the documents has no {kind} position")
         return (folds @ sums[name]) / total
 
-    @cache  # noqa: B019
     def influence(
         self, kind: str, measured: bool = False
     ) -> Float[np.ndarray, "left_out split neuron"]:
         """What the protocol ranks neurons by, nats; below all others where it leaves one out."""
+        return self.once((kind, measured), lambda: self.influence_of(kind, measured))
+
+    def influence_of(self, kind: str, measured: bool) -> Float[np.ndarray, "left_out split neuron"]:
         folds = self.folds[measured]
         if self.protocol.signed:
             return self.mean(kind, folds)
@@ -122,7 +135,6 @@ class Sample:
     def imbalance(self) -> Float[np.ndarray, " trait"]:
         return imbalance(self.traits, self.groups[0], self.controls)
 
-    @cache  # noqa: B019
     def reliability(self, kind: str) -> float:
         """Rank correlation of influence between halves of the documents; mean over splits."""
         halves, name = self.deal.halves.astype(float), "signed" if self.protocol.signed else "size"

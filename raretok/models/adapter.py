@@ -247,9 +247,10 @@ def _assemble(
         )
         architecture = _architecture(bridge, hf_model.config, tokenizer, tied, n_parameters)
     except (ValueError, AttributeError, NotImplementedError) as error:
+        why = first_line(error).partition(" Available architectures:")[0]  # hundreds of names
         raise UserError(
             f"{label} ({hf_model.config.model_type}) is not a decoder with a dense last MLP that "
-            f"TransformerLens can wrap: {first_line(error)}"
+            f"TransformerLens can wrap: {why}"
         ) from None
     if architecture.padded_rows < 0:
         raise UserError(

@@ -1,7 +1,6 @@
 """The page `coordination`: estimands of C1 and I1 (data/claims.yaml)."""
 
 from collections.abc import Iterator
-from functools import cache
 from itertools import combinations
 
 import numpy as np
@@ -39,13 +38,16 @@ class Information:
         self.post = prepared(sample.post[rows].astype(np.float64), rng=rng).T.copy()
         self.weight, self.block = sample.weight[rows], sample.block[rows]
         self.n_blocks = sample.deal.n_blocks
+        self.pairs: dict[tuple[int, int], Float[np.ndarray, " block"]] = {}
         self.total = np.bincount(self.block, self.weight, self.n_blocks)
 
-    @cache  # noqa: B019  (lives as long as the estimate)
-    def of_pair(self, one: int, two: int) -> Float[np.ndarray, " block"]:
-        """Sums over blocks of the terms of a pair."""
-        terms = ksg_terms(self.post[one], self.post[two])
-        return block_sums(terms[:, None], self.weight, self.block, self.n_blocks)[:, 0]
+    def of_pair(self, pair: tuple[int, int]) -> Float[np.ndarray, " block"]:
+        """Sums over blocks of the terms of a pair, which is measured once."""
+        if pair not in self.pairs:
+            terms = ksg_terms(*self.post[list(pair)])
+            sums = block_sums(terms[:, None], self.weight, self.block, self.n_blocks)
+            self.pairs[pair] = sums[:, 0]
+        return self.pairs[pair]
 
     def of_groups(
         self, blocks: Float[np.ndarray, " block"], groups: Int[np.ndarray, "group member"]
@@ -56,7 +58,7 @@ class Information:
             raise NotTestableError("a part of the documents has no position of the class")
         sums = [
             np.mean(
-                [self.of_pair(*sorted(pair)) for pair in combinations(map(int, group), 2)], axis=0
+                [self.of_pair(pair) for pair in combinations(sorted(map(int, group)), 2)], axis=0
             )
             for group in groups
         ]
