@@ -14,6 +14,7 @@ import nbformat
 import numpy as np
 
 from raretok.book import figcheck, pages
+from raretok.claims.digest import DIGEST_START
 from raretok.paths import ROOT
 
 AVX512 = "X86_V4 AVX512_ICL AVX512_SPR"  # as numpy 2.4 names them
@@ -49,7 +50,7 @@ def apart(stored: str, found: str) -> float:
     """Largest relative difference of two outputs' numbers; infinite where words differ."""
     if stored.startswith(figcheck.PNG_START):
         return 0.0 if figcheck.same_output(stored, found) else np.inf
-    if stored.startswith(figcheck.DIGEST_START):
+    if stored.startswith(DIGEST_START):
         return 0.0 if not figcheck.differences(stored, found) else np.inf
     if figcheck.NUMBER.split(stored) != figcheck.NUMBER.split(found):
         return np.inf

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import jupytext
-import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "notebooks").glob("*.py"))
@@ -32,15 +31,15 @@ def test_what_pages_import_needs_no_torch():
     assert done.stdout.strip() == "set()"
 
 
-@pytest.mark.parametrize("folder", ["sections", "."])
-def test_statistics_name_no_module_that_needs_a_model(folder):
-    files = ["study.py", "stats.py", "groups.py"] if folder == "." else None
-    sources = (
-        [ROOT / "raretok" / f for f in files]
-        if files
-        else sorted((ROOT / "raretok" / folder).glob("*.py"))
-    )
-    barred = ("import torch", "raretok.models", "raretok.ablation", "raretok.worlds")
-    found = [(s.name, word) for s in sources for word in barred if word in s.read_text()]
-    assert sources
-    assert found == []
+def test_rooms_import_only_downwards():
+    """The contracts in pyproject.toml, checked by import-linter."""
+    lint = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([lint, "--no-cache"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_package_has_at_most_12_rooms_and_14_000_lines():
+    entries = [p for p in (ROOT / "raretok").iterdir() if not p.name.startswith("__")]
+    assert len(entries) <= 12
+    lines = sum(len(p.read_text().splitlines()) for p in (ROOT / "raretok").rglob("*.py"))
+    assert lines <= 14_000

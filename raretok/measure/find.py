@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from raretok.ablation.records import locked, one_line
 from raretok.measure.parameters import PageParameters
 from raretok.measure.record import FORMAT, Folder, digest, file_name, seal_of
 from raretok.models import files as model_files
-from raretok.paths import DATA, RUNS
+from raretok.paths import DATA, RUNS, locked, one_line
 from raretok.text.docstrings import held_out_sha256
 
 SHIPPED = DATA / "measurements"

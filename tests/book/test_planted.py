@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from raretok.book import pages
-from raretok.book.figcheck import DIGEST_START, NOISE, NUMBER, PNG_START, pack, same_output, unpack
+from raretok.book.figcheck import NOISE, NUMBER, PNG_START, same_output
+from raretok.claims.digest import DIGEST_START, pack, unpack
 
 ROOT = Path(__file__).parents[2]
 SOURCES = pages.pages(ROOT)
@@ -51,8 +52,9 @@ def moved(text: str) -> Iterator[str]:
 @pytest.mark.parametrize("source", SOURCES, ids=lambda page: page.stem)
 def test_a_change_of_2_percent_is_seen_on_every_page(source):
     texts = outputs(source.stem)
-    numbers = [(text, new) for text in texts if not text.startswith(DIGEST_START)
-               for new in planted(text)]
+    numbers = [
+        (text, new) for text in texts if not text.startswith(DIGEST_START) for new in planted(text)
+    ]
     points = [(text, new) for text in texts if text.startswith(DIGEST_START) for new in moved(text)]
     assert numbers
     unseen = [pair for pair in numbers + points if same_output(*pair)]
