@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertLMHeadModel, FalconH1Config, FalconH1ForCausalLM
+from transformers import (
+    BertConfig,
+    BertGenerationConfig,
+    BertGenerationDecoder,
+    BertLMHeadModel,
+    FalconH1Config,
+    FalconH1ForCausalLM,
+    ModernBertDecoderConfig,
+    ModernBertDecoderForCausalLM,
+)
 
 from raretok.ablation import audit
 from raretok.ablation.audit import check_model
@@ -31,27 +40,48 @@ def bert():
     return BertLMHeadModel(BertConfig(is_decoder=True, **SHAPE))
 
 
+def modern_bert():
+    """Its prediction head does the same: dense, activation, norm."""
+    ids = {"pad_token_id": 0, "cls_token_id": 0, "sep_token_id": 0}
+    return ModernBertDecoderForCausalLM(ModernBertDecoderConfig(local_attention=8, **ids, **SHAPE))
+
+
+def bert_generation():
+    return BertGenerationDecoder(BertGenerationConfig(is_decoder=True, **SHAPE))
+
+
 def falcon(multipliers=(0.7, 0.5)):
     """What its MLP reads and writes is multiplied."""
     shape = SHAPE | MAMBA | {"num_key_value_heads": 1, "mamba_n_groups": 1, "mamba_chunk_size": 8}
     return FalconH1ForCausalLM(FalconH1Config(mlp_multipliers=list(multipliers), **shape))
 
 
-def save(model, folder) -> None:
+def save(model, folder, noise: float = 0.3) -> None:
     """With weights large enough for neurons to matter."""
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
-        parameter.data.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+        parameter.data.add_(noise * torch.randn(parameter.shape, generator=generator))
     model.save_pretrained(folder)
     write_tokenizer(folder)
 
 
-@pytest.mark.parametrize("make", [bert, falcon])
-def test_a_model_with_more_after_its_last_mlp_is_refused_in_one_line(make, tmp_path):
-    save(make(), tmp_path / "odd")
+@pytest.mark.parametrize(
+    ("make", "noise"), [(bert, 0.3), (modern_bert, 0.3), (falcon, 0.3), (bert, 0), (modern_bert, 0)]
+)
+def test_a_model_with_more_after_its_last_mlp_is_refused_in_one_line(make, noise, tmp_path):
+    """A transform after the last block also where the weights are fresh and no neuron matters."""
+    save(make(), tmp_path / "odd", noise)
     contexts, positions = some_text(n=3)
     with pytest.raises(UserError, match="the closed form does not hold for odd") as caught:
         check_model(load_model(str(tmp_path / "odd")), contexts, positions)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_cannot_be_wrapped_is_refused_in_one_line(tmp_path):
+    save(bert_generation(), tmp_path / "odd")
+    message = r"odd \(bert-generation\) is not a decoder .* can wrap: Could not .* from config\.$"
+    with pytest.raises(UserError, match=message) as caught:
+        load_model(str(tmp_path / "odd"))
     assert "\n" not in str(caught.value)
 
 
