@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from raretok.claims.attention.head_sums import WHOLE, HeadSums
-from raretok.claims.attention.rows import Rows
 from raretok.claims.sample import Sample
 from raretok.ledger.calibration import Ground
+from raretok.measure.head_sums import WHOLE, HeadSums
+from raretok.measure.rows import Rows
 from raretok.stats.jackknife import deal
 from raretok.text.protocol import PROTOCOLS
 from raretok.text.rarity import COMMON, RARE, Positions

@@ -1,49 +1,42 @@
+"""Documents as the unit that is resampled, or that labels are exchanged in."""
+
 import numpy as np
 import pytest
 
 from raretok.stats.documents import (
-    benjamini_hochberg,
     bootstrap_means,
-    critical_value,
-    document_halves,
     document_sums,
-    interval,
-    monte_carlo_p,
-    null_test,
-    percentile_interval,
     permute_within,
-    power_of_shift,
-    ratio_mean,
     resample_documents,
-    smallest_effect,
 )
 
 RNG = np.random.default_rng
 
 
-def positions(rng, n=300, n_documents=40, n_neurons=5):
-    document = np.sort(rng.integers(n_documents, size=n))
-    return rng.normal(size=(n, n_neurons)), document, rng.uniform(0.5, 4, size=n)
-
-
-
-
 def test_bootstrap_means_equal_resampling_documents_one_by_one():
     rng = RNG(0)
-    values, document, weight = positions(rng)
+    document = np.sort(rng.integers(40, size=300))
+    values, weight = rng.normal(size=(300, 5)), rng.uniform(0.5, 4, size=300)
     counts = resample_documents(41, 20, rng=rng)
     means = bootstrap_means(document_sums(values, document, weight, 41), counts)
     for row, count in zip(means, counts, strict=True):
         repeated = np.concatenate(
             [np.flatnonzero(document == d).repeat(int(c)) for d, c in enumerate(count)]
         )
-        np.testing.assert_allclose(row, ratio_mean(values[repeated], weight[repeated]))
+        slow = np.average(values[repeated], axis=0, weights=weight[repeated])
+        np.testing.assert_allclose(row, slow)
 
 
+def test_a_resample_without_the_class_has_no_mean():
+    sums = document_sums(np.ones((2, 1)), np.array([0, 0]), np.ones(2), n_documents=2)
+    means = bootstrap_means(sums, np.array([[2.0, 0.0], [0.0, 2.0]]))
+    assert means[0] == 1
+    assert np.isnan(means[1]).all()
 
 
-
-
+def test_one_document_is_too_few_to_resample():
+    with pytest.raises(ValueError, match="at least 2"):
+        resample_documents(1, 5, rng=RNG(1))
 
 
 def test_permutation_stays_within_documents_and_reaches_every_order():

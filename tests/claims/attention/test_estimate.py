@@ -15,9 +15,9 @@ from raretok.claims.attention.estimate import (
     moved,
     of_group,
 )
-from raretok.claims.attention.head_sums import WHOLE
 from raretok.claims.attention.profiles import correlation
 from raretok.errors import NotTestableError, UserError
+from raretok.measure.head_sums import WHOLE
 from raretok.stats.jackknife import deal
 from raretok.text.protocol import PROTOCOLS
 from raretok.text.rarity import COMMON, RARE

@@ -17,7 +17,6 @@ from raretok.claims.regimes.estimate import (
     rank_curves,
     shared_order,
     size,
-    top_neurons,
     top_share,
 )
 from raretok.claims.sample import KINDS
@@ -182,10 +181,6 @@ def test_curves_from_sums_by_document_are_those_from_positions():
         sample, sums_by_document(sample, sample.delta_loss), "direct", "rare"
     )
     np.testing.assert_allclose(found, rank_curves(sample, "rare"))
-
-
-def test_top_neurons_over_all_documents():
-    np.testing.assert_array_equal(top_neurons(a_sample(10, noise=0.0)), np.arange(240))
 
 
 def test_findings_hold_every_estimand_and_say_why_one_is_missing():

@@ -1,0 +1,80 @@
+"""Tables, boxes and figures of verdicts say what the entries say."""
+
+import numpy as np
+import pytest
+
+from raretok.ledger import figures, tables
+from raretok.ledger.claims import claims
+from raretok.ledger.records import book_ledger
+from raretok.ledger.verdicts import judge_all
+from raretok.stats.jackknife import Estimate
+from raretok.text.protocol import PROTOCOLS
+from tests.recorded import finding, write_book
+
+
+@pytest.fixture(scope="module")
+def entries(tmp_path_factory):
+    changed = {
+        ("C1", "corrected"): {"estimate": None, "reason": "no neuron is left"},
+        ("A4", "text"): {"estimate": Estimate(-5.0, -9.0, -1.0)},
+        ("A2", "corrected"): {"estimate": Estimate(0.02, -0.5, 0.5)},
+    }
+    return book_ledger(write_book(tmp_path_factory.mktemp("book"), changed))
+
+
+def test_the_readme_has_a_row_a_judged_claim_and_a_column_a_reading(entries):
+    lines = tables.readme_table(entries).splitlines()
+    judged = [n for n, c in claims().items() if c.estimands[c.primary].judged]
+    assert [line.split(",")[0].strip("| ") for line in lines[2:]] == judged
+    (row,) = [line for line in lines if line.startswith("| A4")]
+    assert row.endswith("| supported | contradicted | supported |")
+
+
+def test_the_front_page_lists_each_claim_once_under_its_verdict(entries, tmp_path):
+    text = tables.standing(entries, tmp_path)
+    assert "- **Not testable**: C1, fewer dimensions." in text
+    assert "- **Inconclusive**: A2, attention as concentrated." in text
+    assert text.count("R1, ") == 1
+
+
+def test_a_box_gives_the_reason_of_a_verdict(entries):
+    box = tables.verdict_box(entries).data
+    assert "<b>C1, fewer dimensions: not testable.</b> Because no neuron is left." in box
+    assert "Supported: -0.02 to 0.02; contradicted: at most -0.04 or at least 0.04." in box
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0.00"), (0.00512, "0.0051"), (1.234, "1.23"), (-47.5, "-48"), (12345.0, "12,345")],
+)
+def test_numbers_have_two_or_three_digits(value, text):
+    assert tables.number(value) == text
+
+
+def test_counts_are_of_the_corrected_reading(entries):
+    said = tables.said(entries)
+    judged = [n for n, c in claims().items() if c.estimands[c.primary].judged]
+    shares = [int(said[f"n_{v}"]) for v in ("supported", "contradicted", "inconclusive")]
+    assert sum(shares) + int(said["n_not_testable"]) == len(judged)
+    assert said["missing"] == ""
+
+
+def test_an_axis_shows_every_bound_and_value_and_clips_wide_intervals():
+    found = judge_all([finding("A2", estimate=Estimate(0.01, -50.0, 50.0))])
+    low, high = figures.limits(found[0].spec, found)
+    assert -0.2 < low < -0.04
+    assert 0.04 < high < 0.2
+
+
+def test_a_figure_has_a_row_an_estimand_and_a_mark_a_reading(entries):
+    some = [entry for entry in entries if entry.finding.claim == "A4"]
+    fig = figures.readings(some)
+    axes = [ax for ax in fig.axes if ax.get_xlabel()]
+    assert len(axes) == len(claims()["A4"].estimands)
+    marks = [line for line in axes[0].lines if line.get_marker() in ("o", "s", "^")]
+    assert len(marks) == len(PROTOCOLS)
+    words = [text.get_text() for text in axes[0].texts]
+    assert words.count("supported") == 2
+    assert words.count("contradicted") == 1
+    values = sorted(float(np.ravel(mark.get_xdata())[0]) for mark in marks)
+    assert values == sorted(e.finding.estimate.value for e in some if e.primary)
