@@ -6,15 +6,29 @@ from typing import Any
 import nbformat
 from IPython.lib.pretty import pretty
 
-from raretok.ledger.claims import Evidence, paper_claims
-from raretok.ledger.verdicts import as_records
+from raretok.claims.finding import Finding
+from raretok.ledger.claims import AT_LEAST, AT_MOST, claims
+from raretok.ledger.records import as_records
+from raretok.stats.jackknife import Estimate
 from raretok.text.protocol import PROTOCOLS
 
+OPEN = dict.fromkeys(AT_LEAST, 1e6) | dict.fromkeys(AT_MOST, 0.0)  # every gate holds
+PAGES = ("01_regimes", "02_coordination", "03_modularity", "04_attention", "05_spectra")
 
-def evidence(claim: str, protocol: str = "corrected", **found) -> Evidence:
-    """Evidence of an effect that is seen, with an untrained model that does not show it."""
-    default = {"value": 1.0, "interval": (0.8, 1.2), "p": 0.001, "null_world_p": 0.5, "power": 0.9}
-    return Evidence(claim=claim, protocol=protocol, **{"null": "a null", **default, **found})
+
+def finding(claim: str, estimand: str = "", reading: str = "corrected", **changed: Any) -> Finding:
+    """A finding whose interval supports its claim and whose gates all hold."""
+    spec = claims()[claim]
+    name = estimand or spec.primary
+    low, high = (spec.estimands[name].supports or [(0.0, 2.0)])[0]
+    middle = (high - 1 if low is None else low + 1) if None in (low, high) else (low + high) / 2
+    values = {
+        "estimate": Estimate(middle, middle - 0.001, middle + 0.001),
+        "gates": OPEN,
+        "model": "docs-gpt2",
+        "measurement": "docs-gpt2/3f2a",
+    }
+    return Finding(claim, name, reading, **{**values, **changed})
 
 
 def glued(name: str, value: Any) -> nbformat.NotebookNode:
@@ -27,11 +41,11 @@ def glued(name: str, value: Any) -> nbformat.NotebookNode:
 def write_page(
     folder: Path,
     stem: str,
-    found: list[Evidence] | None = None,
+    found: list[Finding] | None = None,
     given: dict[str, Any] | None = None,
     **kept: Any,
 ) -> Path:
-    """An executed page with parameters, claims and glued values, as papermill would leave it."""
+    """An executed page with parameters, findings and glued values, as papermill would leave it."""
     cells = [nbformat.v4.new_code_cell("model = 'docs-gpt2'  # a name\nseed = 0")]
     cells[0].metadata.tags = ["parameters"]
     if given:
@@ -41,7 +55,7 @@ def write_page(
     outputs = [nbformat.v4.new_output("stream", text="an ordinary line\n")]
     outputs += [glued(name, value) for name, value in kept.items()]
     if found is not None:
-        outputs.append(glued("claims", as_records(found)))
+        outputs.append(glued("findings", as_records(found)))
     cells.append(nbformat.v4.new_code_cell("...", outputs=outputs))
     folder.mkdir(parents=True, exist_ok=True)
     nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / f"{stem}.ipynb")
@@ -49,16 +63,14 @@ def write_page(
 
 
 def write_book(folder: Path, changed: dict[tuple[str, str], dict] | None = None, **kept) -> Path:
-    """All pages that claims belong to: every effect seen, but for what is `changed`."""
-    changed = changed or {}
-    for page in dict.fromkeys(claim.page for claim in paper_claims().values()):
+    """All pages that claims belong to: every claim supported, but for what is `changed`."""
+    for stem in PAGES:
         found = [
-            evidence(
-                claim.id, protocol, **{"smallest": 0.05, **changed.get((claim.id, protocol), {})}
-            )
-            for claim in paper_claims().values()
-            for protocol in PROTOCOLS
-            if claim.page == page
+            finding(name, estimand, reading, **(changed or {}).get((name, reading), {}))
+            for name, claim in claims().items()
+            for estimand in claim.estimands
+            for reading in PROTOCOLS
+            if claim.page == stem[3:]
         ]
-        write_page(folder, page, found, **(kept if page == "01_regimes" else {}))
+        write_page(folder, stem, found, **(kept if stem == PAGES[0] else {}))
     return folder
