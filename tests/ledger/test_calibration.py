@@ -1,12 +1,15 @@
 """The calibration: runs are kept and resumed, counted as they are, and judged as pages are."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 
 from raretok.claims.coordination import estimate as coordination
 from raretok.claims.finding import Finding
+from raretok.claims.regimes import estimate as regimes
+from raretok.claims.regimes.curve import lift_scatter
 from raretok.errors import NotTestableError
 from raretok.ledger import calibration, worlds
 from raretok.ledger.calibration import (
@@ -50,6 +53,7 @@ def test_every_case_is_judged_on_its_estimands(case, ground, monkeypatch):
     monkeypatch.setattr(coordination, "POSITIONS", 80)
     monkeypatch.setattr(coordination, "CONTROLS", 2)
     monkeypatch.setattr(worlds, "POSITIONS", 80)
+    monkeypatch.setattr(regimes, "lift_scatter", partial(lift_scatter, n_draws=5))
     records = one_run(ground, case, 1.0, 0)
     assert [(one["claim"], one["estimand"]) for one in records] == CASES[case][1]
     for one in records:

@@ -1,12 +1,15 @@
 """Estimands of the page `regimes` against slow loops, by hand, and on planted worlds."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import xarray as xr
 from scipy.stats import spearmanr
 
+from raretok.claims.regimes import estimate
+from raretok.claims.regimes.curve import lift_scatter
 from raretok.claims.regimes.estimate import (
     ESTIMANDS,
     concentration,
@@ -26,6 +29,11 @@ from raretok.text.rarity import COMMON, RARE
 from tests.synthetic import a_sample, power_law
 
 N = 1024
+
+
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch):
+    monkeypatch.setattr(estimate, "lift_scatter", partial(lift_scatter, n_draws=12))
 
 
 def large(seed=0, head=1.0, common_head=1.0, **more):
@@ -202,8 +210,8 @@ def test_findings_hold_every_estimand_and_say_why_one_is_missing():
 def test_the_unit_of_the_effect_changes_nothing():
     one = large(12, head=2.0)
     seven = replace(one, delta_loss=7 * one.delta_loss)
-    for estimate in (lambda s: lift(s, "rare"), concentration, shared_order, size):
-        assert vars(estimate(one)) == pytest.approx(vars(estimate(seven)), rel=1e-5)
+    for number in (lambda s: lift(s, "rare"), concentration, shared_order, size):
+        assert vars(number(one)) == pytest.approx(vars(number(seven)), rel=1e-5)
 
 
 def test_renumbering_neurons_and_reordering_positions_changes_nothing():
@@ -216,5 +224,5 @@ def test_renumbering_neurons_and_reordering_positions_changes_nothing():
         delta_loss=one.delta_loss[rows][:, neurons],
         **{name: getattr(one, name)[rows] for name in names},
     )
-    for estimate in (lambda s: lift(s, "common"), concentration, shared_order, size):
-        assert vars(estimate(one)) == pytest.approx(vars(estimate(two)), rel=1e-6)
+    for number in (lambda s: lift(s, "common"), concentration, shared_order, size):
+        assert vars(number(one)) == pytest.approx(vars(number(two)), rel=1e-6)
