@@ -10,7 +10,8 @@ import yaml
 
 from raretok.errors import UserError
 from raretok.ledger import promise
-from raretok.ledger.records import book_ledger, executed_pages, missing_claims, recorded, title
+from raretok.ledger.claims import claims
+from raretok.ledger.records import book_ledger, executed_pages, recorded, title
 from raretok.ledger.tables import number, ours, page_link, said
 from raretok.ledger.verdicts import Entry
 from raretok.paths import DATA
@@ -83,8 +84,9 @@ def known_values(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
     """
     entries = book_ledger(folder)
     values = {f"ledger.{name}": text for name, text in said(entries).items()}
-    missing = missing_claims(entries)
-    reasons = {name: f"Not yet: no executed page records {name}." for name in missing}
+    reasons = {
+        name: f"Not yet: no executed page records this number of {name}." for name in claims()
+    }
     for page in recorded(folder):
         name = title(page.page.stem)
         reasons[name] = f"Not yet: the page {name} records no such number."
