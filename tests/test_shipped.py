@@ -8,7 +8,6 @@ import torch
 
 from raretok.ablation.closed_form import delta_loss
 from raretok.ablation.head import final_head
-from raretok.ablation.modules import delta_loss_modules, real_modules
 from raretok.measure.find import SHIPPED as MEASUREMENTS
 from raretok.measure.find import Measurements
 from raretok.measure.parameters import PageParameters
@@ -16,6 +15,7 @@ from raretok.measure.source import Source
 from raretok.models.adapter import capture
 from raretok.models.files import SHIPPED
 from raretok.text import docstrings
+from tests.ablation.modules import delta_loss_modules, real_modules
 
 MODEL = SHIPPED / "docs-gpt2"
 

@@ -39,8 +39,7 @@ def final_head(model: LanguageModel, dtype: torch.dtype | None = None) -> FinalH
     reason = model.architecture.closed_form_refusal
     if reason:
         raise UserError(
-            f"the closed form does not hold for {model.name}: {reason}; only the slow path does, "
-            "neuron by neuron: delta_loss_neurons in raretok/ablation/modules.py"
+            f"the closed form does not hold for {model.name}: {reason}; choose another model"
         )
     dtype = dtype or model.dtype
     W_out, W_U = model.W_out.to(dtype), model.W_U.to(dtype)

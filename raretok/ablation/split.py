@@ -18,7 +18,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from raretok.ablation.groups import delta_of_push
 from raretok.ablation.head import CleanPass, FinalHead, position_blocks, rescale
 from raretok.ablation.tokens import Picked, digits, doubt, rank_tokens, weighted_sum
 
@@ -114,6 +113,29 @@ def _sum_in_full(
         at, which = pos[pairs], change[pairs]
         here = CleanPass(*(part[at] for part in vars(clean).values()))
         out[at, which] = delta_of_push(head, here, push[at, which], target[at])
+
+
+def delta_of_push(
+    head: FinalHead,
+    clean: CleanPass,
+    push: Float[Tensor, "pos d_model"],
+    target: Int[Tensor, " pos"],
+) -> Float[Tensor, " pos"]:
+    """Loss change, in nats, of adding `push`, centred where the norm centres, to the residual.
+
+    Exact for a push of any size: it sums the whole vocabulary.
+    """
+    growth = (push * (2 * clean.resid + push)).mean(dim=1, keepdim=True)
+    shrunk, inv_scale = rescale(clean.var, growth)
+    u = (push * inv_scale) @ head.G + shrunk * clean.z
+    # Relative to the likeliest token: its own term, often most of the sum, is then exactly 0.
+    u = u - u.gather(1, clean.p.argmax(dim=1, keepdim=True))
+    log_mean = (u.expm1() * clean.p).sum(dim=1).log1p()
+    # A change of 88 nats overflows float32; that large, a plain logarithm loses no digit.
+    over = ~log_mean.isfinite()
+    log_p = (clean.z[over] + head.logit_bias).log_softmax(dim=1)
+    log_mean[over] = (u[over] + log_p).logsumexp(dim=1)
+    return log_mean - u.gather(1, target[:, None]).squeeze(1)
 
 
 def push_gradient(

@@ -1,10 +1,8 @@
 """Texts, and the token contexts cut from them."""
 
 import json
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +33,6 @@ class Corpus:
     name: str
     documents: tuple[Document, ...]
     sha256: str  # of texts, files and domains, in order
-
-    @cached_property
-    def domains(self) -> Counter:
-        return Counter(document.domain for document in self.documents)
 
 
 @dataclass(frozen=True)

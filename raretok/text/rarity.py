@@ -69,12 +69,10 @@ def _window_slopes(
 
 @dataclass(frozen=True)
 class TypeClasses:
-    """Rare and common token types, and the probabilities that bound them."""
+    """Rare and common token types."""
 
     rare: Bool[np.ndarray, " d_vocab"]
     common: Bool[np.ndarray, " d_vocab"]
-    rare_range: tuple[float, float]  # lowest and highest probability of a rare type
-    common_from: float  # a common type is at least as probable
 
     def stratum(self, types: Int[np.ndarray, " position"]) -> Int[np.ndarray, " position"]:
         """Index into STRATA of each type."""
@@ -113,9 +111,7 @@ def type_classes(
             f"no {'common' if rare.any() else 'rare'} token type is left at {percentile:g} % "
             f"under the rule '{rule}': choose another percentile"
         )
-    return TypeClasses(
-        rare, common, (float(u[rare].min()), float(u[rare].max())), float(u[common].min())
-    )
+    return TypeClasses(rare, common)
 
 
 def classes_of(

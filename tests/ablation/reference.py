@@ -15,7 +15,6 @@ from raretok.ablation.gather import Gathered, check_contexts, gather
 from raretok.ablation.head import check_effect, final_head
 from raretok.ablation.interventions import check_mode, replacement
 from raretok.ablation.method import apply_method, make_method
-from raretok.ablation.modules import delta_loss_modules, real_modules
 from raretok.ablation.precision import TOLERANCE, check_tolerance, pilot_positions
 from raretok.ablation.progress import blocks
 from raretok.ablation.run import (
@@ -28,6 +27,7 @@ from raretok.ablation.sampled import Estimate
 from raretok.models.adapter import LanguageModel, capture
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import Positions
+from tests.ablation.modules import delta_loss_modules, real_modules
 
 
 def at_scored_positions(model, tokens):

@@ -149,6 +149,6 @@ def test_no_position_gives_no_row(model, scored):
 
 def test_it_is_refused_for_a_sandwich_norm(gemma):
     with pytest.raises(
-        UserError, match=r"does not hold for gemma\d: a norm stands .* delta_loss_neurons"
+        UserError, match=r"does not hold for gemma\d: a norm stands .* choose another"
     ):
         final_head(gemma)

@@ -5,7 +5,6 @@ import torch
 
 from raretok.ablation.closed_form import delta_loss
 from raretok.ablation.head import FinalHead, final_head
-from raretok.ablation.modules import delta_loss_modules, real_modules
 from raretok.errors import UserError
 from tests.ablation.reference import brute_force, largest
 
@@ -91,8 +90,3 @@ def test_an_unknown_effect_is_refused(model, scored):
     inputs = (scored.resid, scored.post, scored.target)
     with pytest.raises(UserError, match="unknown effect 'indirect': choose one of total, direct"):
         delta_loss(final_head(model), *inputs, scored.mean, effect="indirect")
-    neuron = torch.zeros(len(scored.post), dtype=torch.long)
-    with pytest.raises(UserError, match="unknown effect 'indirect'"):
-        delta_loss_modules(
-            real_modules(model), *inputs, neuron, scored.post[:, 0], effect="indirect"
-        )

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from raretok.ablation.groups import delta_of_push
 from raretok.ablation.head import CleanPass, clean_pass, final_head
 from raretok.ablation.split import (
+    delta_of_push,
     delta_of_pushes,
     estimate,
     push_gradient,

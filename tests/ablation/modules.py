@@ -10,11 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from raretok.ablation.head import check_effect
-from raretok.errors import UserError
 from raretok.models.adapter import LanguageModel
-
-PAIR_BUDGET = 2**22  # elements of one [pair, d_vocab] array of doubles; about four are alive
 
 
 @dataclass(frozen=True)
@@ -22,21 +18,16 @@ class RealModules:
     """Double-precision copies of what follows the last MLP's activation, as the model runs it."""
 
     W_out: Any
-    post_norm: Any  # sandwich norm between MLP and residual, or None
     ln_final: Any
     unembed: Any
-    softcap: float | None
 
 
 def real_modules(model: LanguageModel) -> RealModules:
     """Copies of the modules after the last MLP, so that the model itself stays as it is."""
-    sandwich = getattr(model.last_block, "ln2_post", None)
     return RealModules(
         W_out=_double(model.last_block.mlp.out.original_component),
-        post_norm=_double_norm(sandwich) if sandwich is not None else None,
         ln_final=_double_norm(model.bridge.ln_final),
         unembed=_double(model.bridge.unembed.original_component),
-        softcap=model.architecture.softcap,
     )
 
 
@@ -56,8 +47,6 @@ def loss_of(
 ) -> Float[Tensor, " pair"]:
     """Loss from the residual before the final norm, in nats."""
     logits = modules.unembed(modules.ln_final(resid))
-    if modules.softcap is not None:
-        logits = modules.softcap * torch.tanh(logits / modules.softcap)
     return torch.nn.functional.cross_entropy(logits, target, reduction="none")
 
 
@@ -84,14 +73,10 @@ def delta_loss_replaced(
     """Loss change, in nats, of the last MLP's activations being `ablated` instead of `post`.
 
     They are written into the input of `W_out` and everything after it is run again; under
-    `effect="direct"` the final norm divides by the scale seen in the unablated run. A sandwich norm
-    is part of the MLP and reacts in both. Raises `UserError` for an unknown effect.
+    `effect="direct"` the final norm divides by the scale seen in the unablated run.
     """
-    check_effect(effect)
     resid, post, ablated = resid.double(), post.double(), ablated.double()
     mlp_out, ablated_out = modules.W_out(post), modules.W_out(ablated)
-    if modules.post_norm is not None:
-        mlp_out, ablated_out = modules.post_norm(mlp_out), modules.post_norm(ablated_out)
     scale: list[Tensor] = []
     with hooked_scale(modules, lambda module, args, seen: scale.append(seen)):
         clean = loss_of(modules, resid, target)
@@ -114,32 +99,3 @@ def delta_loss_modules(
     ablated = post.double().clone()
     ablated[torch.arange(len(post)), neuron] = replacement.double()
     return delta_loss_replaced(modules, resid, post, ablated, target, effect=effect)
-
-
-def delta_loss_neurons(
-    model: LanguageModel,
-    resid: Float[Tensor, "pos d_model"],
-    post: Float[Tensor, "pos d_mlp"],
-    target: Int[Tensor, " pos"],
-    replacement: Float[Tensor, "*pos d_mlp"],
-    neurons: Int[Tensor, " neuron"],
-    *,
-    effect: str = "total",
-) -> Float[Tensor, "pos neuron"]:
-    """Loss change, in nats, of ablating each of some neurons alone: slow, but for any model.
-
-    It serves those that the closed form refuses, such as Gemma 2 and 3, and takes what `delta_loss`
-    does. Raises `UserError` for a neuron that the layer does not have and for an unknown effect.
-    """
-    d_mlp = post.shape[1]
-    outside = neurons[(neurons < 0) | (neurons >= d_mlp)]
-    if len(outside):
-        raise UserError(f"neuron {outside[0]} is outside the layer: choose from 0 to {d_mlp - 1}")
-    modules, new = real_modules(model), replacement.expand_as(post)
-    delta = torch.empty(len(post), len(neurons), dtype=torch.float64, device=post.device)
-    size = max(1, PAIR_BUDGET // model.architecture.d_vocab)
-    for column, neuron in enumerate(neurons):
-        for pos in torch.arange(len(post), device=post.device).split(size):
-            pairs = (resid[pos], post[pos], target[pos], neuron.expand(len(pos)), new[pos, neuron])
-            delta[pos, column] = delta_loss_modules(modules, *pairs, effect=effect)
-    return delta
