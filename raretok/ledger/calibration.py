@@ -6,6 +6,7 @@ under `runs/`, so that a killed calibration goes on.
 
 import json
 import multiprocessing
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -222,14 +223,16 @@ def case_runs(
 ) -> tuple[str, float, list]:
     """All runs of one kind of world and size, those already kept not repeated."""
     file = folder / f"{case.replace(' ', '-')}-{size:g}.jsonl"
-    found = kept_runs(file)[:n]
-    file.write_text("".join(json.dumps(one) + "\n" for one in found))
+    found = kept_runs(file)
+    whole = file.with_suffix(".partial")
+    whole.write_text("".join(json.dumps(one) + "\n" for one in found))
+    os.replace(whole, file)  # without a line that was cut short
     with file.open("a") as kept:
         for run in range(len(found), n):
             found.append(one_run(ground, case, size, run))
             kept.write(json.dumps(found[-1]) + "\n")
             kept.flush()
-    return case, size, found
+    return case, size, found[:n]
 
 
 def n_runs(case: str, runs: int) -> int:
@@ -270,6 +273,7 @@ def counted(case: str, results: dict[tuple[str, float], list]) -> Iterator[dict[
                 "verdicts": dict(sorted(Counter(one["verdict"] for one in found).items())),
                 "why not": dict(sorted(reasons.items())),
                 "numbers": len(numbers),
+                "first": {key: found[0][key] for key in ("verdict", "estimate")},
                 **covered(numbers),
             }
 

@@ -15,7 +15,7 @@ from raretok.errors import NotTestableError
 from raretok.stats.jackknife import Estimate, block_sums
 
 ESTIMANDS = tuple((claim, name) for claim in ("C1", "I1") for name in ("existence", "specificity"))
-POSITIONS = 400  # of each class that information is measured on: its cost grows with them
+POSITIONS = 300  # of each class that information is measured on: its cost grows with them
 CONTROLS = 8  # control groups whose information is measured: each costs as much as the group
 
 

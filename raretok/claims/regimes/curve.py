@@ -1,6 +1,6 @@
 r"""One smooth law of rank curves, and what a head stands above it.
 
-With $L_i = \ln\frac{n + 1}{i + 1/2}$, how deep rank $i$ of $n$ lies,
+With $L_i = \ln\frac{n + 1}{i - 1/2}$, how deep rank $i$ of $n$ lies,
 
 $$\ln v_{(i)} = c + b\, \frac{L_i^a - 1}{a}$$
 
@@ -38,7 +38,7 @@ def bin_means(
 
 def depth(rank: Float[np.ndarray, " rank"], n: int) -> Float[np.ndarray, " rank"]:
     """L of a rank counted from 0."""
-    return np.log((n + 1) / (rank + 1.5))
+    return np.log((n + 1) / (rank + 0.5))
 
 
 def bent(L: Float[np.ndarray, " rank"], a: float) -> Float[np.ndarray, " rank"]:

@@ -109,7 +109,6 @@ FRESH = {
 
 
 @pytest.mark.parametrize("law", FRESH)
-@pytest.mark.xfail(strict=True, reason="depth takes ranks one too far: rank + 1.5 for rank + 0.5")
 def test_fresh_samples_of_smooth_laws_have_no_lift_on_average(law):
     rng = RNG(11)
     lifts = [log_lift(np.sort(FRESH[law](rng))[::-1], HEAD) for _ in range(150)]
