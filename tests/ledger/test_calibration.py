@@ -175,6 +175,7 @@ def test_verdicts_reasons_and_coverage_are_counted():
         "verdicts": {"contradicted": 1, "not testable": 2, "supported": 2},
         "why not": {"documents": 2},
         "numbers": 4,
+        "first": {"verdict": "supported", "estimate": [1.0, 0.0, 2.0]},
         "median": 1.35,
         "covered": 0.75,
     }

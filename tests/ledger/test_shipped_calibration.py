@@ -7,7 +7,7 @@ import pytest
 
 from raretok.claims.study import Study
 from raretok.ledger import promise
-from raretok.ledger.calibration import CASES, SIZES, Ground, one_run
+from raretok.ledger.calibration import SIZES, Ground, one_run
 from raretok.ledger.claims import claims
 from raretok.measure.parameters import PageParameters
 

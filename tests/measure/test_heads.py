@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from raretok.claims.attention.head_sums import WHOLE, HeadSums
+from raretok.measure.head_sums import WHOLE, HeadSums
 from raretok.errors import UserError
 from raretok.measure.attention_capture import batches
 from raretok.measure.head_ablation import (
