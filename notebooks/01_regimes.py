@@ -18,7 +18,7 @@
 #
 # Here nothing is set by hand. A plateau is a head that stands above *one smooth curve*:
 #
-# $$\text{lift} = \frac{\text{mean influence of the top 1 %}}{\text{what the curve through the ranks below predicts for them}}$$
+# $$\text{lift} = \frac{\text{mean influence of the top 1\,\%}}{\text{what the curve through the ranks below predicts for them}}$$
 #
 # Each neuron is ranked on one half of the documents and measured on the other, so the head is not
 # lifted by the noise it was chosen for. The curve has one bend and no break; power laws, Weibull laws
@@ -131,7 +131,7 @@ style.legend_below(fig, axes[0], 4)
 # corrected design ({ref}`method`). Regions and gates were fixed before anything was computed
 # ({ref}`claims`).
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "What was found for each estimand: marks with 95 % intervals over documents (the corrected reading black, the two others grey; an arrow where an interval leaves the picture; hollow where the verdict is *not testable*), on the regions that support (blue) and contradict (orange) the claim. Grey bar under a mark: where 95 % of control groups lie. Blue bar below: published values.", "name": "fig-readings"}, "image": {"alt": "For each estimand of R0 to R3 and O1: three marks with intervals over shaded regions", "classes": "wide"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "What was found for each estimand: marks with 95 % intervals over documents (the corrected reading black, the two others grey; an arrow where an interval leaves the picture; hollow where the verdict is *not testable*), on the regions that support (blue) and contradict (orange) the claim. Grey bar under a mark: where 95 % of control groups lie. Blue bar below: published values.", "name": "fig-readings-regimes"}, "image": {"alt": "For each estimand of R0 to R3 and O1: three marks with intervals over shaded regions", "classes": "wide"}}
 fig = readings(entries)
 
 # %% tags=["hide-input"]

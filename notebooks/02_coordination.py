@@ -77,7 +77,7 @@ for ax, kind in zip(axes, ("rare", "common"), strict=True):
 fig, axes = style.panels(2, width=4.4, height=4.0)
 for ax, matrix in zip(axes, page.correlation_matrices(sample), strict=True):
     image = page.heatmap(ax, *matrix)
-fig.colorbar(image, ax=axes, label="correlation", shrink=0.8)
+_ = fig.colorbar(image, ax=axes, label="correlation", shrink=0.8)
 
 # %% [markdown]
 # ## Information
@@ -102,7 +102,7 @@ fig.colorbar(image, ax=axes, label="correlation", shrink=0.8)
 # corrected design ({ref}`method`). Regions and gates were fixed before anything was computed
 # ({ref}`claims`).
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "What was found for each estimand: marks with 95 % intervals over documents (the corrected reading black, the two others grey; an arrow where an interval leaves the picture; hollow where the verdict is *not testable*), on the regions that support (blue) and contradict (orange) the claim. Grey bar under a mark: where 95 % of control groups lie. Blue bar below: published values.", "name": "fig-readings"}, "image": {"alt": "For the estimands of C1 and I1: three marks with intervals over shaded regions", "classes": "wide"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "What was found for each estimand: marks with 95 % intervals over documents (the corrected reading black, the two others grey; an arrow where an interval leaves the picture; hollow where the verdict is *not testable*), on the regions that support (blue) and contradict (orange) the claim. Grey bar under a mark: where 95 % of control groups lie. Blue bar below: published values.", "name": "fig-readings-coordination"}, "image": {"alt": "For the estimands of C1 and I1: three marks with intervals over shaded regions", "classes": "wide"}}
 fig = readings(entries)
 
 # %% tags=["hide-input"]

@@ -83,7 +83,7 @@ page.diagnostics(sample)
 # corrected design ({ref}`method`). Regions and gates were fixed before anything was computed
 # ({ref}`claims`).
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "What was found for each estimand: marks with 95 % intervals over documents (the corrected reading black, the two others grey; an arrow where an interval leaves the picture; hollow where the verdict is *not testable*), on the regions that support (blue) and contradict (orange) the claim. Grey bar under a mark: where 95 % of control groups lie. Blue bar below: published values.", "name": "fig-readings"}, "image": {"alt": "For M1: three marks with intervals over shaded regions", "classes": "wide"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "What was found for each estimand: marks with 95 % intervals over documents (the corrected reading black, the two others grey; an arrow where an interval leaves the picture; hollow where the verdict is *not testable*), on the regions that support (blue) and contradict (orange) the claim. Grey bar under a mark: where 95 % of control groups lie. Blue bar below: published values.", "name": "fig-readings-modularity"}, "image": {"alt": "For M1: three marks with intervals over shaded regions", "classes": "wide"}}
 fig = readings(entries)
 
 # %% tags=["hide-input"]

@@ -49,7 +49,7 @@ fig, axes = style.panels(2, width=4.4, height=3.6)
 page.spectrum(axes[0], **page.eigenvalues(sample))
 axes[0].legend(frameon=False, fontsize=8)
 style.null_histogram(axes[1], **page.cosines(sample))
-axes[1].legend(frameon=False, fontsize=8)
+_ = axes[1].legend(frameon=False, fontsize=8)
 
 # %% [markdown]
 # The table has either matrix alone, and the distance of the members' indices: the last thing that could
@@ -74,7 +74,7 @@ page.matrices_table(sample)
 # corrected design ({ref}`method`). Regions and gates were fixed before anything was computed
 # ({ref}`claims`).
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "What was found for each estimand: marks with 95 % intervals over documents (the corrected reading black, the two others grey; an arrow where an interval leaves the picture; hollow where the verdict is *not testable*), on the regions that support (blue) and contradict (orange) the claim. Grey bar under a mark: where 95 % of control groups lie. Blue bar below: published values.", "name": "fig-readings"}, "image": {"alt": "For the estimands of S1: three marks with intervals over shaded regions", "classes": "wide"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "What was found for each estimand: marks with 95 % intervals over documents (the corrected reading black, the two others grey; an arrow where an interval leaves the picture; hollow where the verdict is *not testable*), on the regions that support (blue) and contradict (orange) the claim. Grey bar under a mark: where 95 % of control groups lie. Blue bar below: published values.", "name": "fig-readings-spectra"}, "image": {"alt": "For the estimands of S1: three marks with intervals over shaded regions", "classes": "wide"}}
 fig = readings(entries)
 
 # %% tags=["hide-input"]

@@ -12,13 +12,15 @@ import xarray as xr
 
 from raretok import cli
 from raretok.ablation import resumption
+from raretok.ledger.claims import claims
 from raretok.ledger.records import read_page
 from raretok.measure.effects import measure
-from tests.recorded import evidence, write_page
+from raretok.text.protocol import PROTOCOLS
+from tests.recorded import finding, write_page
 from tests.tiny import fake_hub_cache, write_model
 
 ROOT = Path(__file__).parents[1]
-SMALL = ["-p", "n_positions=60", "-p", "n_null=100", "-p", "n_bootstrap=100", "-p", "n_ctx=32"]
+SMALL = ["-p", "n_positions=60", "-p", "n_ctx=32"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -53,40 +55,34 @@ def llama(tmp_path_factory) -> Path:
     return write_model(tmp_path_factory.mktemp("models") / "tiny-llama", "llama", d_mlp=640)
 
 
-def test_a_page_runs_on_a_local_llama(tmp_path, llama, texts):
-    done = raretok("run", "regimes", "--model", llama, "--corpus", texts, *SMALL, "--out", tmp_path)
-    assert done.returncode == 0, done.stderr
-    page = tmp_path / "01_regimes.ipynb"
-    assert done.stdout.strip() == str(page)
-    claims = read_page(page).claims
-    assert {(one.claim, one.protocol) for one in claims} == {
-        (claim, protocol)
-        for claim in ("R1", "R2", "R3", "O1")
-        for protocol in ("code", "text", "corrected")
-    }
-    assert all(one.value is not None and one.p > 0 for one in claims)
-
-
-def test_a_page_runs_on_a_hub_id_from_the_offline_cache(tmp_path, texts):
-    model = write_model(tmp_path / "gpt2", "gpt2", d_mlp=640)
-    cache = fake_hub_cache(tmp_path / "hub", model, "openai-community/gpt2")
-    words = ["run", "spectra", "--model", "openai-community/gpt2", "--corpus", texts, *SMALL]
+def test_a_page_runs_on_a_hub_id_from_the_offline_cache(tmp_path, llama, texts):
+    cache = fake_hub_cache(tmp_path / "hub", llama, "somebody/tiny-llama")
+    words = ["run", "spectra", "--model", "somebody/tiny-llama", "--corpus", texts, *SMALL]
     done = raretok(*words, "--out", tmp_path / "out", HF_HUB_CACHE=str(cache))
     assert done.returncode == 0, done.stderr
-    assert len(read_page(tmp_path / "out" / "05_spectra.ipynb").claims) == 3
+    page = tmp_path / "out" / "05_spectra.ipynb"
+    assert done.stdout.strip() == str(page)
+    assert {(one.claim, one.reading) for one in read_page(page).findings} == {
+        (name, reading)
+        for name, claim in claims().items()
+        for reading in PROTOCOLS
+        if claim.page == "spectra"
+    }
 
 
 def test_the_ledger_of_a_run_reads_the_pages_of_that_run(tmp_path):
-    write_page(tmp_path, "01_regimes", [evidence("R1", run="3f2a")], {"model": "another/model"})
+    named = {"model": "another/model", "measurement": "another/3f2a"}
+    found = [finding("R1", reading=reading, **named) for reading in PROTOCOLS]
+    write_page(tmp_path, "01_regimes", found, {"model": "another/model"})
     done = raretok("run", "reviews", "ledger", "--model", "docs-gpt2@untrained", "--out", tmp_path)
     assert done.returncode == 0, done.stderr
-    written = ["07_ledger.ipynb", "08_reviews.ipynb", "ledger.json"]
+    written = ["08_ledger.ipynb", "09_reviews.ipynb", "ledger.json"]
     assert done.stdout.split() == [str(tmp_path / name) for name in written]
     records = json.loads((tmp_path / "ledger.json").read_text())
-    assert [r["run"] for r in records if r["model"] == "another/model"] == ["3f2a"]
-    page = (tmp_path / "07_ledger.ipynb").read_text()
+    of_run = [r["measurement"] for r in records if r["model"] == "another/model"]
+    assert of_run == 3 * ["another/3f2a"]
+    page = (tmp_path / "08_ledger.ipynb").read_text()
     assert "another/model" in page
-    assert "3f2a" in page
     assert str(tmp_path) not in page
 
 
@@ -126,19 +122,24 @@ def test_mistakes_are_one_line(words, message, capsys, monkeypatch):
     ("change", "message"),
     [
         ({"--model": "no-such-dir/a/b"}, "the model directory no-such-dir/a/b does not exist"),
-        ({"--model": "nobody/nothing"}, "is not in the local cache and the Hub cannot be reached"),
         ({"--corpus": "nowhere.txt"}, "no corpus file nowhere.txt"),
     ],
 )
 def test_a_page_that_cannot_run_says_why_and_leaves_nothing(
-    tmp_path, llama, texts, change, message
+    tmp_path, llama, texts, change, message, capsys, monkeypatch
 ):
     flags = {"--model": str(llama), "--corpus": str(texts), **change}
     words = [word for pair in flags.items() for word in pair]
-    done = raretok("run", "1", *words, *SMALL, "--out", tmp_path / "out")
+    refused(["run", "1", *words, *SMALL, "--out", tmp_path / "out"], message, capsys, monkeypatch)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_hub_id_out_of_reach_stops_a_page_in_one_line(tmp_path, texts):
+    words = ["run", "1", "--model", "nobody/nothing", "--corpus", texts, *SMALL]
+    done = raretok(*words, "--out", tmp_path / "out")
     assert done.returncode == 2
     last = done.stderr.strip().splitlines()[-1]
-    assert message in last
+    assert "is not in the local cache and the Hub cannot be reached" in last
     assert "Traceback" not in done.stderr
     assert not list((tmp_path / "out").glob("*.ipynb"))
 

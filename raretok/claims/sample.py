@@ -152,6 +152,11 @@ class Sample:
         }
 
 
+def neurons_in(percent: float, n_neurons: int) -> int:
+    """How many neurons a percentage of a layer is, wherever one is named: rounded, at least two."""
+    return max(2, round(percent / 100 * n_neurons))
+
+
 def ranked(values: Float[np.ndarray, "*fold neuron"]) -> Float[np.ndarray, "*fold neuron"]:
     """Ranks of the neurons, ascending from 0; ties in order of the neurons."""
     order = np.argsort(values, axis=-1, kind="stable")

@@ -18,7 +18,7 @@ from raretok.claims.coordination import estimate as coordination
 from raretok.claims.finding import Finding
 from raretok.claims.modularity import estimate as modularity
 from raretok.claims.regimes import estimate as regimes
-from raretok.claims.sample import Sample
+from raretok.claims.sample import Sample, neurons_in
 from raretok.claims.spectra import estimate as spectra
 from raretok.errors import UserError
 from raretok.measure.find import Measurements
@@ -117,7 +117,7 @@ class Study:
     @property
     def group_size(self) -> int:
         """Neurons in the plateau group: the percentage asked for (published: about 1 %)."""
-        return round(self.parameters.group_percent / 100 * self.architecture.d_mlp)
+        return neurons_in(self.parameters.group_percent, self.architecture.d_mlp)
 
     @cache  # noqa: B019
     def sample(self, protocol: str, trained: bool = True, heads: bool = False) -> Sample:

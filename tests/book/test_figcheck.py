@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from raretok.book.figcheck import RELATIVE, differences, digest, same_output, same_page
+from raretok.book.figcheck import RELATIVE, differences, same_output, same_page
+from raretok.claims.digest import digest
 
 X = np.arange(1, 1001)
 Y = 0.3 / X

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from raretok.book import pages
-from raretok.book.figcheck import NOISE, NUMBER, PNG_START, same_output
+from raretok.book.figcheck import NOISE, NUMBER, PNG_START, differences, same_output
 from raretok.claims.digest import DIGEST_START, pack, unpack
 
 ROOT = Path(__file__).parents[2]
@@ -35,18 +35,19 @@ def planted(text: str) -> Iterator[str]:
             yield f"{text[: found.start()]}{1.02 * value:.12g}{text[found.end() :]}"
 
 
-def moved(text: str) -> Iterator[str]:
-    """The digest with some points of each artist changed by 2 %, one at a time."""
-    lines = [json.loads(line) for line in text.splitlines()]
-    for number, line in enumerate(lines):
+def moved(text: str) -> Iterator[tuple[str, str]]:
+    """Each line of a digest, and it with some points of its artist changed by 2 %, one at a time.
+
+    Lines are compared one by one, so the others of a figure have no part in it.
+    """
+    for line in map(json.loads, text.splitlines()):
         values = unpack(line["points"]) if "points" in line else np.zeros(0)
         finite = np.where(np.isfinite(values), np.abs(values), 0)
         there = np.flatnonzero(finite > 100 * NOISE * finite.max(initial=0))  # less: rounded zeros
         for point in there[:: max(1, there.size // POINTS)]:
             changed = values.copy()
             changed[point] *= 1.02
-            other = [*lines[:number], {**line, "points": pack(changed)}, *lines[number + 1 :]]
-            yield "\n".join(json.dumps(one, ensure_ascii=False) for one in other)
+            yield json.dumps(line), json.dumps({**line, "points": pack(changed)})
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda page: page.stem)
@@ -55,8 +56,9 @@ def test_a_change_of_2_percent_is_seen_on_every_page(source):
     numbers = [
         (text, new) for text in texts if not text.startswith(DIGEST_START) for new in planted(text)
     ]
-    points = [(text, new) for text in texts if text.startswith(DIGEST_START) for new in moved(text)]
+    points = [pair for text in texts if text.startswith(DIGEST_START) for pair in moved(text)]
     assert numbers
-    unseen = [pair for pair in numbers + points if same_output(*pair)]
+    unseen = [pair for pair in numbers if same_output(*pair)]
+    unseen += [pair for pair in points if not differences(*pair)]
     assert unseen == [], f"{len(unseen)} of {len(numbers)} numbers and {len(points)} points"
     assert all(same_output(text, text) for text in texts)

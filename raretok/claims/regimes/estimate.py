@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from raretok.claims.finding import Finding
 from raretok.claims.regimes.curve import bin_weights, head_size, lift_scatter, log_lift
-from raretok.claims.sample import KINDS, Sample, rank_correlation, ranked
+from raretok.claims.sample import KINDS, Sample, neurons_in, rank_correlation, ranked
 from raretok.errors import NotTestableError
 from raretok.stats.jackknife import Estimate, block_sums, jackknife
 
@@ -31,8 +31,8 @@ def rank_curves(sample: Sample, kind: str) -> Float[np.ndarray, "left_out rank"]
 
 
 def head_of(sample: Sample, share: float = 0.01) -> int:
-    """Neurons in a share of the layer: rounded, at least two."""
-    return max(2, round(share * sample.delta_loss.shape[1]))
+    """Neurons in a share of the layer."""
+    return neurons_in(100 * share, sample.delta_loss.shape[1])
 
 
 def lift(sample: Sample, kind: str, share: float = 0.01) -> Estimate:
