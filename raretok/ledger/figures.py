@@ -59,7 +59,7 @@ def estimate_row(ax: Axes, spec: Estimand, entries: list[Entry], *, label: str) 
         mark(ax, entry, (low, high))
     ax.set(xlim=(low, high), ylim=(-1.2, 3), yticks=[])
     ax.set_xlabel(spec.unit, labelpad=1)
-    ax.text(-0.02, 0.62, label, transform=ax.transAxes, ha="right", va="center", fontsize=10)
+    ax.set_title(label, loc="left", fontsize=10, pad=2)
     ax.spines["left"].set_visible(False)
 
 
@@ -95,7 +95,7 @@ def mark(ax: Axes, entry: Entry, limits: tuple[float, float]) -> None:
 def readings(entries: list[Entry], *, labels: dict[tuple[str, str], str] | None = None) -> Figure:
     """Every estimand of some entries, a row each: what was found under the three readings."""
     rows = grouped(entries)
-    fig, axes = panels(1, len(rows), width=7.2, height=1.05 + 0.8 / len(rows))
+    fig, axes = panels(1, len(rows), width=6.4, height=1.25 + 0.8 / len(rows))
     for ax, (key, of) in zip(axes, rows.items(), strict=True):
         name = (labels or {}).get(key, f"{key[0]}, {key[1]}")
         estimate_row(ax, of[0].spec, of, label=name)

@@ -94,7 +94,10 @@ def claims_table() -> HTML:
 
 
 def gates_text(spec: Estimand) -> str:
-    return ", ".join(f"{name} {one}" for name, one in spec.gates.items())
+    return ", ".join(
+        f"{name} {one if isinstance(one, str) else format(one, 'g')}"
+        for name, one in spec.gates.items()
+    )
 
 
 def sentences_table() -> HTML:

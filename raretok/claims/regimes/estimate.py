@@ -113,19 +113,24 @@ def intervention_curves(
     return np.take_along_axis(means[1], order, axis=-1).mean(axis=1)
 
 
+def direct_lift(sample: Sample, interventions: xr.Dataset | None) -> Estimate:
+    """R1's lift for effects that do not go through the scale of the final norm."""
+    if interventions is None:
+        raise NotTestableError("other interventions are measured at stratified positions only")
+    curves = intervention_curves(sample, interventions, "direct", "rare")
+    return lift_of(curves, head_of(sample))
+
+
 def estimands(sample: Sample, interventions: xr.Dataset | None) -> dict[tuple[str, str], Callable]:
     """How each estimand of the page is computed."""
-    table = {
+    return {
         ("R0", "concentration"): lambda: concentration(sample),
         ("R1", "lift"): lambda: lift(sample, "rare"),
+        ("R1", "direct effect"): lambda: direct_lift(sample, interventions),
         ("R2", "size"): lambda: size(sample),
         ("R3", "lift"): lambda: lift(sample, "common"),
         ("O1", "rank correlation"): lambda: shared_order(sample),
     }
-    if interventions is not None:
-        curves = lambda: intervention_curves(sample, interventions, "direct", "rare")  # noqa: E731
-        table["R1", "direct effect"] = lambda: lift_of(curves(), head_of(sample))
-    return table
 
 
 def findings(sample: Sample, interventions: xr.Dataset | None = None) -> Iterator[Finding]:
