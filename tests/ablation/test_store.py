@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from raretok.ablation import audit, gather, precision, records, stream
+from raretok.ablation import audit, gather, precision, stream
 from raretok.ablation import run as in_memory
 from raretok.ablation.method import apply_method
 from raretok.ablation.plan import MOST_PARTS, Options, cut_to_fit, memory_of
@@ -19,6 +19,7 @@ from raretok.ablation.store import Run, open_run, read_run
 from raretok.ablation.stream import ablate_to_disk
 from raretok.errors import UserError
 from raretok.models.adapter import LanguageModel, load_model
+from raretok.paths import locked
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import Positions
 from tests.ablation.reference import ablate
@@ -278,7 +279,7 @@ def test_other_settings_are_named(work, finished):
 
 
 def test_a_second_writer_is_refused(work, finished):
-    with records.locked(finished), pytest.raises(UserError, match="another process is writing"):
+    with locked(finished), pytest.raises(UserError, match="another process is writing"):
         work(finished)
 
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from raretok.claims.study import Study
 from raretok.errors import UserError
 from raretok.measure import find, parts
 from raretok.measure.find import DECIDE, Measurements
@@ -32,7 +31,7 @@ def made(monkeypatch, tmp_path) -> list[str]:
     """What is measured, each a tiny part; kept under a folder of the test."""
     seen: list[str] = []
 
-    def measured(asked, name, arrays):
+    def measured(asked, name):
         seen.append(name)
         return xr.Dataset({"one": ("x", np.arange(3.0))}), {}
 
@@ -45,7 +44,7 @@ def test_the_key_holds_what_decides_and_nothing_of_the_machine(tiny):
     settings = Measurements(tiny).settings
     sources = {"format", "model_sha256", "corpus_sha256", "counts_sha256"}
     assert set(settings) == {*sources, *DECIDE}
-    for free in ({"device": "cuda"}, {"group_percent": 2.0}, {"n_null": 200}, {"protocol": "code"}):
+    for free in ({"device": "cuda"}, {"group_percent": 2.0}, {"protocol": "code"}):
         assert Measurements(tiny.model_copy(update=free)).key == Measurements(tiny).key
     assert Measurements(tiny).name == f"tiny/{Measurements(tiny).key}"
 
@@ -94,12 +93,6 @@ def test_a_part_is_measured_once_and_then_read(tiny, made):
     assert made == ["model", "effects: stratified", "model"]
 
 
-def test_a_part_of_other_groups_is_measured_again(tiny, made):
-    for groups in ([[1, 2]], [[1, 2]], [[1, 3]]):
-        Measurements(tiny).part("joint: code", groups=np.array(groups))
-    assert made == ["joint: code"] * 2
-
-
 def test_nothing_is_measured_in_place_of_a_damaged_part(tiny, made):
     asked = Measurements(tiny)
     asked.part("model")
@@ -129,7 +122,7 @@ def shipping(tiny, made, monkeypatch, tmp_path) -> Measurements:
 def ship(asked: Measurements, path) -> None:
     folder = Folder(path)
     folder.begin(asked.label, asked.settings)
-    folder.keep("model", xr.Dataset({"one": ("x", np.arange(3.0))}), {}, {})
+    folder.keep("model", xr.Dataset({"one": ("x", np.arange(3.0))}), {})
 
 
 def test_a_shipped_measurement_is_read_and_nothing_is_measured(shipping, made):
@@ -165,15 +158,6 @@ def test_a_shipped_measurement_that_lacks_a_part_or_is_gone_is_refused(shipping,
     assert made == []
 
 
-def test_another_group_size_than_that_of_the_book_is_measured(shipping, made, monkeypatch):
-    """The page on detectors is of one size of group, which no shipped measurement need hold."""
-    parameters = shipping.parameters.model_copy(update={"group_percent": 20.0})
-    study = Study(parameters, replace(shipping, parameters=parameters))
-    monkeypatch.setattr(Study, "group_size", 10)
-    assert study.detectors.one.size == 3
-    assert len(made) == 1
-
-
 def test_an_unknown_part_is_refused(tiny):
     with pytest.raises(UserError, match="no part 'heds: stratified' of a measurement: there are"):
-        parts.measured(Measurements(tiny), "heds: stratified", {})
+        parts.measured(Measurements(tiny), "heds: stratified")

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from raretok.measure.head_sums import WHOLE, HeadSums
 from raretok.errors import UserError
 from raretok.measure.attention_capture import batches
 from raretok.measure.head_ablation import (
@@ -15,6 +14,7 @@ from raretok.measure.head_ablation import (
     rank_among_equals,
     targets_of,
 )
+from raretok.measure.head_sums import WHOLE, HeadSums
 from raretok.measure.parts import BITS, head_sums
 from raretok.measure.record import rounded
 from raretok.models.adapter import LanguageModel

@@ -42,7 +42,7 @@ def folder(tmp_path) -> Folder:
 def kept(path) -> Folder:
     folder = Folder(path)
     folder.begin("tiny", SETTINGS)
-    folder.keep("effects: stratified", in_codes(), {}, {"seconds": 1.0})
+    folder.keep("effects: stratified", in_codes(), {"seconds": 1.0})
     return folder
 
 
@@ -158,7 +158,7 @@ def test_an_unknown_part_is_refused_and_a_second_one_leaves_the_first(folder):
         folder.read("model")
     before = folder.record()["parts"]["effects: stratified"]
     folder.begin("another", {"seed": 1})  # one that is there is left alone
-    folder.keep("model", xr.Dataset({"counts": ("entry", np.arange(3))}), {}, {})
+    folder.keep("model", xr.Dataset({"counts": ("entry", np.arange(3))}), {})
     record = folder.record()
     assert record["model"] == "tiny"
     assert record["parts"]["effects: stratified"] == before
