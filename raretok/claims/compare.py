@@ -16,7 +16,7 @@ def difference(values: Compared) -> Estimate:
     """
     means = values.mean(axis=1)
     each = means[:, 0] - means[:, 1:].mean(axis=1)
-    return jackknife(each, scatter=float(means[0, 1:].std(ddof=1)))
+    return jackknife(each, float(means[0, 1:].std(ddof=1)), means.shape[1] - 1)
 
 
 def spread(values: Compared) -> tuple[float, float, float]:

@@ -143,7 +143,7 @@ def calibration_bars(rows: list[Row]) -> Figure:
             part = np.array([100 * share(row, verdict) for row in some])
             ax.barh(range(len(some)), part, 0.75, left=left, color=BARS[verdict], label=verdict)
             left += part
-        true = {true_at(key[0])} if key[0] != "R2" else {0.5, 1.0}
+        true = true_at(key[0])
         sizes = [f"{row['size']:g}" + (" ✓" if row["size"] in true else "") for row in some]
         ax.set_yticks(range(len(some)), sizes)
         ax.set(title=f"{key[0]} {key[1]}", xlim=(0, 100), xlabel="% of worlds")

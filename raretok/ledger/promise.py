@@ -12,20 +12,23 @@ from raretok.paths import DATA
 SHIPPED = DATA / "calibration"
 VERDICTS = ("supported", "contradicted", "inconclusive", "not testable")
 TRUE_SUPPORT = 0.8  # at least, at the declared size
-# Claims of absence hold in worlds where nothing is planted; one of size at size 1 only.
-TRUE_AT = {"R3": 0.0, "M1": 0.0, "A1": 0.0, "A2": 0.0, "A3": 0.0}
+# Planted sizes at which a claim is true, and at which it is false; what lies between is neither.
+TRUTH = {
+    "absence": ((0.0,), (1.0, 2.0)),
+    "presence": ((1.0, 2.0), (0.0,)),
+    "R2": ((0.5, 1.0), (0.0, 4.0)),
+    "A4": ((1.0,), (0.0, 0.5, 2.0)),
+}
+ABSENT = ("R3", "M1", "A1", "A2", "A3")
 
 Row = dict[str, Any]
 
 
 @cache
 def calibrated(model: str) -> list[Row]:
-    """Counts of the verdicts in planted worlds made from a model; those of the first that ships
-    where it has none of its own: worlds of another model say something of the design."""
-    files = sorted(SHIPPED.glob("*.json"))
-    own = SHIPPED / f"{model}.json"
-    chosen = own if own.is_file() else files[0] if files else None
-    return json.loads(chosen.read_text())["rows"] if chosen else []
+    """Counts of the verdicts in planted worlds made from a model; none where it has none."""
+    file = SHIPPED / f"{model}.json"
+    return json.loads(file.read_text())["rows"] if file.is_file() else []
 
 
 def rows_of(table: list[Row], claim: str, estimand: str) -> list[Row]:
@@ -44,16 +47,14 @@ def share(row: Row, verdict: str) -> float:
     return row["verdicts"].get(verdict, 0) / row["runs"]
 
 
-def true_at(claim: str) -> float:
-    """The planted size at which a claim holds for certain."""
-    return TRUE_AT.get(claim, 1.0)
+def true_at(claim: str) -> tuple[float, ...]:
+    """The planted sizes at which a claim holds for certain; the declared one is among them."""
+    return TRUTH.get(claim, TRUTH["absence" if claim in ABSENT else "presence"])[0]
 
 
 def false_at(claim: str) -> tuple[float, ...]:
     """The planted sizes at which it does not."""
-    return {"R2": (0.0,), "A4": (0.0, 0.5, 2.0)}.get(
-        claim, (1.0, 2.0) if claim in TRUE_AT else (0.0,)
-    )
+    return TRUTH.get(claim, TRUTH["absence" if claim in ABSENT else "presence"])[1]
 
 
 def support(table: list[Row], claim: str, estimand: str) -> dict[str, float] | None:
@@ -64,7 +65,7 @@ def support(table: list[Row], claim: str, estimand: str) -> dict[str, float] | N
     by_size = {row["size"]: share(row, "supported") for row in rows}
     return {
         "false": max(by_size[size] for size in false_at(claim)),
-        "true": by_size[true_at(claim)],
+        "true": by_size[0.0 if claim in ABSENT else 1.0],
     }
 
 

@@ -11,6 +11,10 @@ from raretok.ledger.promise import calibrated, coverage
 from raretok.stats.jackknife import Estimate
 
 Verdict = Literal["supported", "contradicted", "inconclusive", "not testable", "reported"]
+CALIBRATED, COVERAGE = (
+    "corrected",
+    "coverage",
+)  # the reading whose intervals are calibrated; the gate
 DIGITS = 6  # of a recorded number: the next ones differ between processors
 
 
@@ -80,6 +84,8 @@ def failed_gate(finding: Finding, spec: Estimand, supported: Set[str]) -> str:
                 return f"{threshold} is not supported"
             continue
         value = finding.gates.get(name)
+        if name == COVERAGE and value is None:
+            continue  # not calibrated: the ledger says for which readings and models that is
         if value is None or math.isnan(value):
             return f"{name} is not known, {threshold:g} is needed"
         if value > threshold if name in AT_MOST else value < threshold:
@@ -126,6 +132,8 @@ def judged(findings: Iterable[Finding]) -> list[Entry]:
 
 def with_coverage(finding: Finding) -> Finding:
     """With the coverage of its interval; a second line that was not planted has its claim's."""
+    if finding.reading != CALIBRATED:
+        return finding
     table = calibrated(finding.model)
     found = coverage(table, finding.claim, finding.estimand)
     if found is None:

@@ -5,7 +5,8 @@ effect of each neuron is replaced by a draw from the smooth law that fits its ra
 head is raised. *Groups*: the effects of the most influential neurons go to random neurons, whose
 activations, weights or reactions to heads are then edited. *Queries*: labels are exchanged within
 documents, and the attention of the rare ones is edited. Noise about the means changes its sign at
-random, document by document (the wild bootstrap of Wu, 1986): each world is another sample.
+random, document by document (the wild bootstrap of Wu, 1986). For groups and queries documents are
+drawn with replacement first (calibration.py), so that each world is another sample of them.
 Size 0 plants nothing; 1 plants what data/claims.yaml declares.
 """
 
@@ -17,6 +18,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import norm
 
+from raretok.claims.attention.estimate import LAST
+from raretok.claims.attention.profiles import bands, deviations
 from raretok.claims.coordination.dimension import participation_ratio
 from raretok.claims.coordination.estimate import POSITIONS
 from raretok.claims.coordination.information import ksg, prepared
@@ -25,6 +28,7 @@ from raretok.claims.regimes.curve import bin_weights, draw_law, smooth_curve
 from raretok.claims.regimes.estimate import head_of, rank_curves
 from raretok.claims.sample import KINDS, Sample
 from raretok.claims.spectra.estimate import squared_cosine, weight_rows
+from raretok.errors import NotTestableError
 from raretok.measure.head_sums import WHOLE, HeadSums
 from raretok.measure.rows import Rows
 from raretok.stats.documents import permute_within
@@ -105,20 +109,25 @@ def share_world(sample: Sample, more: float, *, rng: np.random.Generator) -> Sam
 def group_world(
     sample: Sample, *, rng: np.random.Generator
 ) -> tuple[Sample, Int[np.ndarray, " member"]]:
-    """Random neurons have the effects of the most influential ones; and which they are."""
+    """Every neuron has the effects of a random one; and which have those of the first ones.
+
+    So no neuron's activations or weights have to do with its rank, runners-up included.
+    """
     parts = flipped(sample, rng=rng)
-    group = rng.choice(sample.delta_loss.shape[1], sample.size, replace=False)
-    top = np.argsort(-parts["rare"], kind="stable")[: sample.size]
-    order = np.arange(sample.delta_loss.shape[1])
-    for one, two in zip(group, top, strict=True):
-        at = int(np.flatnonzero(order == two)[0])
-        order[[one, at]] = order[[at, one]]
-    return with_means(sample, {name: part[..., order] for name, part in parts.items()}), group
+    order = rng.permutation(sample.delta_loss.shape[1])
+    ranked = np.argsort(-parts["rare"][order], kind="stable")
+    moved = {name: part[..., order] for name, part in parts.items()}
+    return with_means(sample, moved), ranked[: sample.size]
 
 
 def strength(measure: Callable[[float], float], wanted: float) -> float:
-    """How strongly to edit, in 0..1, until an increasing measure reaches what is wanted."""
+    """How strongly to edit, in 0..1, until an increasing measure reaches what is wanted.
+
+    Raises `NotTestableError` where the strongest edit does not.
+    """
     low, high = 0.0, 1.0
+    if measure(high) < wanted:
+        raise NotTestableError(f"an effect of {wanted:.3g} cannot be planted here")
     for _ in range(STEPS):
         middle = (low + high) / 2
         low, high = (middle, high) if measure(middle) < wanted else (low, middle)
@@ -272,24 +281,52 @@ def layer_world(
 
 
 def exchanged_queries(rows: Rows, *, rng: np.random.Generator) -> Rows:
-    """Rare and common queries exchanged within documents: no difference is left."""
+    """Rare and common queries exchanged within documents; what documents differ by is left."""
     order = permute_within(rows.queries.document, rng=rng)
     stratum = np.where(rows.rare, RARE, COMMON)[order]
     return replace(rows, queries=replace(rows.queries, stratum=stratum))
 
 
 def profile_world(rows: Rows, share: float, *, rng: np.random.Generator) -> Rows:
-    """A share of the attention of rare queries is spread evenly over the keys."""
+    """A share of the attention of rare queries goes to far keys as it went to near ones."""
     world = exchanged_queries(rows, rng=rng)
-    even = rows.keys / rows.keys.sum(axis=1, keepdims=True)
     mass = rows.mass.astype(np.float64)
     rare = world.rare
-    mass[:, rare] = (1 - share) * mass[:, rare] + share * even[rare][:, None, :]
+    mass[:, rare] = (1 - share) * mass[:, rare] + share * turned_round(rows)[:, rare]
     return replace(world, mass=mass)
 
 
+def turned_round(rows: Rows) -> Float[np.ndarray, "layer query head category"]:
+    """Attention per key of each category exchanged, first against last; rows keep their sums."""
+    keys = rows.keys[:, None, :].astype(np.float64)
+    per_key = rows.mass / np.where(keys > 0, keys, np.inf)
+    turned = per_key[..., ::-1] * keys
+    total = turned.sum(axis=-1, keepdims=True)
+    scale = rows.mass.sum(axis=-1, keepdims=True) / np.where(total > 0, total, np.inf)
+    return turned * scale
+
+
 def gini_world(rows: Rows, more: float, *, rng: np.random.Generator) -> Rows:
-    """The Gini coefficients of rare queries are higher by so much."""
+    """The Gini coefficients of rare queries are higher by so much, and by nothing else.
+
+    Labels exchanged within documents keep what documents with many rare queries differ by; what is
+    expected of that is taken out.
+    """
     world = exchanged_queries(rows, rng=rng)
-    add = more * world.rare[:, None]
-    return replace(world, gini=rows.gini + add, gini_rest=rows.gini_rest + add)
+    found = {}
+    for name in ("gini", "gini_rest"):
+        values = getattr(rows, name)
+        add = more - expected_difference(values, rows)
+        found[name] = values + add * world.rare[:, None]
+    return replace(world, **found)
+
+
+def expected_difference(gini: Float[np.ndarray, "layer query head"], rows: Rows) -> float:
+    """Difference of the classes that exchanging labels within documents leaves on average."""
+    present, document = np.unique(rows.queries.document, return_inverse=True)
+    rare = np.bincount(document, rows.rare, present.size) / np.bincount(document)
+    mean = gini[-LAST:].mean(axis=(0, 2))[:, None]
+    apart = deviations(mean, np.ones_like(mean), bands(rows, True))[:, 0]
+    weights = rare[document], 1 - rare[document]
+    one, two = (float(apart @ weight / weight.sum()) for weight in weights)
+    return one - two

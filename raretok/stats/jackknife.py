@@ -117,13 +117,17 @@ def block_sums(
 
 
 def jackknife(
-    values: Float[np.ndarray, " left_out"], scatter: float = 0.0, level: float = 0.95
+    values: Float[np.ndarray, " left_out"],
+    scatter: float = 0.0,
+    n_scatter: int = 100,
+    level: float = 0.95,
 ) -> Estimate:
     """The estimate of all documents (the first value) and its interval from those that follow.
 
     `scatter`: standard deviation of the same number over groups of neurons drawn as the controls
-    are; a group that is nothing special differs from their mean by so much. Raises
-    `NotTestableError` where a value is not finite.
+    are; a group that is nothing special differs from their mean by so much. It was found from
+    `n_scatter` of them, and so was their mean. Raises `NotTestableError` where a value is not
+    finite.
     """
     if not np.isfinite(values).all():
         raise NotTestableError("without some of the documents the number cannot be computed")
@@ -131,5 +135,6 @@ def jackknife(
     n = left_out.size
     sd = float(np.sqrt((n - 1) / n * ((left_out - left_out.mean()) ** 2).sum()))
     tail = (1 + level) / 2
-    reach = float(np.hypot(student.ppf(tail, n - 1) * sd, student.ppf(tail, np.inf) * scatter))
+    apart = scatter * np.sqrt(1 + 1 / n_scatter)
+    reach = float(np.hypot(student.ppf(tail, n - 1) * sd, student.ppf(tail, n_scatter - 1) * apart))
     return Estimate(float(values[0]), float(values[0]) - reach, float(values[0]) + reach)

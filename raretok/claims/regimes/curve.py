@@ -78,7 +78,7 @@ def smooth_curve(
     `NotTestableError` where too few bins have a positive mean or there are too few ranks.
     """
     n, stop = values.size, int(last * values.size)
-    if stop < 8 * head or stop < 60:
+    if stop < 5 * head or stop < 60:
         raise NotTestableError(f"{n} neurons are too few for a curve below a head of {head}")
     edges = bins(head, stop)
     means = bin_means(values, edges)
@@ -151,7 +151,7 @@ def lift_scatter(
     return float(np.std(lifts, ddof=1))
 
 
-def head_size(values: Float[np.ndarray, " rank"], most: float = 0.03, fewest: float = 0.003) -> int:
+def head_size(values: Float[np.ndarray, " rank"], most: float = 0.05, fewest: float = 0.001) -> int:
     """Neurons in the group at the head that is set apart most from the smooth curve.
 
     The change point of the mean logarithm over the curve fitted below the largest head: as many

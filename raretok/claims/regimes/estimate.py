@@ -115,8 +115,8 @@ def intervention_curves(
 
 def direct_lift(sample: Sample, interventions: xr.Dataset | None) -> Estimate:
     """R1's lift for effects that do not go through the scale of the final norm."""
-    if interventions is None:
-        raise NotTestableError("other interventions are measured at stratified positions only")
+    if interventions is None or not sample.protocol.signed:
+        raise NotTestableError("other interventions are measured for the reading corrected only")
     curves = intervention_curves(sample, interventions, "direct", "rare")
     return lift_of(curves, head_of(sample))
 
