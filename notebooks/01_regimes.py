@@ -16,7 +16,7 @@
 # reviewers asked how the boundaries were set; in the released code the size of the plateau was
 # entered by hand.
 #
-# Here nothing is set by hand. A plateau is a head that stands above *one smooth curve*:
+# Here no boundary is drawn by hand. A plateau is a head that stands above *one smooth curve*:
 #
 # $$\text{lift} = \frac{\text{mean influence of the top 1\,\%}}{\text{what the curve through the ranks below predicts for them}}$$
 #
@@ -120,7 +120,7 @@ style.legend_below(fig, axes[0], 4)
 # reviewers asked how far rare and common targets share their neurons. It is corrected for what noise
 # takes from either ranking.
 #
-# A rank curve alone cannot tell a plateau from a heavy tail: with a few heads in a small model the
+# A rank curve alone cannot tell a plateau from a heavy tail: with few neurons in the head the
 # intervals are wide, and {ref}`calibration` says how often this design would find a plateau that is
 # there. "Rare" here is the rarest 15 % of token types of this text, and the lift is that of this model.
 
@@ -128,8 +128,8 @@ style.legend_below(fig, axes[0], 4)
 # ## The three readings
 #
 # The same estimands under what the released code does (`code`), what the text says (`text`) and the
-# corrected design ({ref}`method`). Regions and gates were fixed before anything was computed
-# ({ref}`claims`).
+# corrected design ({ref}`method`). {ref}`claims` has the regions and gates, and when they were
+# fixed.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "What was found for each estimand: marks with 95 % intervals over documents (the corrected reading black, the two others grey; an arrow where an interval leaves the picture; hollow where the verdict is *not testable*), on the regions that support (blue) and contradict (orange) the claim. Grey bar under a mark: where 95 % of control groups lie. Blue bar below: published values.", "name": "fig-readings-regimes"}, "image": {"alt": "For each estimand of R0 to R3 and O1: three marks with intervals over shaded regions", "classes": "wide"}}
 fig = readings(entries)

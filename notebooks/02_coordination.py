@@ -51,9 +51,9 @@ glue("size", study.group_size, display=False)
 # The group is the {glue:text}`size` neurons that matter most to rare targets, chosen on one half of the
 # documents and measured on the other. A control group has, for each member, a neuron that is like it in
 # what a neuron does whatever it is for: how much it varies, its mean, how often it fires, how strongly
-# it writes. The paper's own controls, any neurons, are mostly near-silent ones. The table says how far
-# matching succeeds; where the largest gap exceeds half a standard deviation, what is seen may be the
-# trait and not the plateau, and the verdict is *not testable*.
+# it writes. The paper's own controls are any neurons, most of which vary and fire less. The table says how
+# far matching succeeds, in standard deviations over the layer; where the largest gap is too wide
+# ({ref}`claims`), what is seen may be the trait and not the plateau, and the verdict is *not testable*.
 
 # %% tags=["hide-input"]
 page.balance_table({name: study.sample(name) for name in PROTOCOLS})
@@ -99,8 +99,8 @@ _ = fig.colorbar(image, ax=axes, label="correlation", shrink=0.8)
 # ## The three readings
 #
 # The same estimands under what the released code does (`code`), what the text says (`text`) and the
-# corrected design ({ref}`method`). Regions and gates were fixed before anything was computed
-# ({ref}`claims`).
+# corrected design ({ref}`method`). {ref}`claims` has the regions and gates, and when they were
+# fixed.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "What was found for each estimand: marks with 95 % intervals over documents (the corrected reading black, the two others grey; an arrow where an interval leaves the picture; hollow where the verdict is *not testable*), on the regions that support (blue) and contradict (orange) the claim. Grey bar under a mark: where 95 % of control groups lie. Blue bar below: published values.", "name": "fig-readings-coordination"}, "image": {"alt": "For the estimands of C1 and I1: three marks with intervals over shaded regions", "classes": "wide"}}
 fig = readings(entries)

@@ -80,8 +80,8 @@ page.diagnostics(sample)
 # ## The three readings
 #
 # The same estimands under what the released code does (`code`), what the text says (`text`) and the
-# corrected design ({ref}`method`). Regions and gates were fixed before anything was computed
-# ({ref}`claims`).
+# corrected design ({ref}`method`). {ref}`claims` has the regions and gates, and when they were
+# fixed.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "What was found for each estimand: marks with 95 % intervals over documents (the corrected reading black, the two others grey; an arrow where an interval leaves the picture; hollow where the verdict is *not testable*), on the regions that support (blue) and contradict (orange) the claim. Grey bar under a mark: where 95 % of control groups lie. Blue bar below: published values.", "name": "fig-readings-modularity"}, "image": {"alt": "For M1: three marks with intervals over shaded regions", "classes": "wide"}}
 fig = readings(entries)

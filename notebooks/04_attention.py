@@ -84,7 +84,7 @@ page.modes_table(sample, modes, study.layers)
 # %% [markdown]
 # ## What this shows, and what it does not
 #
-# A2 is an equivalence: its interval must lie within 0.02 of nothing on either side. A3 is absolute, and
+# A2 is an equivalence: its interval must lie close to nothing on both sides. A3 is absolute, and
 # beside it against the median head, since the largest of many heads grows with their number. A4 is the
 # change of the mean size of the activations; a mean with its sign may lie near 0, where a percentage
 # means nothing. Profiles over distance do not see *what* is attended to, only how far back.
@@ -93,8 +93,8 @@ page.modes_table(sample, modes, study.layers)
 # ## The three readings
 #
 # The same estimands under what the released code does (`code`), what the text says (`text`) and the
-# corrected design ({ref}`method`). Regions and gates were fixed before anything was computed
-# ({ref}`claims`).
+# corrected design ({ref}`method`). {ref}`claims` has the regions and gates, and when they were
+# fixed.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "What was found for each estimand: marks with 95 % intervals over documents (the corrected reading black, the two others grey; an arrow where an interval leaves the picture; hollow where the verdict is *not testable*), on the regions that support (blue) and contradict (orange) the claim. Grey bar under a mark: where 95 % of control groups lie. Blue bar below: published values.", "name": "fig-readings-attention"}, "image": {"alt": "For the estimands of A1 to A4: three marks with intervals over shaded regions", "classes": "wide"}}
 fig = readings(entries)

@@ -19,7 +19,7 @@
 #
 # the mean squared cosine between the rows (what a neuron reads and what it writes, side by side),
 # is what the squared eigenvalues hold beyond those of unrelated rows. S1 is that of the group less that
-# of its controls, in units of chance, $1/d$. It needs no text, only the choice of the group does.
+# of its controls, in units of chance (one over the length of a row). It needs no text, only the choice of the group does.
 
 # %% tags=["parameters", "remove-cell"]
 # Filled in from raretok/measure/parameters.py when the page is run.
@@ -71,8 +71,8 @@ page.matrices_table(sample)
 # ## The three readings
 #
 # The same estimands under what the released code does (`code`), what the text says (`text`) and the
-# corrected design ({ref}`method`). Regions and gates were fixed before anything was computed
-# ({ref}`claims`).
+# corrected design ({ref}`method`). {ref}`claims` has the regions and gates, and when they were
+# fixed.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "What was found for each estimand: marks with 95 % intervals over documents (the corrected reading black, the two others grey; an arrow where an interval leaves the picture; hollow where the verdict is *not testable*), on the regions that support (blue) and contradict (orange) the claim. Grey bar under a mark: where 95 % of control groups lie. Blue bar below: published values.", "name": "fig-readings-spectra"}, "image": {"alt": "For the estimands of S1: three marks with intervals over shaded regions", "classes": "wide"}}
 fig = readings(entries)

@@ -12,7 +12,8 @@
 #
 # A verdict is worth what it says where the truth is known. Here each claim is planted true and false, at
 # the level of neurons, in worlds that keep the documents' noise of the shipped model, and the very
-# functions of the pages, rule included, are run on them ({glue:text}`runs` worlds a size). Size 0 plants
+# functions of the pages, rule included, are run on them ({glue:text}`fewest` to {glue:text}`runs` worlds a
+# size). Size 0 plants
 # nothing, 1 what {ref}`claims` declares, and half and twice that stand beside it.
 #
 # The promise: a claim that is false is *supported* in at most 5 % of worlds (and what {glue:text}`runs`
@@ -28,6 +29,7 @@ from raretok.ledger.tables import shown
 
 rows = promise.calibrated("docs-gpt2")
 glue("runs", max(row["runs"] for row in rows), display=False)
+glue("fewest", min(row["runs"] for row in rows), display=False)
 for name, value in promise.worst(rows).items():
     glue(name, value, display=False)
 
@@ -36,7 +38,7 @@ for name, value in promise.worst(rows).items():
 # {glue:text}`worst_false:.0f` % ({glue:text}`worst_claim`); this design cannot support
 # {glue:text}`cannot`.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Verdicts by planted size, % of worlds. A tick marks the sizes at which the claim is true; where it is false, blue should be rare.", "name": "fig-calibration"}, "image": {"alt": "Stacked bars of verdicts for four planted sizes, one panel an estimand", "classes": "wide"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Verdicts by planted size, % of worlds. A tick marks sizes at which the claim is true, a cross those at which it is false, where blue should be rare; what lies between is neither.", "name": "fig-calibration"}, "image": {"alt": "Stacked bars of verdicts for four planted sizes, one panel an estimand", "classes": "wide"}}
 fig = figures.calibration_bars(rows)
 
 # %% tags=["hide-input"]
@@ -49,13 +51,14 @@ shown(promise.promise_table(rows))
 # - *Curves* (R0 to R3): the mean effect of each neuron is a draw from the smooth law that fits the rank
 #   curve; the head is raised by a factor. Noise about the means keeps its documents and changes its sign
 #   at random between them.
-# - *Groups* (C1, I1, M1, A3, A4, S1): the effects of the most influential neurons go to random neurons,
-#   whose activations on rare positions get a shared factor (two for modules), whose weights get a shared
-#   direction, or whose reaction to a head or layer is scaled.
+# - *Groups* (C1, I1, M1, A3, A4, S1): every neuron gets the effects of a random one; the activations of
+#   those with the largest then follow a shared factor in part on rare positions (two for modules), their
+#   weights a shared direction, or their reaction to a head or layer is scaled.
 # - *Queries* (A1, A2): rare and common are exchanged within documents; then a share of the attention of
-#   the rare ones is spread evenly, or their Gini raised.
+#   the rare ones goes to far keys as it went to near ones, or their Gini is raised.
 #
-# Documents are dealt anew in every world. `raretok calibrate` repeats all of it.
+# For groups and queries the documents of each world are drawn with replacement, a copy counting as a
+# document of its own; under modularity a copy may stand on both sides of a split, which blurs. `raretok calibrate` repeats all of it.
 
 # %% tags=["hide-input"]
 shown(promise.verdict_table(rows))
@@ -64,5 +67,6 @@ shown(promise.verdict_table(rows))
 # ## Limits
 #
 # Planted effects are of one make each: a test that finds them may miss others. Intervals are checked
-# against the typical estimate of the same design, so they say how far a repetition would lie, not how far
-# the design is from the truth. Worlds share the model's neurons and its text.
+# against the typical estimate of the same design: they say how far a repetition would lie. How far that is
+# from what was planted is in the last table (*typical estimate*): a group that is chosen from noisy
+# effects is not quite the one that was planted, which pulls estimates towards nothing. Worlds share the model's neurons and its text.

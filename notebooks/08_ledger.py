@@ -57,8 +57,8 @@ page.ledger_table(entries, folder)
 # %% [markdown]
 # ## Limits
 #
-# One model, one seed, one text. In worlds where they are true, this design would seldom support
-# {glue:text}`weak` ({ref}`calibration`), so *inconclusive* says little about these. The three readings
-# share a model and many positions; they are no repetitions of each other. `code` scores ten sequences, as
-# released: an interval over ten documents is wide and still too narrow. Lines are many, and one in forty
-# intervals errs on either side.
+# One model, one seed, one text. Claims that this design would support in less than four of five worlds
+# where they are true: {glue:text}`weak` ({ref}`calibration`). That such a claim is not supported says
+# little. The three readings share a model and many positions; they are no repetitions of each other.
+# Coverage of the intervals is measured for `corrected` alone; `code` scores ten sequences, as released,
+# and an interval over ten documents is likely too narrow. Lines are many: some intervals miss.

@@ -142,3 +142,8 @@ def one_claim(path: Path, name: str, given: Any) -> Claim:
 def claims() -> dict[str, Claim]:
     """The claims of the book."""
     return read_claims(CLAIMS)
+
+
+def changes(path: Path = CLAIMS) -> list[dict[str, Any]]:
+    """Dated changes of the file after it was fixed: date, what, why."""
+    return yaml.safe_load(path.read_text()).get("changes", [])

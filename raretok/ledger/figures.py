@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 
 from raretok.claims.style import COLOURS, panels
 from raretok.ledger.claims import Estimand, ends
-from raretok.ledger.promise import VERDICTS, Row, rows_of, share, true_at
+from raretok.ledger.promise import VERDICTS, Row, false_at, rows_of, share, true_at
 from raretok.ledger.verdicts import Entry
 from raretok.text.protocol import PROTOCOLS
 
@@ -127,6 +127,11 @@ def keys() -> list[Line2D | Patch]:
     ]
 
 
+def sign(size: float, claim: str) -> str:
+    """Whether a claim is true (tick) or false (cross) at a planted size; neither in between."""
+    return " ✓" if size in true_at(claim) else " ✗" if size in false_at(claim) else ""
+
+
 def primary(entries: list[Entry]) -> list[Entry]:
     """The lines whose verdict is their claim's, and that are judged."""
     return [entry for entry in entries if entry.primary and entry.spec.judged]
@@ -143,8 +148,7 @@ def calibration_bars(rows: list[Row]) -> Figure:
             part = np.array([100 * share(row, verdict) for row in some])
             ax.barh(range(len(some)), part, 0.75, left=left, color=BARS[verdict], label=verdict)
             left += part
-        true = true_at(key[0])
-        sizes = [f"{row['size']:g}" + (" ✓" if row["size"] in true else "") for row in some]
+        sizes = [f"{row['size']:g}{sign(row['size'], key[0])}" for row in some]
         ax.set_yticks(range(len(some)), sizes)
         ax.set(title=f"{key[0]} {key[1]}", xlim=(0, 100), xlabel="% of worlds")
         ax.title.set_fontsize(9)

@@ -8,9 +8,9 @@ import pandas as pd
 from IPython.display import HTML
 
 from raretok.claims.finding import Finding
-from raretok.ledger.claims import Estimand, Region, claims
+from raretok.ledger.claims import Estimand, Region, changes, claims
 from raretok.ledger.figures import grouped, primary
-from raretok.ledger.promise import VERDICTS, calibrated, can_support
+from raretok.ledger.promise import TRUE_SUPPORT, VERDICTS, calibrated, can_support, support
 from raretok.ledger.records import executed_pages, missing_claims, title
 from raretok.ledger.verdicts import Entry
 from raretok.text.protocol import PROTOCOLS
@@ -91,6 +91,12 @@ def claims_table() -> HTML:
         for estimand, spec in claim.estimands.items()
     ]
     return shown(pd.DataFrame(rows).set_index(["claim", "estimand"]))
+
+
+def changes_table() -> HTML:
+    """What was changed in the claims after they were fixed."""
+    rows = [{name: html.escape(str(text)) for name, text in one.items()} for one in changes()]
+    return shown(pd.DataFrame(rows, columns=["date", "what", "why"]).set_index("date"))
 
 
 def gates_text(spec: Estimand) -> str:
@@ -225,6 +231,10 @@ def reason_text(entry: Entry) -> str:
         f"{found}Supported: {region_text(spec.supports)}; "
         f"contradicted: {region_text(spec.contradicts)}."
     )
-    if can_support(calibrated(finding.model), finding.claim, finding.estimand) is False:
-        regions += " This design would seldom support it even if it were true (see calibration)."
+    found = support(calibrated(finding.model), finding.claim, finding.estimand)
+    if found is not None and found["true"] < TRUE_SUPPORT:
+        regions += (
+            f" Where it is true at the declared size, this design supports it in only "
+            f"{100 * found['true']:.0f} % of worlds."
+        )
     return regions

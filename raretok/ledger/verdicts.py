@@ -11,10 +11,8 @@ from raretok.ledger.promise import calibrated, coverage
 from raretok.stats.jackknife import Estimate
 
 Verdict = Literal["supported", "contradicted", "inconclusive", "not testable", "reported"]
-CALIBRATED, COVERAGE = (
-    "corrected",
-    "coverage",
-)  # the reading whose intervals are calibrated; the gate
+CALIBRATED = "corrected"  # the reading whose intervals are calibrated
+COVERAGE = "coverage"  # gate
 DIGITS = 6  # of a recorded number: the next ones differ between processors
 
 
