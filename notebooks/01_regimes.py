@@ -65,16 +65,19 @@ study.run_table()
 
 # %% tags=["remove-cell"]
 for kind in ("rare", "common"):
-    glue(f"reliable_{kind}", sample.reliability(kind), display=False)
+    value = style.told(lambda kind=kind: sample.reliability(kind))
+    glue(f"reliable_{kind}", value, display=False)
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Influence by rank, trained (left) and untrained model (right). Dots: means in bins of ranks, each neuron ranked on some documents and measured on others; bands: 95 % intervals over documents. Black: the smooth curve, dotted where it is continued into the head (shaded, 1 %).", "name": "fig-curves"}, "image": {"alt": "Log-log rank curves of rare and common targets with the fitted smooth curve, for the trained and the untrained model", "classes": "wide"}}
 fig, axes = style.panels(2, width=4.4, height=3.8, share=True)
 for ax, shown, name in zip(axes, (sample, twin), ("trained", "untrained"), strict=True):
     for kind in ("common", "rare"):
-        curve = page.curve_figure(shown, kind)
-        figures.rank_curve(ax, **curve, kind=kind, label=f"{kind} targets")
+        with style.or_reason(ax):
+            curve = page.curve_figure(shown, kind)
+            figures.rank_curve(ax, **curve, kind=kind, label=f"{kind} targets")
     if shown is sample:
-        figures.law(ax, page.law_figure(sample, "rare"), head=estimate.head_of(sample))
+        with style.or_reason(ax):
+            figures.law(ax, page.law_figure(sample, "rare"), head=estimate.head_of(sample))
     ax.set(title=name, xscale="log", yscale="log", xlabel="neuron, by rank")
 axes[0].set_ylim(bottom=1e-6)
 style.legend_below(fig, axes[0], 3)
@@ -89,7 +92,8 @@ glue("front", fig, display=False)
 # released code reports a plateau in {glue:text}`released:.0f` % of draws from the smooth curve itself.
 
 # %% tags=["remove-cell"]
-rate = page.released_rate(sample, 200, rng=study.rng("released detector"))
+rng = study.rng("released detector")
+rate = style.told(lambda: page.released_rate(sample, 200, rng=rng))
 glue("released", rate, display=False)
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Lift of the head over the smooth curve for heads of several sizes, rare and common targets, with 95 % intervals. Blue: a plateau; orange: none. The line at 1 is the curve itself.", "name": "fig-lifts"}, "image": {"alt": "Dots with error bars: lift of the head by its size for rare and common targets"}}
@@ -97,7 +101,8 @@ spec = claims()["R1"].estimands["lift"]
 fig, axes = style.panels(1, width=6.4, height=3.8)
 regions = {"supports": spec.supports, "contradicts": spec.contradicts}
 shares = [100 * share for share in estimate.HEADS]
-figures.lifts(axes[0], shares, page.lifts_by_head(sample), regions)
+with style.or_reason(axes[0]):
+    figures.lifts(axes[0], shares, page.lifts_by_head(sample), regions)
 style.legend_below(fig, axes[0], 2)
 
 # %% [markdown]
@@ -109,7 +114,8 @@ style.legend_below(fig, axes[0], 2)
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Influence on rare targets by rank under four interventions, ranked and measured as above, means in bins.", "name": "fig-modes"}, "image": {"alt": "Log-log rank curves under mean, zero, resample and direct ablation"}}
 fig, axes = style.panels(1, width=6.4, height=3.6)
-figures.interventions(axes[0], page.intervened(sample, study.part("interventions")))
+with style.or_reason(axes[0]):
+    figures.interventions(axes[0], page.intervened(sample, study.part("interventions")))
 style.legend_below(fig, axes[0], 4)
 
 # %% [markdown]

@@ -41,7 +41,8 @@ study = Study.of(globals())
 findings = study.findings("coordination")
 entries = judged(findings)
 sample = study.sample("corrected")
-for name, value in page.strongest_pairs(sample).items():
+for name in ("r_mean_rare", "r_max_rare", "r_mean_common", "r_max_common"):
+    value = style.told(lambda name=name: page.strongest_pairs(sample)[name])
     glue(name, value, display=False)
 glue("size", study.group_size, display=False)
 
@@ -56,7 +57,7 @@ glue("size", study.group_size, display=False)
 # ({ref}`claims`), what is seen may be the trait and not the plateau, and the verdict is *not testable*.
 
 # %% tags=["hide-input"]
-page.balance_table({name: study.sample(name) for name in PROTOCOLS})
+style.told(lambda: page.balance_table({name: study.sample(name) for name in PROTOCOLS}))
 
 # %% [markdown]
 # ## Dimensions
@@ -64,7 +65,8 @@ page.balance_table({name: study.sample(name) for name in PROTOCOLS})
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Dimensions per neuron of the control groups (grey) and of the plateau group (line), on rare and on common targets, corrected reading. Fewer dimensions lie to the left.", "name": "fig-dimension"}, "image": {"alt": "Two histograms of dimensions per neuron in control groups with the plateau group marked", "classes": "wide"}}
 fig, axes = style.panels(2, width=4.4, share=True)
 for ax, kind in zip(axes, ("rare", "common"), strict=True):
-    style.null_histogram(ax, **page.dimensions(sample, kind))
+    with style.or_reason(ax):
+        style.null_histogram(ax, **page.dimensions(sample, kind))
     ax.set_title(f"{kind} targets")
     ax.legend(frameon=False, fontsize=8)
 
@@ -75,9 +77,10 @@ for ax, kind in zip(axes, ("rare", "common"), strict=True):
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Correlations of activations on rare targets: the plateau group and the control group in the middle, neurons ordered by clustering. Red: active together; blue: one instead of the other.", "name": "fig-coactivation"}, "image": {"alt": "Two heat maps of pairwise correlations", "classes": "wide"}}
 fig, axes = style.panels(2, width=4.4, height=4.0)
-for ax, matrix in zip(axes, page.correlation_matrices(sample), strict=True):
-    image = page.heatmap(ax, *matrix)
-_ = fig.colorbar(image, ax=axes, label="correlation", shrink=0.8)
+with style.or_reason(axes[0]):
+    for ax, matrix in zip(axes, page.correlation_matrices(sample), strict=True):
+        image = page.heatmap(ax, *matrix)
+    _ = fig.colorbar(image, ax=axes, label="correlation", shrink=0.8)
 
 # %% [markdown]
 # ## Information

@@ -42,18 +42,16 @@ study = Study.of(globals())
 findings = study.findings("modularity")
 entries = judged(findings)
 sample = study.sample("corrected")
-glue("common", page.common_difference(sample), display=False)
+glue("common", style.told(lambda: page.common_difference(sample)), display=False)
 
 # %% [markdown]
 # ## The graph, and where the group lies
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Co-activation on rare targets: the plateau group (left) and one control group (right). Thickness: size of the correlation; dashed: negative. Colours: the communities with the largest Q, which exist for any graph.", "name": "fig-networks"}, "image": {"alt": "Two circular networks of ten neurons with weighted links", "classes": "wide"}}
 fig, axes = style.panels(2, width=4.2, height=4.0)
-for ax, graph, name in zip(
-    axes, page.networks(sample), ("plateau group", "a control group"), strict=True
-):
-    page.network(ax, **graph)
-    ax.set_title(name)
+with style.or_reason(axes[0]):
+    for ax, graph in zip(axes, page.networks(sample), strict=True):
+        page.network(ax, **graph)
 
 # %% [markdown]
 # {numref}`fig-plane` separates the two questions. A group that acts together without modules moves left;
@@ -61,11 +59,12 @@ for ax, graph, name in zip(
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Each group by its dimensions per neuron (coordination, fewer to the left) and its held-out modularity (modules, up).", "name": "fig-plane"}, "image": {"alt": "Scatter of control groups and the plateau group, dimensions against held-out Q"}}
 fig, axes = style.panels(1, width=6.4, height=3.8)
-page.plane(axes[0], sample)
+with style.or_reason(axes[0]):
+    page.plane(axes[0], sample)
 style.legend_below(fig, axes[0], 2)
 
 # %% tags=["hide-input"]
-page.diagnostics(sample)
+style.told(lambda: page.diagnostics(sample))
 
 # %% [markdown]
 # ## What this shows, and what it does not

@@ -40,7 +40,8 @@ from raretok.ledger.verdicts import judged
 study = Study.of(globals())
 findings = study.findings("attention")
 entries = judged(findings)
-glue("n_queries", len(study.rows("corrected").queries), display=False)
+queries = style.told(lambda: len(study.rows("corrected").queries))
+glue("n_queries", queries, display=False)
 glue("layers", ", ".join(map(str, study.layers)) or "none", display=False)
 
 # %% [markdown]
@@ -52,9 +53,10 @@ glue("layers", ", ".join(map(str, study.layers)) or "none", display=False)
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Attention per key by distance, mean over the heads of each of the last two layers, position taken out. Diamonds: the first token of the context.", "name": "fig-profiles"}, "image": {"alt": "Log-log curves of attention against distance for rare and common queries, two layers", "classes": "wide"}}
 fig, axes = style.panels(2, width=4.4, height=3.6, share=True)
-of = study.rows("corrected"), study.queries("corrected")
-for ax, layer in zip(axes, page.profiles(*of, True), strict=False):
-    page.profile(ax, **layer)
+with style.or_reason(axes[0]):
+    of = study.rows("corrected"), study.queries("corrected")
+    for ax, layer in zip(axes, page.profiles(*of, True), strict=False):
+        page.profile(ax, **layer)
 style.legend_below(fig, axes[0], 2)
 
 # %% [markdown]
@@ -67,10 +69,11 @@ style.legend_below(fig, axes[0], 2)
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Change of the plateau group's activations by each head of the last two layers, over the range of its control groups. Band: published values for the largest.", "name": "fig-heads"}, "image": {"alt": "Dots for the effect of each head on the group over grey bars for controls"}}
 fig, axes = style.panels(1, width=6.4, height=3.4)
-sample = study.sample("corrected", heads=True)
 published = claims()["A3"].estimands["largest"].published
-effects = page.head_effects(sample, study.heads("corrected"), study.layers)
-page.heads(axes[0], **effects, published=published)
+with style.or_reason(axes[0]):
+    sample = study.sample("corrected", heads=True)
+    effects = page.head_effects(sample, study.heads("corrected"), study.layers)
+    page.heads(axes[0], **effects, published=published)
 style.legend_below(fig, axes[0], 3)
 
 # %% [markdown]
@@ -79,7 +82,7 @@ style.legend_below(fig, axes[0], 3)
 
 # %% tags=["hide-input"]
 modes = {mode: study.heads("corrected", mode) for mode in HEAD_MODES["stratified"]}
-page.modes_table(sample, modes, study.layers)
+style.told(lambda: page.modes_table(sample, modes, study.layers))
 
 # %% [markdown]
 # ## What this shows, and what it does not

@@ -46,9 +46,11 @@ sample = study.sample("corrected")
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: eigenvalues of the correlations of weight rows, plateau group over 95 % of its control groups; dotted: where pure noise ends (Marchenko and Pastur). Right: mean squared cosine of control groups and of the plateau group, in units of chance.", "name": "fig-spectrum"}, "image": {"alt": "Eigenvalues by rank and a histogram of squared cosines, plateau group against controls", "classes": "wide"}}
 fig, axes = style.panels(2, width=4.4, height=3.6)
-page.spectrum(axes[0], **page.eigenvalues(sample))
+with style.or_reason(axes[0]):
+    page.spectrum(axes[0], **page.eigenvalues(sample))
 axes[0].legend(frameon=False, fontsize=8)
-style.null_histogram(axes[1], **page.cosines(sample))
+with style.or_reason(axes[1]):
+    style.null_histogram(axes[1], **page.cosines(sample))
 _ = axes[1].legend(frameon=False, fontsize=8)
 
 # %% [markdown]
@@ -56,7 +58,7 @@ _ = axes[1].legend(frameon=False, fontsize=8)
 # be called spatial.
 
 # %% tags=["hide-input"]
-page.matrices_table(sample)
+style.told(lambda: page.matrices_table(sample))
 
 # %% [markdown]
 # ## What this shows, and what it does not

@@ -1,5 +1,9 @@
 """Drawing that pages share: each function takes an Axes and arrays, and computes nothing."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
@@ -9,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from raretok.claims.digest import digest
+from raretok.errors import UserError
 
 # One colour a meaning, on every page; the pairs differ for the colour-blind and in grey.
 PALETTE = sns.color_palette("colorblind")
@@ -56,6 +61,24 @@ def panels(
     for ax in axes.ravel():
         sns.despine(ax=ax)
     return figure, list(axes.ravel())
+
+
+@contextmanager
+def or_reason(ax: Axes) -> Iterator[None]:
+    """Draw, or write down why there is nothing to draw: the page goes on."""
+    try:
+        yield
+    except UserError as error:
+        ax.text(0.5, 0.5, str(error), ha="center", va="center", wrap=True, transform=ax.transAxes)
+        ax.set(xticks=[], yticks=[])
+
+
+def told(compute: Callable[[], Any]) -> Any:
+    """A number or table, or the reason in words where it cannot be had."""
+    try:
+        return compute()
+    except UserError as error:
+        return f"not testable here: {error}"
 
 
 def null_histogram(

@@ -171,7 +171,8 @@ def other_profiles(
 
 
 def ginis(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
-    rows = worlds.gini_world(ground.rows, planted("A2") * size, rng=rng)
+    matched = ground.sample.protocol.matched
+    rows = worlds.gini_world(ground.rows, planted("A2") * size, matched, rng=rng)
     again = deal(rows.queries.document, rng=rng)
     return attention.attention_findings(rows, again, ground.sample.protocol)
 

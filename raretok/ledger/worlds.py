@@ -306,7 +306,7 @@ def turned_round(rows: Rows) -> Float[np.ndarray, "layer query head category"]:
     return turned * scale
 
 
-def gini_world(rows: Rows, more: float, *, rng: np.random.Generator) -> Rows:
+def gini_world(rows: Rows, more: float, matched: bool = True, *, rng: np.random.Generator) -> Rows:
     """The Gini coefficients of rare queries are higher by so much, and by nothing else.
 
     Labels exchanged within documents keep what documents with many rare queries differ by; what is
@@ -316,17 +316,19 @@ def gini_world(rows: Rows, more: float, *, rng: np.random.Generator) -> Rows:
     found = {}
     for name in ("gini", "gini_rest"):
         values = getattr(rows, name)
-        add = more - expected_difference(values, rows)
+        add = more - expected_difference(values, rows, matched)
         found[name] = values + add * world.rare[:, None]
     return replace(world, **found)
 
 
-def expected_difference(gini: Float[np.ndarray, "layer query head"], rows: Rows) -> float:
+def expected_difference(
+    gini: Float[np.ndarray, "layer query head"], rows: Rows, matched: bool
+) -> float:
     """Difference of the classes that exchanging labels within documents leaves on average."""
     present, document = np.unique(rows.queries.document, return_inverse=True)
     rare = np.bincount(document, rows.rare, present.size) / np.bincount(document)
     mean = gini[-LAST:].mean(axis=(0, 2))[:, None]
-    apart = deviations(mean, np.ones_like(mean), bands(rows, True))[:, 0]
+    apart = deviations(mean, np.ones_like(mean), bands(rows, matched))[:, 0]
     weights = rare[document], 1 - rare[document]
     one, two = (float(apart @ weight / weight.sum()) for weight in weights)
     return one - two

@@ -17,7 +17,7 @@ def test_difference_by_hand():
     values = np.random.default_rng(1).normal(size=(17, 5, 9))
     each = [np.mean(one[:, 0]) - np.mean(one[:, 1:]) for one in values]
     scatter = np.std([values[0, :, c].mean() for c in range(1, 9)], ddof=1)
-    assert difference(values) == jackknife(np.array(each), scatter)
+    assert difference(values) == jackknife(np.array(each), scatter, 8)
     moved = difference(values + 3.0)
     assert moved.value == pytest.approx(each[0])
 

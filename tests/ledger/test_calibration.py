@@ -20,7 +20,6 @@ from raretok.ledger.calibration import (
     kept_runs,
     one_run,
     planted,
-    profile_share,
 )
 from raretok.ledger.claims import claims
 from raretok.ledger.promise import coverage
@@ -75,7 +74,8 @@ def test_every_case_is_judged_on_its_estimands(case, ground, monkeypatch):
         ("one head", 1.0, "contradicted"),
     ],
 )
-def test_large_effects_are_judged_right(case, size, verdict, ground):
+def test_large_effects_are_judged_right(case, size, verdict, ground, monkeypatch):
+    monkeypatch.setattr(calibration, "CURVES", tuple(CASES))  # too few queries to draw from
     assert [one_run(ground, case, size, run)[0]["verdict"] for run in range(3)] == [verdict] * 3
 
 
@@ -84,6 +84,19 @@ def test_a_run_has_random_numbers_of_its_own(ground):
     assert one == same
     others = [one_run(ground, "Gini", 0.5, 1), one_run(ground, "Gini", 1.0, 0)]
     assert all(one[0]["estimate"] != other[0]["estimate"] for other in others)
+
+
+def test_another_sample_of_documents_has_copies_as_documents_of_their_own(ground):
+    again = ground.redrawn(np.random.default_rng(3))
+    sample, before = again.sample, ground.sample
+    assert np.unique(sample.document).size == np.unique(before.document).size
+    taken = {tuple(row) for row in before.post.round(9)}
+    assert {tuple(row) for row in sample.post.round(9)} < taken
+    for name in ("delta_loss", "weight", "stratum", "document"):
+        assert len(getattr(sample, name)) == len(sample.post)
+    assert set(np.unique(again.heads.document)) <= set(np.unique(sample.document))
+    assert again.heads.change.shape[1] == again.heads.document.size == again.heads.count.size
+    assert again.rows.mass.shape[1] == len(again.rows.queries) == len(again.rows.keys)
 
 
 def test_documents_are_dealt_anew_for_every_world(ground):
@@ -103,10 +116,8 @@ def test_a_world_that_cannot_be_made_is_not_testable(ground, monkeypatch):
     assert record["estimate"] is None
 
 
-def test_profiles_lose_the_correlation_that_was_asked_for(ground):
-    share = profile_share(ground.rows, False, 0.2)
-    assert profile_share(ground.rows, False, 0.0) == 0
-    assert 0 < share < 1
+def test_profiles_lose_the_correlation_that_was_asked_for(ground, monkeypatch):
+    monkeypatch.setattr(calibration, "CURVES", tuple(CASES))
     found = [one_run(ground, "profiles", 1.0, run)[0]["estimate"][0] for run in range(4)]
     assert np.mean(found) == pytest.approx(planted("A1"), abs=0.07)
 

@@ -114,6 +114,9 @@ def test_every_gate_of_a_claim_is_needed_and_its_threshold_is_enough(claim):
         assert holding.verdict in ("supported", "contradicted", "inconclusive", "reported")
         for gate, threshold in thresholds.items():
             missing = judge(found(claim, name, 1.0, 1.0, without=[gate]), set(claims()))
+            if gate == "coverage":  # not every reading and model is calibrated
+                assert missing.verdict == holding.verdict
+                continue
             assert missing.verdict == "not testable"
             assert missing.why == f"{gate} is not known, {threshold:g} is needed"
 
@@ -183,7 +186,12 @@ def test_coverage_is_taken_from_the_calibration_and_a_second_line_has_its_claims
     ]
     monkeypatch.setattr(verdicts, "calibrated", lambda model: [])
     (entry,) = judged([found("R1", "lift", 1.6, 2.0, without=["coverage"])])
-    assert entry.why == "coverage is not known, 0.9 is needed"
+    assert (entry.verdict, entry.why) == ("supported", "")  # not calibrated: not a gate
+    monkeypatch.setattr(verdicts, "calibrated", lambda model: table)
+    (entry,) = judged(
+        [replace(found("R1", "lift", 1.6, 2.0, without=["coverage"]), reading="text")]
+    )
+    assert "coverage" not in entry.finding.gates
 
 
 # --- records --------------------------------------------------------------------------------------

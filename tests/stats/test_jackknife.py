@@ -103,8 +103,10 @@ def test_the_interval_of_a_mean_of_blocks_is_students():
 
 
 def test_scatter_widens_the_interval_and_an_increasing_function_maps_it():
-    still = jackknife(np.full(17, 2.0), scatter=0.5)
+    still = jackknife(np.full(17, 2.0), scatter=0.5, n_scatter=10**6)
     assert (still.low, still.high) == pytest.approx((2 - 1.96 * 0.5, 2 + 1.96 * 0.5), rel=1e-3)
+    few = jackknife(np.full(17, 2.0), scatter=0.5, n_scatter=8)
+    assert few.high == pytest.approx(2 + student.ppf(0.975, 7) * 0.5 * np.sqrt(9 / 8))
     assert still.through(np.exp) == Estimate(*np.exp([still.value, still.low, still.high]))
     values = RNG(5).normal(size=17)
     assert jackknife(values, 1.0).high > jackknife(values).high

@@ -32,12 +32,16 @@ def networks(sample: Sample) -> list[dict[str, Any]]:
     groups, r = whole_correlations(sample)
     r = r * (1 - np.eye(r.shape[1]))
     labels = best_partitions(np.abs(r)).labels
+    titles = ("plateau group", "a control group")
     return [
-        {"r": r[i], "names": [str(n) for n in groups[i]], "community": labels[i]} for i in (0, 1)
+        {"r": r[i], "names": [str(n) for n in groups[i]], "community": labels[i], "title": title}
+        for i, title in enumerate(titles)
     ]
 
 
-def network(ax: Axes, *, r: np.ndarray, names: list[str], community: np.ndarray) -> None:
+def network(
+    ax: Axes, *, r: np.ndarray, names: list[str], community: np.ndarray, title: str
+) -> None:
     """Neurons on a circle, coloured by community; links as thick as |r|, negative ones dashed."""
     graph = nx.from_numpy_array(np.abs(r))
     order = np.argsort(community, kind="stable").tolist()
@@ -54,7 +58,7 @@ def network(ax: Axes, *, r: np.ndarray, names: list[str], community: np.ndarray)
     )
     labels = dict(enumerate(names))
     nx.draw_networkx_labels(graph, at, labels, font_size=7, font_color="white", ax=ax)
-    ax.set(xlim=(-1.25, 1.25), ylim=(-1.25, 1.25))
+    ax.set(xlim=(-1.25, 1.25), ylim=(-1.25, 1.25), title=title)
     sns.despine(ax=ax, left=True, bottom=True)
 
 

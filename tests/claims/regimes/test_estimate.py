@@ -201,10 +201,11 @@ def test_findings_hold_every_estimand_and_say_why_one_is_missing():
     values = [vars(direct[name].estimate) for name in ("direct effect", "lift")]
     assert values[0] == pytest.approx(values[1], rel=1e-6)
     small = list(findings(a_sample(11, rare=power_law(100), size=3)))
-    reasons = {one.claim: one.reason for one in small}
-    assert "100 neurons are too few" in reasons["R1"]
-    assert reasons["R0"] == ""
-    assert len(small) == len(ESTIMANDS) - 1  # no other interventions: not asked
+    reasons = {(one.claim, one.estimand): one.reason for one in small}
+    assert "100 neurons are too few" in reasons["R1", "lift"]
+    assert "for the reading corrected only" in reasons["R1", "direct effect"]
+    assert reasons["R0", "concentration"] == ""
+    assert len(small) == len(ESTIMANDS)
 
 
 def test_the_unit_of_the_effect_changes_nothing():
