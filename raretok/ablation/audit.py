@@ -30,6 +30,7 @@ LIMIT = 1e-4  # nats; rounding stays a hundred times below
 FIRST_PAIRS = 16  # tried before anything is measured
 # A value for each pair of position and neuron.
 OfPairs = Callable[[Int[np.ndarray, " pair"], Int[np.ndarray, " pair"]], Float[np.ndarray, " pair"]]
+ROUNDING, SHARE = 1e-6, 0.1  # nats, and of the largest effect, that the two may differ by
 PATH_LIMIT = 1e-3  # nats, between the closed form's path and the model's own in its own precision
 
 
@@ -169,11 +170,10 @@ def check_model(model: LanguageModel, contexts: Contexts, positions: Positions) 
         why = "another step follows its last block"
         raise refusal(model, f"its loss differs by up to {apart:.1g} nats", why)
     zero = np.zeros(len(some))
-    apart = np.abs(
-        own_delta_loss(model, contexts, some, neuron, zero)
-        - closed_form_at(model, head, contexts, some, neuron)
-    ).max()
-    if not apart <= PATH_LIMIT:
+    own = own_delta_loss(model, contexts, some, neuron, zero)
+    apart = np.abs(own - closed_form_at(model, head, contexts, some, neuron)).max()
+    # Small effects, as of fresh weights, must be right for their size too.
+    if not apart <= min(PATH_LIMIT, max(ROUNDING, SHARE * np.abs(own).max())):
         why = "the output of its last MLP is changed on its way"
         raise refusal(model, f"the effect of a neuron differs by up to {apart:.1g} nats", why)
 

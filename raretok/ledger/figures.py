@@ -95,8 +95,9 @@ def mark(ax: Axes, entry: Entry, limits: tuple[float, float]) -> None:
 def readings(entries: list[Entry], *, labels: dict[tuple[str, str], str] | None = None) -> Figure:
     """Every estimand of some entries, a row each: what was found under the three readings."""
     rows = grouped(entries)
-    fig, axes = panels(1, len(rows), width=6.4, height=1.25 + 0.8 / len(rows))
-    for ax, (key, of) in zip(axes, rows.items(), strict=True):
+    n = max(1, len(rows))
+    fig, axes = panels(1, n, width=6.4, height=1.25 + 0.8 / n)
+    for ax, (key, of) in zip(axes, rows.items(), strict=False):
         name = (labels or {}).get(key, f"{key[0]}, {key[1]}")
         estimate_row(ax, of[0].spec, of, label=name)
     fig.legend(handles=keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)

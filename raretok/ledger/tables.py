@@ -33,6 +33,11 @@ def shown(table: pd.DataFrame, classes: str = "sentences") -> HTML:
         return HTML(table.to_html(escape=False, classes=classes))
 
 
+def tabulate(rows: list[dict[str, str]], *index: str) -> pd.DataFrame:
+    """Rows as a table; without any, nothing but the names of its index."""
+    return pd.DataFrame(rows).set_index(list(index)) if rows else pd.DataFrame(columns=index)
+
+
 def number(value: float) -> str:
     """Three digits, without an exponent."""
     if value != 0 and abs(value) < 0.01:
@@ -72,7 +77,7 @@ def verdict_table(entries: list[Entry]) -> HTML:
         }
         for entry in entries
     ]
-    return shown(pd.DataFrame(rows).set_index(["claim", "estimand", "reading"]))
+    return shown(tabulate(rows, "claim", "estimand", "reading"))
 
 
 def claims_table() -> HTML:
@@ -90,13 +95,13 @@ def claims_table() -> HTML:
         for name, claim in claims().items()
         for estimand, spec in claim.estimands.items()
     ]
-    return shown(pd.DataFrame(rows).set_index(["claim", "estimand"]))
+    return shown(tabulate(rows, "claim", "estimand"))
 
 
 def changes_table() -> HTML:
     """What was changed in the claims after they were fixed."""
     rows = [{name: html.escape(str(text)) for name, text in one.items()} for one in changes()]
-    return shown(pd.DataFrame(rows, columns=["date", "what", "why"]).set_index("date"))
+    return shown(tabulate(rows, "date"))
 
 
 def gates_text(spec: Estimand) -> str:
@@ -126,8 +131,11 @@ def matrix(entries: list[Entry]) -> HTML:
         }
         for (claim, estimand), of in grouped(entries).items()
     }
-    table = pd.DataFrame(rows).T[list(PROTOCOLS)]
-    return shown(table.rename_axis(["claim", "estimand"]))
+    lines = [
+        {"claim": key[0], "estimand": key[1], **{p: of.get(p, "not run") for p in PROTOCOLS}}
+        for key, of in rows.items()
+    ]
+    return shown(tabulate(lines, "claim", "estimand"))
 
 
 def page_link(page: str) -> str:
@@ -153,7 +161,7 @@ def ledger_table(entries: list[Entry], folder: Path) -> HTML:
         }
         for entry in entries
     ]
-    return shown(pd.DataFrame(rows).set_index(["claim", "estimand", "reading"]))
+    return shown(tabulate(rows, "claim", "estimand", "reading"))
 
 
 def said(entries: list[Entry]) -> dict[str, str]:

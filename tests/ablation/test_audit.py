@@ -66,10 +66,11 @@ def save(model, folder, noise: float = 0.3) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "noise"), [(bert, 0.3), (modern_bert, 0.3), (falcon, 0.3), (bert, 0), (modern_bert, 0)]
+    ("make", "noise"),
+    [(bert, 0.3), (modern_bert, 0.3), (falcon, 0.3), (bert, 0), (modern_bert, 0), (falcon, 0)],
 )
 def test_a_model_with_more_after_its_last_mlp_is_refused_in_one_line(make, noise, tmp_path):
-    """A transform after the last block also where the weights are fresh and no neuron matters."""
+    """A transform after the last block or a multiplier, with fresh weights too."""
     save(make(), tmp_path / "odd", noise)
     contexts, positions = some_text(n=3)
     with pytest.raises(UserError, match="the closed form does not hold for odd") as caught:

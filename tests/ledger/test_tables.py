@@ -78,3 +78,16 @@ def test_a_figure_has_a_row_an_estimand_and_a_mark_a_reading(entries):
     assert words.count("contradicted") == 1
     values = sorted(float(np.ravel(mark.get_xdata())[0]) for mark in marks)
     assert values == sorted(e.finding.estimate.value for e in some if e.primary)
+
+
+def test_a_ledger_of_nothing_is_empty_and_no_error(tmp_path):
+    for table in (tables.matrix([]), tables.verdict_table([]), tables.ledger_table([], tmp_path)):
+        assert "<table" in table.data
+    assert tables.said([])["model"] == "none"
+    assert tables.standing([], tmp_path) == ""
+    assert len(figures.readings([]).axes) == 1
+
+
+def test_a_reading_that_was_not_run_says_so():
+    found = tables.matrix(judge_all([finding("A4", reading="text")])).data
+    assert found.count("not run") == 2
