@@ -4,6 +4,9 @@
 # make portable: the pages and the check of the measurements on simulated older processors.
 # Each sets up .venv first when that is missing or older than the pins.
 .PHONY: book test measure portable clean
+SHELL := bash
+# What runs beside the other tests, on the second core.
+BESIDE := tests/book tests/bench tests/models
 
 # A foreign environment must not leak in; under MPLBACKEND the pages would draw no figures, and
 # RARETOK_PAGES names the folder whose pages the ledger reads.
@@ -21,15 +24,17 @@ book: .venv/installed
 test: .venv/installed
 	@echo "Checking the code style."
 	@.venv/bin/ruff check --quiet .
-	@echo "Running the tests and, beside them, every page again against its stored numbers and figures."
+	@echo "Running the tests; beside them every page again against its stored numbers and figures, a sample"
+	@echo "of what the pages read measured again, and some of the tests."
 	@$(if $(WITH_BROWSER),,echo "No Chromium found: the browser test is left out.")
 	@mkdir -p build; export OMP_NUM_THREADS=1; \
-	.venv/bin/python -m pytest -p no:cacheprovider --nbval --nbval-current-env book >build/pages.log 2>&1 & pages=$$!; \
-	.venv/bin/python -m pytest $(if $(WITH_BROWSER),,-m "not browser") tests; tests=$$?; \
-	wait $$pages; pages=$$?; echo "The pages, run again:"; cat build/pages.log; \
-	echo "Measuring a sample of what the pages read again."; \
-	.venv/bin/raretok measure --check >build/check.log; check=$$?; grep -v "^agrees" build/check.log; \
-	exit $$((tests + pages + check))
+	( .venv/bin/python -m pytest -p no:cacheprovider --nbval --nbval-current-env book; pages=$$?; \
+	.venv/bin/raretok measure --check | grep -v "^agrees"; check=$${PIPESTATUS[0]}; \
+	.venv/bin/python -m pytest $(if $(WITH_BROWSER),,-m "not browser") $(BESIDE); \
+	exit $$(($$? + pages + check)) ) >build/beside.log 2>&1 & beside=$$!; \
+	.venv/bin/python -m pytest tests $(addprefix --ignore ,$(BESIDE)); tests=$$?; \
+	wait $$beside; beside=$$?; echo "Beside them:"; cat build/beside.log; \
+	exit $$((tests + beside))
 
 measure: .venv/installed
 	@.venv/bin/raretok measure --all
