@@ -91,7 +91,7 @@ class Sample:
         total = folds @ sums["weight"]
         if not (total > 0).all():
             raise NotTestableError(f"a part of the documents has no {kind} position")
-        return (folds @ sums[name]) / total
+        return settled((folds @ sums[name]) / total)
 
     def influence(
         self, kind: str, measured: bool = False
@@ -150,6 +150,13 @@ class Sample:
             "positions": float(min(rows.sum() for rows in n.values())),
             "neurons": float(self.size),
         }
+
+
+def settled(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """Numbers to 1e-12 of the largest: equal ones, and zeros, stay so in whatever order they were
+    summed; measured effects are whole steps, so that some are exactly equal."""
+    step = 1e-12 * np.abs(values).max(initial=0)
+    return np.round(values / step) * step if step > 0 else values
 
 
 def neurons_in(percent: float, n_neurons: int) -> int:

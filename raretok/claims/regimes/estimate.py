@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from raretok.claims.finding import Finding
 from raretok.claims.regimes.curve import bin_weights, head_size, lift_scatter, log_lift
-from raretok.claims.sample import KINDS, Sample, neurons_in, rank_correlation, ranked
+from raretok.claims.sample import KINDS, Sample, neurons_in, rank_correlation, ranked, settled
 from raretok.errors import NotTestableError
 from raretok.stats.jackknife import Estimate, block_sums, jackknife
 
@@ -108,7 +108,7 @@ def intervention_curves(
     ones, n = np.ones(block.size), sample.deal.n_blocks
     sums = block_sums(interventions.delta_loss.values[at][cells], ones, block, n)
     weight = block_sums(interventions.weight.values[cells][:, None], ones, block, n)
-    means = [(folds @ sums) / (folds @ weight) for folds in sample.folds]
+    means = [settled((folds @ sums) / (folds @ weight)) for folds in sample.folds]
     order = np.argsort(-means[0], axis=-1, kind="stable")
     return np.take_along_axis(means[1], order, axis=-1).mean(axis=1)
 
