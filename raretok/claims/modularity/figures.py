@@ -45,7 +45,8 @@ def network(
     """Neurons on a circle, coloured by community; links as thick as |r|, negative ones dashed."""
     graph = nx.from_numpy_array(np.abs(r))
     order = np.argsort(community, kind="stable").tolist()
-    at = nx.circular_layout(order)
+    # Rounded: cosines that should be 0 differ between processors.
+    at = {node: np.round(place, 6) for node, place in nx.circular_layout(order).items()}
     for sign, style in ((1, "-"), (-1, "--")):
         edges = [(i, j) for i, j in graph.edges if sign * r[i, j] > 0]
         widths = [WIDEST * abs(r[i, j]) for i, j in edges]
