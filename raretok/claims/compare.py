@@ -19,14 +19,14 @@ def difference(values: Compared) -> Estimate:
     return jackknife(each, float(means[0, 1:].std(ddof=1)), means.shape[1] - 1)
 
 
-def spread(values: Compared) -> tuple[float, float, float]:
-    """Mean of the controls and the range that holds 95 % of them."""
+def spread(values: Compared, scale=lambda x: x) -> tuple[float, float, float]:
+    """Mean of the controls and the range that holds 95 % of them, in the unit of the estimate."""
     controls = values[0].mean(axis=0)[1:]
     low, high = np.quantile(controls, [0.025, 0.975])
-    return float(controls.mean()), float(low), float(high)
+    return tuple(float(scale(one)) for one in (controls.mean(), low, high))
 
 
 def controls_only(values: Compared, scale=lambda x: x) -> tuple[float, float, float]:
     """The same of each control less the mean of all, in the unit of the estimate."""
-    mean, low, high = spread(values)
-    return float(scale(0.0)), float(scale(low - mean)), float(scale(high - mean))
+    mean = values[0].mean(axis=0)[1:].mean()
+    return (float(scale(0.0)), *spread(values - mean, scale)[1:])

@@ -142,6 +142,11 @@ class Sample:
         return float(rank_correlation(*ranks).mean())
 
     @property
+    def matched_gates(self) -> dict[str, float]:
+        """The same with how unlike the group and its controls are, at worst."""
+        return self.gates | {"imbalance": float(np.abs(self.imbalance).max())}
+
+    @property
     def gates(self) -> dict[str, float]:
         """Numbers that claims may be gated by, as far as they can be had."""
         n = {kind: (self.stratum == one) for kind, one in KINDS.items()}

@@ -152,6 +152,7 @@ def calibration_bars(rows: list[Row]) -> Figure:
         sizes = [f"{row['size']:g}{sign(row['size'], key[0])}" for row in some]
         ax.set_yticks(range(len(some)), sizes)
         ax.set(title=f"{key[0]} {key[1]}", xlim=(0, 100), xlabel="% of worlds")
+        ax.set_ylabel("planted size" if ax in axes[::4] else "")
         ax.title.set_fontsize(9)
         ax.invert_yaxis()
     for ax in axes[len(names) :]:

@@ -9,7 +9,7 @@ $$\widehat{\mathrm{var}} = \frac{G - 1}{G} \sum_g (\hat\theta_{(g)} - \bar\theta
 chosen on some documents and measured on others in it as in the whole.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -66,10 +66,6 @@ class Deal:
         if not cross_fitted:
             return kept, kept
         return kept * self.halves, kept * ~self.halves
-
-    def without_halves(self) -> "Deal":
-        """The same documents and blocks, for a protocol that chooses and measures on all."""
-        return replace(self, halves=self.halves[:1])
 
 
 def deal(

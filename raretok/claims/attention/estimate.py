@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from raretok.claims.attention.profiles import bands, class_sums, correlation, deviations
-from raretok.claims.compare import Compared, controls_only, difference
+from raretok.claims.compare import Compared, controls_only, difference, spread
 from raretok.claims.finding import Finding
 from raretok.claims.sample import DRAWS, Sample
 from raretok.errors import NotTestableError
@@ -201,13 +201,13 @@ def head_findings(sample: Sample, sums: HeadSums, layers: list[int]) -> Iterator
         found = moved(sample, sums, layers)
         largest, ratio = found.largest(), found.over_median()
         estimates = [
-            (of_group(largest), around(largest)),
-            (of_group(ratio).through(np.exp), around(ratio, np.exp)),
-            (of_group(found.layer), around(found.layer)),
+            (of_group(largest), spread(largest)),
+            (of_group(ratio).through(np.exp), spread(ratio, np.exp)),
+            (of_group(found.layer), spread(found.layer)),
             (difference(found.layer), controls_only(found.layer)),
         ]
-        for name, (estimate, spread) in zip(names, estimates, strict=True):
-            yield Finding(*name, reading, estimate, gates, spread)
+        for name, (estimate, controls) in zip(names, estimates, strict=True):
+            yield Finding(*name, reading, estimate, gates, controls)
     except NotTestableError as error:
         for name in names:
             yield Finding(*name, reading, None, gates, reason=str(error))
@@ -216,10 +216,3 @@ def head_findings(sample: Sample, sums: HeadSums, layers: list[int]) -> Iterator
 def of_group(values: Compared) -> Estimate:
     """The group alone: which neurons are in it varies with the documents left out."""
     return jackknife(values[:, :, 0].mean(axis=1))
-
-
-def around(values: Compared, scale: Callable = lambda x: x) -> tuple[float, float, float]:
-    """Mean and 95 % range of the controls."""
-    controls = values[0].mean(axis=0)[1:]
-    low, high = np.quantile(controls, [0.025, 0.975])
-    return tuple(float(scale(one)) for one in (controls.mean(), low, high))

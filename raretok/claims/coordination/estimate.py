@@ -85,7 +85,7 @@ def findings(sample: Sample, dear: bool = True) -> Iterator[Finding]:
     for claim, (measure, scale) in measures.items():
         try:
             rare, common = (measure(sample, kind) for kind in KINDS)
-            gates = sample.gates | {"imbalance": float(np.abs(sample.imbalance).max())}
+            gates = sample.matched_gates
             for name, values in (("existence", rare), ("specificity", rare - common)):
                 estimate: Estimate = difference(values).through(scale)
                 spread = controls_only(values, scale)

@@ -79,7 +79,7 @@ def findings(sample: Sample) -> Iterator[Finding]:
     reading = sample.protocol.name
     try:
         values = modularity(sample)
-        gates = sample.gates | {"imbalance": float(np.abs(sample.imbalance).max())}
+        gates = sample.matched_gates
         spread = controls_only(values)
         yield Finding("M1", "modularity", reading, difference(values), gates, spread)
     except NotTestableError as error:

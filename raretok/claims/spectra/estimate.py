@@ -60,14 +60,14 @@ def findings(sample: Sample) -> Iterator[Finding]:
     reading = sample.protocol.name
     try:
         rows = weight_rows(sample)
-        gates = sample.gates | {"imbalance": float(np.abs(sample.imbalance).max())}
+        gates = sample.matched_gates
         cosines = of_groups(sample, rows, squared_cosine) * rows.shape[1]
         around = controls_only(cosines)
         yield Finding("S1", "squared cosine", reading, difference(cosines), gates, around)
         index = of_groups(sample, rows, log_hill)
         scatter = float(index[0].mean(axis=0)[1:].std(ddof=1))
         estimate = jackknife(index[:, :, 0].mean(axis=1), scatter).through(np.exp)
-        controls = tuple(float(np.exp(one)) for one in spread(index))
+        controls = spread(index, np.exp)
         yield Finding("S1", "Hill index", reading, estimate, gates, controls)
     except NotTestableError as error:
         for name in ("squared cosine", "Hill index"):

@@ -8,7 +8,6 @@ import pytest
 from raretok.claims.attention.estimate import (
     ESTIMANDS,
     alike,
-    around,
     attention_findings,
     gini_difference,
     head_findings,
@@ -16,6 +15,7 @@ from raretok.claims.attention.estimate import (
     of_group,
 )
 from raretok.claims.attention.profiles import correlation
+from raretok.claims.compare import spread
 from raretok.errors import NotTestableError, UserError
 from raretok.measure.head_sums import WHOLE
 from raretok.stats.jackknife import deal
@@ -241,4 +241,4 @@ def test_the_group_alone_and_the_range_of_its_controls():
     values = np.zeros((17, 2, 102))
     values[..., 0], values[..., 1:] = 5.0, np.arange(101.0)
     assert of_group(values).value == 5
-    assert around(values) == pytest.approx((50, 2.5, 97.5))
+    assert spread(values) == pytest.approx((50, 2.5, 97.5))
