@@ -42,6 +42,10 @@ class PageKernel(AsyncKernelManager):
 
     transport_encryption = "auto"  # else ipykernel writes a warning to the terminal
 
+    def format_kernel_cmd(self, extra_arguments: list[str] | None = None) -> list[str]:
+        # It is interrupted to end it, which is no error to tell a reader of.
+        return super().format_kernel_cmd([*(extra_arguments or []), "--IPKernelApp.log_level=50"])
+
     @default("kernel_spec_manager")
     def _kernel_spec_manager_default(self) -> KernelSpecManager:
         return KernelSpecManager(kernel_dirs=[])
