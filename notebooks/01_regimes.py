@@ -44,7 +44,7 @@ from raretok.ledger.verdicts import judged
 study = Study.of(globals())
 findings = study.findings("regimes")
 entries = judged(findings)
-sample, twin = study.sample("corrected"), study.sample("corrected", trained=False)
+sample = study.shown("corrected")
 
 # %% [markdown]
 # ## What was run
@@ -68,19 +68,16 @@ for kind in ("rare", "common"):
     value = style.told(lambda kind=kind: sample.reliability(kind))
     glue(f"reliable_{kind}", value, display=False)
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Influence by rank, trained (left) and untrained model (right). Dots: means in bins of ranks, each neuron ranked on some documents and measured on others; bands: 95 % intervals over documents. Black: the smooth curve, dotted where it is continued into the head (shaded, 1 %).", "name": "fig-curves"}, "image": {"alt": "Log-log rank curves of rare and common targets with the fitted smooth curve, for the trained and the untrained model", "classes": "wide"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Influence by rank on rare and on common targets. Dots: means in bins of ranks, each neuron ranked on some documents and measured on others; bands: 95 % intervals over documents. Black: the smooth curve of either class, dotted where it is continued into the head (shaded, 1 %).", "name": "fig-curves"}, "image": {"alt": "Two log-log rank curves, rare targets left and common targets right, each with the fitted smooth curve", "classes": "wide"}}
 fig, axes = style.panels(2, width=4.4, height=3.8, share=True)
-for ax, shown, name in zip(axes, (sample, twin), ("trained", "untrained"), strict=True):
-    for kind in ("common", "rare"):
-        with style.or_reason(ax):
-            curve = page.curve_figure(shown, kind)
-            figures.rank_curve(ax, **curve, kind=kind, label=f"{kind} targets")
-    if shown is sample:
-        with style.or_reason(ax):
-            figures.law(ax, page.law_figure(sample, "rare"), head=estimate.head_of(sample))
-    ax.set(title=name, xscale="log", yscale="log", xlabel="neuron, by rank")
-axes[0].set_ylim(bottom=1e-6)
-style.legend_below(fig, axes[0], 3)
+for ax, kind in zip(axes, ("rare", "common"), strict=True):
+    with style.or_reason(ax):
+        curve = page.curve_figure(sample, kind)
+        figures.rank_curve(ax, **curve, kind=kind, label="means in bins")
+        figures.law(ax, page.law_figure(sample, kind), head=estimate.head_of(sample))
+    ax.set(title=f"{kind} targets", xscale="log", yscale="log", xlabel="neuron, by rank")
+axes[0].set_ylim(bottom=1e-5)
+style.legend_below(fig, axes[0], 2)
 glue("front", fig, display=False)
 
 # %% [markdown]
@@ -128,7 +125,8 @@ style.legend_below(fig, axes[0], 4)
 #
 # A rank curve alone cannot tell a plateau from a heavy tail: with few neurons in the head the
 # intervals are wide, and {ref}`calibration` says how often this design would find a plateau that is
-# there. "Rare" here is the rarest 15 % of token types of this text, and the lift is that of this model.
+# there. "Rare" here is the rarest 15 % of the token types that have a frequency ({ref}`method`), and the lift is
+# that of this model; {ref}`replication` has the other models.
 
 # %% [markdown]
 # ## The three readings

@@ -30,7 +30,7 @@ from myst_nb import glue
 
 from raretok.claims import style
 from raretok.claims.coordination import figures as page
-from raretok.claims.study import Study
+from raretok.claims.study import FIXED, Study
 from raretok.ledger import tables
 from raretok.ledger.figures import readings
 from raretok.ledger.records import as_records
@@ -40,11 +40,12 @@ from raretok.text.protocol import PROTOCOLS
 study = Study.of(globals())
 findings = study.findings("coordination")
 entries = judged(findings)
-sample = study.sample("corrected")
+sample = study.shown("corrected")
 for name in ("r_mean_rare", "r_max_rare", "r_mean_common", "r_max_common"):
     value = style.told(lambda name=name: page.strongest_pairs(sample)[name])
     glue(name, value, display=False)
 glue("size", study.group_size, display=False)
+glue("fixed", FIXED, display=False)
 
 # %% [markdown]
 # ## Comparable neurons
@@ -68,7 +69,7 @@ for ax, kind in zip(axes, ("rare", "common"), strict=True):
     with style.or_reason(ax):
         style.null_histogram(ax, **page.dimensions(sample, kind))
     ax.set_title(f"{kind} targets")
-    ax.legend(frameon=False, fontsize=8)
+    style.legend(ax)
 
 # %% [markdown]
 # {numref}`fig-coactivation` shows who goes with whom. A pair of the group has a mean $|r|$ of
@@ -90,7 +91,17 @@ with style.or_reason(axes[0]):
 # against Gaussian pairs. Its value depends on the number of positions, so group and controls always have
 # the same ones. In released form the estimate is clipped at 0, which makes a bias of every pair that
 # shares nothing; here it is not.
+
+# %% [markdown]
+# ## A fixed number of neurons
 #
+# What a group of 1 % is compared by depends on how many neurons that is, which differs between models.
+# The same estimands for the {glue:text}`fixed` neurons that matter most, beside the {glue:text}`size` of 1 %:
+
+# %% tags=["hide-input"]
+style.told(lambda: tables.sizes_table(findings, study.fixed("coordination")))
+
+# %% [markdown]
 # ## What this shows, and what it does not
 #
 # *Coordinated* means that neurons go with each other more than comparable neurons do. Whether there is

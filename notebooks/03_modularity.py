@@ -32,7 +32,7 @@ from myst_nb import glue
 
 from raretok.claims import style
 from raretok.claims.modularity import figures as page
-from raretok.claims.study import Study
+from raretok.claims.study import FIXED, Study
 from raretok.ledger import tables
 from raretok.ledger.figures import readings
 from raretok.ledger.records import as_records
@@ -41,7 +41,9 @@ from raretok.ledger.verdicts import judged
 study = Study.of(globals())
 findings = study.findings("modularity")
 entries = judged(findings)
-sample = study.sample("corrected")
+sample = study.shown("corrected")
+glue("size", study.group_size, display=False)
+glue("fixed", FIXED, display=False)
 glue("common", style.told(lambda: page.common_difference(sample)), display=False)
 
 # %% [markdown]
@@ -65,6 +67,15 @@ style.legend_below(fig, axes[0], 2)
 
 # %% tags=["hide-input"]
 style.told(lambda: page.diagnostics(sample))
+
+# %% [markdown]
+# ## A fixed number of neurons
+#
+# What a group of 1 % is compared by depends on how many neurons that is, which differs between models.
+# The same estimands for the {glue:text}`fixed` neurons that matter most, beside the {glue:text}`size` of 1 %:
+
+# %% tags=["hide-input"]
+style.told(lambda: tables.sizes_table(findings, study.fixed("modularity")))
 
 # %% [markdown]
 # ## What this shows, and what it does not

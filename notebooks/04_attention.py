@@ -60,6 +60,18 @@ with style.or_reason(axes[0]):
 style.legend_below(fig, axes[0], 2)
 
 # %% [markdown]
+# The claim speaks of the last two layers. {numref}`fig-by-layer` has every layer, each with and without
+# the first token.
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "A1 (left) and A2 (right) in every layer, mean over its heads, with 95 % intervals; the shaded layers are those of the claim. Blue: supports; orange: contradicts.", "name": "fig-by-layer"}, "image": {"alt": "Two panels of estimates with intervals by layer, with and without the first token", "classes": "wide"}}
+fig, axes = style.panels(2, width=4.4, height=3.4)
+for ax, key in zip(axes, (("A1", "correlation"), ("A2", "Gini")), strict=True):
+    with style.or_reason(ax):
+        of = study.rows("corrected"), study.queries("corrected")
+        page.by_layer(ax, page.layers(*of, True)[key[0]], claims()[key[0]].estimands[key[1]])
+style.legend_below(fig, axes[0], 2)
+
+# %% [markdown]
 # ## What a head does to the group
 #
 # A head is ablated by holding its output at its mean; its effect is the mean size of the change of the
@@ -81,8 +93,9 @@ style.legend_below(fig, axes[0], 3)
 # head's output at a random other position, and at the first position of the context (as released).
 
 # %% tags=["hide-input"]
-modes = {mode: study.heads("corrected", mode) for mode in HEAD_MODES["stratified"]}
-style.told(lambda: page.modes_table(sample, modes, study.layers))
+heads = {mode: lambda mode=mode: study.heads("corrected", mode) for mode in HEAD_MODES["stratified"]}
+sample = study.shown("corrected")
+style.told(lambda: page.modes_table(sample, {m: of() for m, of in heads.items()}, study.layers))
 
 # %% [markdown]
 # ## What this shows, and what it does not

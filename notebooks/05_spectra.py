@@ -30,7 +30,7 @@ from myst_nb import glue
 
 from raretok.claims import style
 from raretok.claims.spectra import figures as page
-from raretok.claims.study import Study
+from raretok.claims.study import FIXED, Study
 from raretok.ledger import tables
 from raretok.ledger.figures import readings
 from raretok.ledger.records import as_records
@@ -39,7 +39,9 @@ from raretok.ledger.verdicts import judged
 study = Study.of(globals())
 findings = study.findings("spectra")
 entries = judged(findings)
-sample = study.sample("corrected")
+sample = study.shown("corrected")
+glue("size", study.group_size, display=False)
+glue("fixed", FIXED, display=False)
 
 # %% [markdown]
 # ## The spectrum and the cosines
@@ -48,10 +50,10 @@ sample = study.sample("corrected")
 fig, axes = style.panels(2, width=4.4, height=3.6)
 with style.or_reason(axes[0]):
     page.spectrum(axes[0], **page.eigenvalues(sample))
-axes[0].legend(frameon=False, fontsize=8)
+style.legend(axes[0])
 with style.or_reason(axes[1]):
     style.null_histogram(axes[1], **page.cosines(sample))
-_ = axes[1].legend(frameon=False, fontsize=8)
+style.legend(axes[1])
 
 # %% [markdown]
 # The table has either matrix alone, and the distance of the members' indices: the last thing that could
@@ -59,6 +61,15 @@ _ = axes[1].legend(frameon=False, fontsize=8)
 
 # %% tags=["hide-input"]
 style.told(lambda: page.matrices_table(sample))
+
+# %% [markdown]
+# ## A fixed number of neurons
+#
+# What a group of 1 % is compared by depends on how many neurons that is, which differs between models.
+# The same estimands for the {glue:text}`fixed` neurons that matter most, beside the {glue:text}`size` of 1 %:
+
+# %% tags=["hide-input"]
+style.told(lambda: tables.sizes_table(findings, study.fixed("spectra")))
 
 # %% [markdown]
 # ## What this shows, and what it does not

@@ -107,32 +107,47 @@ def book(
 
 @app.command()
 def measure(
-    model: Annotated[str, typer.Argument(help="shipped name, directory or Hub id")] = "docs-gpt2",
+    model: Annotated[
+        str | None, typer.Argument(help="shipped name, directory, .gguf file or Hub id")
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="measure a sample again")] = False,
     every: Annotated[
         bool, typer.Option("--all", help="renew every measurement that ships")
     ] = False,
+    replicate: Annotated[
+        bool, typer.Option("--replicate", help="a training run, or a checkpoint of one, to ship")
+    ] = False,
+    count: Annotated[
+        bool, typer.Option("--count", help="count the train part of docs in its tokens, to ship")
+    ] = False,
+    revision: Annotated[str, typer.Option(help="revision, or checkpoint such as step64")] = "",
     corpus: Annotated[str, typer.Option(help="docs, or a .txt, .jsonl, .parquet file")] = "docs",
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
 ) -> None:
     """Measure what the pages need of a model, or check that it is what this machine measures."""
     from raretok.book import pages, renewal
+    from raretok.claims.study import REPLICATED, STEPS
+    from raretok.measure import find
     from raretok.measure import parameters as page_parameters
 
-    given = page_parameters.resolved({"model": model, "corpus": corpus, "device": device})
-    parameters = page_parameters.validated(given)
-    page_parameters.check_sources(parameters)
     if check:
-        sys.exit(0 if renewal.check(parameters) else 1)
-    if not every:
-        for folder in renewal.measure(parameters):
-            print(f"measured: {folder.path.name}")
-        return
-    for name in renewal.shipped_models() or ["docs-gpt2"]:
-        renewal.measure(page_parameters.validated({"model": name, "device": device}), renew=True)
-    renewal.say("running the pages on what was measured")
-    for line in pages.pages_changed(ROOT):
-        print(line)
+        sys.exit(0 if renewal.check([model] if model else find.WHOLE) else 1)
+    given = {"model": model or find.LEAD, "revision": revision, "corpus": corpus, "device": device}
+    parameters = page_parameters.validated(page_parameters.resolved(given))
+    page_parameters.check_sources(parameters)
+    if count:
+        print(f"counted: {renewal.count_train(parameters)}")
+    elif replicate:
+        asked = find.step_parameters(parameters.model, revision) if revision else parameters
+        parts = STEPS if revision else REPLICATED
+        print(f"measured: {renewal.measure(asked, parts, ship=True).path.name}")
+    elif not every:
+        print(f"measured: {renewal.measure(parameters, ship=False).path.name}")
+    else:
+        renewal.renew()
+        renewal.say("running the pages on what was measured")
+        for line in pages.pages_changed(ROOT):
+            print(line)
 
 
 @app.command()

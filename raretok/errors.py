@@ -1,5 +1,7 @@
 """The errors that are shown as a single line, without a traceback."""
 
+import re
+
 
 class UserError(ValueError):
     """Bad input: the message says what is wrong, what was received and what to do."""
@@ -7,3 +9,9 @@ class UserError(ValueError):
 
 class NotTestableError(UserError):
     """A number that cannot be had from these data: the message says why."""
+
+
+def first_line(error: Exception) -> str:
+    """An error in one line, without the name of a folder on this machine."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return re.sub(r"(?<![\w/])/\S*/", "", lines[0])[:160] if lines else type(error).__name__

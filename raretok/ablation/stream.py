@@ -50,6 +50,7 @@ def ablate_to_disk(
     resume: bool = True,
     wait: bool = False,
     progress: bool = True,
+    forward: Path | None = None,
 ) -> tuple[Path, xr.Dataset]:
     """Ablate as `ablate` does, block by block into a run directory; it and the result.
 
@@ -59,7 +60,9 @@ def ablate_to_disk(
     many neurons are handled together: with the blocks of `ablate` (1,024) and all neurons the
     numbers equal its numbers to the bit, else to rounding and `tolerance`. Killed and resumed on
     the same machine, a run ends with the same bytes. Another process that writes the same run is
-    refused, or awaited with `wait`. A run whose audit fails is kept, marked and warned of.
+    refused, or awaited with `wait`. `forward` is a folder of activations that runs of the same
+    model, contexts and positions share; the caller removes it. A run whose audit fails is kept,
+    marked and warned of.
     Raises `UserError`.
     """
     options = options or Options()
@@ -78,7 +81,7 @@ def ablate_to_disk(
 
     with run_to_write(out, settings, layout, resume=resume, wait=wait) as run:
         if not run.complete:
-            complete(Work(run, model, contexts, positions, options, progress))
+            complete(Work(run, model, contexts, positions, options, progress, forward))
     return run.folder, open_run(run.folder)
 
 
@@ -102,10 +105,11 @@ class Work:
     positions: Positions
     options: Options
     progress: bool
+    forward: Path | None = None
 
     @cached_property
     def scratch(self) -> Scratch:
-        return Scratch(self.run.scratch, len(self.positions), self.model)
+        return Scratch(self.forward or self.run.scratch, len(self.positions), self.model)
 
     @cached_property
     def target(self) -> Int[Tensor, " position"]:

@@ -26,7 +26,17 @@ from traitlets import default
 from raretok.errors import UserError
 from raretok.book.figcheck import same_page, same_words
 from raretok.measure.parameters import parameter_cell
-from raretok.ledger.records import FOLDER, READERS, book_ledger, executed_pages, ledger_json, title
+from raretok.ledger.over_models import by_model
+from raretok.ledger.records import (
+    FOLDER,
+    READERS,
+    book_ledger,
+    executed_pages,
+    ledger_json,
+    replicates,
+    title,
+)
+from raretok.ledger.verdicts import judged
 
 METADATA = {
     "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
@@ -114,7 +124,8 @@ def limit_threads(n: int) -> None:
 
 def write_ledger(folder: Path) -> Path:
     """Write `ledger.json` from the executed pages in a folder."""
-    out, text = folder / "ledger.json", ledger_json(book_ledger(folder))
+    others = [e for some in by_model(replicates(folder)).values() for e in judged(some)]
+    out, text = folder / "ledger.json", ledger_json([*book_ledger(folder), *others])
     if not (out.is_file() and same_words(out.read_text(), text)):
         write_whole(out, text)
     return out

@@ -5,51 +5,91 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+
 from raretok.book.pages import write_whole
+from raretok.errors import UserError
 from raretok.ledger.calibration import Ground
 from raretok.ledger.calibration import calibrate as calibrate_worlds
 from raretok.ledger.promise import SHIPPED as CALIBRATED
+from raretok.models import files as model_files
 from raretok.paths import DATA, ROOT, RUNS
-from raretok.measure.find import SHIPPED, Measurements
+from raretok.measure.find import (
+    HISTORY,
+    LEAD,
+    SHIPPED,
+    TRAINED,
+    UNTRAINED,
+    Measurements,
+    revisions_of,
+    step_parameters,
+)
 from raretok.measure.record import RECORD, Folder, file_name, seal_of
 from raretok.measure.parameters import PageParameters
 from raretok.claims.study import NEEDS, Study
 
-
-def shipped_models() -> list[str]:
-    """Models whose measurements ship."""
-    found = sorted(path.name for path in SHIPPED.glob("*") if (path / RECORD).is_file())
-    return [name for name in found if not name.endswith("-untrained")]
+ALL = tuple(dict.fromkeys(name for names in NEEDS.values() for name in names))
 
 
-def measure(parameters: PageParameters, *, renew: bool = False) -> list[Folder]:
-    """Measure what pages need of a model and its twin; the folders that hold it.
+def shipped() -> list[PageParameters]:
+    """What is measured of models that ship: the lead model, training runs, checkpoints."""
+    models = [PageParameters(model=name) for name in (LEAD, *TRAINED, UNTRAINED)]
+    return models + [step_parameters(HISTORY, revision) for revision in revisions_of(HISTORY)]
 
-    A measurement that ships is left alone unless it is to be renewed: then it is measured under
-    `runs/`, where a killed process goes on, and put in its place when it is whole.
+
+def measure(parameters: PageParameters, parts: Iterable[str] = ALL, *, ship: bool) -> Folder:
+    """Measure parts of a model; the folder that holds them.
+
+    To `ship` them they are measured under `runs/`, where a killed process goes on, and put where
+    measurements ship when they are whole.
     """
-    asked = Measurements(parameters, shipped=None if renew else SHIPPED, loud=True)
+    asked = Measurements(parameters, shipped=None if ship else SHIPPED, loud=True)
     say(foretold(asked))
-    Study(parameters, asked).prepare(NEEDS)
-    both = [asked, asked.twin]
-    if renew and asked.should_ship:
-        return [publish(one) for one in both]
-    return [one.ready or one.kept for one in both]
+    Study(parameters, asked).measure(parts)
+    return publish(asked) if ship else asked.ready or asked.kept
 
 
 def foretold(asked: Measurements) -> str:
     """How long it took when it was measured last."""
-    folders = [Folder(SHIPPED / one.label) for one in (asked, asked.twin)]
-    parts = [p for one in folders if one.there for p in one.record()["parts"].values()]
-    if not parts:
+    folder = Folder(SHIPPED / asked.label)
+    parts = list(folder.record()["parts"].values()) if folder.there else []
+    made = [part["made"] for part in parts if "made" in part]
+    if not made:
         return f"measuring what pages need of {asked.label}: minutes for a small model"
-    minutes = sum(part["made"]["seconds"] for part in parts) / 60
+    minutes = sum(one["seconds"] for one in made) / 60
     return (
         f"measuring what pages need of {asked.label}: it took {minutes:.0f} minutes on "
-        f"{parts[0]['made']['processor']} with {parts[0]['made']['threads']} threads"
+        f"{made[0]['processor']} with {made[0]['threads']} threads"
     )
+
+
+def renew() -> None:
+    """Measure again every part of every measurement that ships and whose weights are there."""
+    for parameters in shipped():
+        label = Measurements(parameters).label
+        try:
+            measure(parameters, list(Folder(SHIPPED / label).record()["parts"]), ship=True)
+        except UserError as error:
+            say(f"raretok: {label} stays as it is: {error}")
+
+
+def count_train(parameters: PageParameters) -> Path:
+    """Count the train part of docs in a model's tokens, beside what ships of the model."""
+    from raretok.measure.source import Source
+    from raretok.text.corpus import count_tokens, load_corpus, token_ids
+
+    folder = model_files.shipped_folder(parameters.model)
+    if folder is None:
+        raise UserError(f"{parameters.model} does not ship: give counts as -p unigram=FILE.npy")
+    model = Source(parameters).model
+    texts = [document.text for document in load_corpus("docs", part="train").documents]
+    counts = count_tokens(token_ids(texts, model.tokenizer), model.architecture.d_vocab)
+    file = folder / model_files.COUNTS_FILE
+    np.save(file, counts.astype(np.int32))
+    return file.relative_to(ROOT)
 
 
 def publish(asked: Measurements) -> Folder:
@@ -57,7 +97,9 @@ def publish(asked: Measurements) -> Folder:
     home, draft = SHIPPED / asked.label, SHIPPED / f".{asked.label}"
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
-    for name in (RECORD, *map(file_name, asked.kept.record()["parts"])):
+    parts = asked.kept.record()["parts"].items()
+    files = [file_name(name) for name, entry in parts if "bytes" in entry]
+    for name in (RECORD, *files):
         shutil.copyfile(asked.kept.path / name, draft / name)
     before = SHIPPED / f".{asked.label}-before"
     shutil.rmtree(before, ignore_errors=True)
@@ -69,20 +111,21 @@ def publish(asked: Measurements) -> Folder:
     return Folder(home)
 
 
-def check(parameters: PageParameters) -> bool:
+def check(models: Iterable[str]) -> bool:
     """Measure a sample again, a line a quantity; whether all of it is what is stored."""
     from raretok.measure.check import check as differences  # needs torch
 
-    asked, wrong = Measurements(parameters), 0
-    for one in (asked, asked.twin):
-        say(f"checking the measurement of {one.label}")
-        for found in differences(one):
+    wrong = 0
+    for name in models:
+        asked = Measurements(PageParameters(model=name))
+        say(f"checking the measurement of {asked.label}")
+        for found in differences(asked):
             print(found.line)
             wrong += not found.passed
     if wrong:
         say(
-            f"raretok: {wrong} quantities of the measurement of {asked.label} are not what this "
-            "machine measures: see the lines marked DIFFERS; raretok measure --all renews it"
+            f"raretok: {wrong} quantities are not what this machine measures: see the lines marked "
+            "DIFFERS; raretok measure --all renews what ships"
         )
     return wrong == 0
 

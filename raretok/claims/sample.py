@@ -8,10 +8,18 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
+from scipy.special import ndtri
+from scipy.stats import rankdata
 
 from raretok.errors import NotTestableError
 from raretok.stats.jackknife import Deal, block_sums
-from raretok.stats.matching import draw_controls, imbalance, neuron_traits
+from raretok.stats.matching import (
+    GATED_TRAITS,
+    TRAITS,
+    draw_controls,
+    imbalance,
+    neuron_traits,
+)
 from raretok.text.protocol import Protocol
 from raretok.text.rarity import COMMON, RARE
 
@@ -40,6 +48,9 @@ class Sample:
     deal: Deal
     size: int  # neurons in the group
     seed: int = 0
+    W_gate: Float[np.ndarray, "neuron d_model"] | None = None  # of a gated MLP
+    gate_rate: Float[np.ndarray, " neuron"] | None = None  # how often each gate is open
+    given_groups: Int[np.ndarray, "left_out split member"] | None = None  # chosen elsewhere
     memory: dict[Any, Any] = field(init=False, default_factory=dict, repr=False)
 
     @classmethod
@@ -50,6 +61,9 @@ class Sample:
         arrays = ("delta_loss", "post", "weight", "document", "stratum")
         weights = {name: model[name].values.astype(np.float64) for name in ("W_in", "W_out")}
         values = {name: effects[name].values for name in arrays}
+        if "W_gate" in model:
+            weights["W_gate"] = model.W_gate.values.astype(np.float64)
+            values["gate_rate"] = effects.gate_rate.values
         return cls(protocol, **values, **weights, deal=deal, **more)
 
     def once(self, key: Any, compute: Callable[[], Any]) -> Any:
@@ -111,6 +125,8 @@ class Sample:
     @cached_property
     def groups(self) -> Int[np.ndarray, "left_out split member"]:
         """The most influential neurons on rare targets whose ablation raises the loss."""
+        if self.given_groups is not None:
+            return self.given_groups
         signed = self.mean("rare", self.folds[0])
         ranking = np.where(signed > 0, self.influence("rare"), -np.inf)
         if (np.isfinite(ranking).sum(axis=-1) < self.size).any():
@@ -119,7 +135,30 @@ class Sample:
 
     @cached_property
     def traits(self) -> Float[np.ndarray, "neuron trait"]:
-        return neuron_traits(self.post, self.W_out)
+        return neuron_traits(self.post, self.W_out, self.gate_rate)
+
+    @property
+    def trait_names(self) -> tuple[str, ...]:
+        return TRAITS if self.gate_rate is None else GATED_TRAITS
+
+    def activations(
+        self, rows: Int[np.ndarray, " row"], used=slice(None)
+    ) -> Float[np.ndarray, "row used"]:
+        """Activations at some positions as they are correlated.
+
+        Those of a gated MLP as normal scores of their ranks: a few huge ones of either sign would
+        else make the correlations (van der Waerden's scores).
+        """
+        post = self.post[rows][:, used].astype(np.float64)
+        if self.gate_rate is None:
+            return post
+        return ndtri((rankdata(post, axis=0) - 0.5) / len(post))
+
+    @property
+    def matrices(self) -> dict[str, Float[np.ndarray, "neuron d_model"]]:
+        """What each neuron reads and writes, by name."""
+        gate = {} if self.W_gate is None else {"W_gate": self.W_gate}
+        return {"W_in": self.W_in, **gate, "W_out": self.W_out}
 
     @cached_property
     def controls(self) -> Int[np.ndarray, "neuron draw"]:

@@ -4,6 +4,7 @@ Everything here is computed from measurements (raretok/measure/); no model is lo
 is asked for that was never measured.
 """
 
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cache, cached_property
@@ -20,8 +21,14 @@ from raretok.claims.modularity import estimate as modularity
 from raretok.claims.regimes import estimate as regimes
 from raretok.claims.sample import Sample, neurons_in
 from raretok.claims.spectra import estimate as spectra
-from raretok.errors import UserError
-from raretok.measure.find import Measurements
+from raretok.errors import NotTestableError, UserError
+from raretok.measure.find import (
+    HISTORY,
+    Measurements,
+    revisions_of,
+    step_of,
+    step_parameters,
+)
 from raretok.measure.head_sums import HeadSums
 from raretok.measure.parameters import PageParameters, validated
 from raretok.measure.rows import Rows
@@ -36,14 +43,18 @@ BOTH = tuple(f"effects: {draw}" for draw in (STRATIFIED, RELEASED))
 HEAD_MODES = {STRATIFIED: ("mean", "zero", "resample", "first"), RELEASED: ("first",)}
 HEADS = tuple(f"heads: {draw}, {mode}" for draw, modes in HEAD_MODES.items() for mode in modes)
 ROWS = tuple(f"attention: {protocol}" for protocol in PROTOCOLS)
-# Parts that a page reads of the model and of its untrained twin, beside "model".
-NEEDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "regimes": ((*BOTH, "interventions"), BOTH[:1]),
-    "coordination": (BOTH, ()),
-    "modularity": (BOTH, ()),
-    "attention": ((*BOTH, *ROWS, *HEADS), ()),
-    "spectra": (BOTH, ()),
+# Parts that a page reads of a model, beside "model".
+NEEDS: dict[str, tuple[str, ...]] = {
+    "regimes": (*BOTH, "interventions"),
+    "coordination": BOTH,
+    "modularity": BOTH,
+    "attention": (*BOTH, *ROWS, *HEADS),
+    "spectra": BOTH,
 }
+# What is measured of replicates and of checkpoints: the primary estimands under `corrected`.
+REPLICATED = (BOTH[0], "attention: corrected", HEADS[0])
+STEPS = BOTH[:1]
+FIXED = 10  # neurons in the group that is shown beside 1 %
 ESTIMANDS = {
     "regimes": regimes.ESTIMANDS,
     "coordination": coordination.ESTIMANDS,
@@ -51,6 +62,16 @@ ESTIMANDS = {
     "attention": attention.ESTIMANDS,
     "spectra": spectra.ESTIMANDS,
 }
+
+
+class Missing:
+    """In place of a sample that cannot be formed: whatever is asked of it says why."""
+
+    def __init__(self, reason: str):
+        self.__dict__["reason"] = reason
+
+    def __getattr__(self, name: str) -> Any:
+        raise NotTestableError(self.reason)
 
 
 class Study:
@@ -69,17 +90,28 @@ class Study:
         """Random numbers for one purpose: independent of what was drawn before."""
         return self.parameters.rng(purpose)
 
+    @classmethod
+    def shipped(cls, model: str, revision: str = "") -> "Study":
+        """Of a model as it ships: what was not measured of it is a gap, and never measured."""
+        parameters = PageParameters(model=model, revision=revision)
+        return cls(parameters, Measurements(parameters, only_shipped=True))
+
     @cache  # noqa: B019  (a page holds one study, for as long as it runs)
-    def part(self, name: str, trained: bool = True) -> xr.Dataset:
-        """One part of the measurement of the model, or of its untrained twin."""
-        return (self.measurements if trained else self.measurements.twin).part(name)
+    def part(self, name: str) -> xr.Dataset:
+        """One part of the measurement of the model."""
+        return self.measurements.part(name)
 
     def prepare(self, pages: Iterable[str]) -> None:
         """Measure what these pages need and was not measured yet."""
-        for page in [page for page in pages if page in NEEDS]:
-            for names, trained in zip(NEEDS[page], (True, False), strict=True):
-                for name in ("model", *names) if names else ():
-                    self.part(name, trained)
+        self.measure(name for page in pages for name in NEEDS.get(page, ()))
+
+    def measure(self, names: Iterable[str]) -> None:
+        """Measure these parts, and the model's weights; say of what cannot be had why not."""
+        for name in dict.fromkeys(["model", *names]):
+            try:
+                self.part(name)
+            except NotTestableError as error:
+                print(f"raretok: {name} is not testable: {error}", file=sys.stderr)
 
     @cached_property
     def protocol(self) -> Protocol:
@@ -103,14 +135,14 @@ class Study:
         counts, counted = model.counts.values, model.counted.values
         return classes_of(counts, counted, PROTOCOLS[protocol].rule, percentile)
 
-    def effects(self, protocol: str, trained: bool = True) -> xr.Dataset:
+    def effects(self, protocol: str) -> xr.Dataset:
         """The effects a protocol needs, their positions classed as that protocol does.
 
         `text` and `corrected` read one measurement: weights say what each position stands for, so
         classes may be cut across the strata it was drawn from.
         """
         reading = PROTOCOLS[protocol]
-        found = self.part(f"effects: {reading.draw}", trained)
+        found = self.part(f"effects: {reading.draw}")
         stratum = self.classes(protocol).stratum(found[reading.by].values)
         return found.assign_coords(stratum=("position", stratum))
 
@@ -120,16 +152,23 @@ class Study:
         return neurons_in(self.parameters.group_percent, self.architecture.d_mlp)
 
     @cache  # noqa: B019
-    def sample(self, protocol: str, trained: bool = True, heads: bool = False) -> Sample:
-        """Positions, groups and controls under a protocol.
+    def sample(self, protocol: str, heads: bool = False, size: int = 0) -> Sample:
+        """Positions, groups and controls under a protocol; `size`: neurons in the group.
 
         `heads`: documents in which heads were ablated are spread evenly over the blocks.
         """
-        effects = self.effects(protocol, trained)
+        effects = self.effects(protocol)
         first = np.unique(self.heads(protocol).document) if heads else None
         dealt = deal(effects.document.values, first=first, rng=self.rng(f"deal {protocol}"))
-        more = {"size": self.group_size, "seed": self.parameters.seed}
-        return Sample.of(effects, self.part("model", trained), PROTOCOLS[protocol], dealt, **more)
+        more = {"size": size or self.group_size, "seed": self.parameters.seed}
+        return Sample.of(effects, self.part("model"), PROTOCOLS[protocol], dealt, **more)
+
+    def shown(self, protocol: str) -> Sample | Missing:
+        """The sample that figures are drawn of; where it cannot be formed, what says so in them."""
+        try:
+            return self.sample(protocol)
+        except NotTestableError as error:
+            return Missing(str(error))
 
     @cache  # noqa: B019
     def heads(self, protocol: str, mode: str = "") -> HeadSums:
@@ -145,6 +184,10 @@ class Study:
     def queries(self, protocol: str) -> Deal:
         """Documents of the queries, dealt into blocks."""
         return deal(self.rows(protocol).queries.document, rng=self.rng(f"queries {protocol}"))
+
+    def replicate(self) -> list[Finding]:
+        """What every page finds under `corrected`, of what was measured."""
+        return [one for page in ESTIMANDS for one in self.of_reading(page, "corrected")]
 
     @cache  # noqa: B019
     def findings(self, page: str) -> list[Finding]:
@@ -163,32 +206,87 @@ class Study:
     def computed(self, page: str, protocol: str) -> Iterator[Finding]:
         if page == "regimes":
             stratified = PROTOCOLS[protocol].draw == STRATIFIED
-            more = self.part("interventions") if stratified else None
+            more = self.interventions() if stratified else None
             yield from regimes.findings(self.sample(protocol), more)
         elif page == "attention":
-            rows, queries = self.rows(protocol), self.queries(protocol)
-            yield from attention.attention_findings(rows, queries, PROTOCOLS[protocol])
-            sample = self.sample(protocol, heads=True)
-            yield from attention.head_findings(sample, self.heads(protocol), self.layers)
+            yield from self.attention_findings(protocol)
         else:
             module = {"coordination": coordination, "modularity": modularity, "spectra": spectra}
             yield from module[page].findings(self.sample(protocol))
+
+    def interventions(self) -> xr.Dataset | None:
+        """Effects under other interventions, where they were measured."""
+        try:
+            return self.part("interventions")
+        except NotTestableError:
+            return None
+
+    def attention_findings(self, protocol: str) -> Iterator[Finding]:
+        """A1 and A2 from attention rows, A3 and A4 from ablated heads; either may be missing."""
+        both = (
+            lambda: attention.attention_findings(
+                self.rows(protocol), self.queries(protocol), PROTOCOLS[protocol]
+            ),
+            lambda: attention.head_findings(
+                self.sample(protocol, heads=True), self.heads(protocol), self.layers
+            ),
+        )
+        for compute, claims in zip(both, (("A1", "A2"), ("A3", "A4")), strict=True):
+            try:
+                yield from compute()
+            except NotTestableError as error:
+                keys = [key for key in ESTIMANDS["attention"] if key[0] in claims]
+                yield from (Finding(*key, protocol, None, reason=str(error)) for key in keys)
+
+    @property
+    def history_model(self) -> str:
+        """The model whose checkpoints are looked at: the page's own, if it names any."""
+        return self.parameters.model if self.parameters.revisions else HISTORY
+
+    def checkpoints(self) -> tuple[dict[int, Sample], dict[int, str]]:
+        """Samples by step, and for steps without one the reason."""
+        revisions = [one for one in self.parameters.revisions.split(",") if one]
+        samples, gaps = {}, {}
+        for revision in revisions or revisions_of(HISTORY):
+            try:
+                samples[step_of(revision)] = self.checkpoint(revision).sample("corrected")
+            except UserError as error:
+                gaps[step_of(revision)] = str(error)
+        return samples, gaps
+
+    def checkpoint(self, revision: str) -> "Study":
+        """The study of one step; what ships is never measured again."""
+        given = self.parameters.model_dump(include={"corpus", "unigram", "device"})
+        asked = step_parameters(self.history_model, revision, **given)
+        shipped = not self.parameters.revisions
+        return Study(asked, Measurements(asked, loud=True, only_shipped=shipped))
+
+    def fixed(self, page: str) -> list[Finding]:
+        """What a page finds under `corrected` for a group of FIXED neurons; I1 is too dear."""
+        sample = self.sample("corrected", size=FIXED)
+        if page == "coordination":
+            return list(coordination.findings(sample, dear=False))
+        return list({"modularity": modularity, "spectra": spectra}[page].findings(sample))
 
     def run_table(self) -> pd.DataFrame:
         """What was scored for each protocol, and the largest error the audit found."""
         rows = []
         for name, reading in PROTOCOLS.items():
-            effects = self.effects(name)
+            try:
+                effects = self.effects(name)
+            except NotTestableError as error:
+                rows.append({"reading": name, "rare by its": f"not testable here: {error}"})
+                continue
             stratum, document = effects.stratum.values, effects.document.values
             rows.append(
                 {
                     "reading": name,
                     "rare by its": reading.by,
-                    "rare types": int(self.classes(name).rare.sum()),
-                    "rare positions": int((stratum == RARE).sum()),
-                    "common positions": int((stratum == COMMON).sum()),
-                    "documents": np.unique(document).size,
+                    "rare types": str(self.classes(name).rare.sum()),
+                    "rare positions": str((stratum == RARE).sum()),
+                    "common positions": str((stratum == COMMON).sum()),
+                    "documents": str(np.unique(document).size),
                     "largest error, nats": f"{effects.audit_max_error:.0e}",
                 }
             )
-        return pd.DataFrame(rows).set_index("reading")
+        return pd.DataFrame(rows).set_index("reading").fillna("")

@@ -96,6 +96,12 @@ def null_histogram(
     ax.set(xlabel=xlabel, ylabel="control groups")
 
 
+def legend(ax: Axes) -> None:
+    """A small legend, where there is something to name."""
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(frameon=False, fontsize=8)
+
+
 def legend_below(figure: Figure, ax: Axes, columns: int) -> None:
     """One legend under all panels, so that it hides no data."""
     handles, labels = ax.get_legend_handles_labels()

@@ -1,6 +1,7 @@
 """Drawing verdicts: estimates with their intervals over the regions that decide."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,9 +10,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from raretok.claims.style import COLOURS, panels
-from raretok.ledger.claims import Estimand, ends
+from raretok.ledger.claims import Estimand, claims, ends
 from raretok.ledger.promise import VERDICTS, Row, false_at, rows_of, share, true_at
+from raretok.ledger.replication import Replication
 from raretok.ledger.verdicts import Entry
+from raretok.stats.jackknife import Estimate
 from raretok.text.protocol import PROTOCOLS
 
 MARKS = {"code": ("^", "0.45"), "text": ("s", "0.45"), "corrected": ("o", "black")}
@@ -50,9 +53,7 @@ def estimate_row(ax: Axes, spec: Estimand, entries: list[Entry], *, label: str) 
     An interval that leaves the axis ends in an arrow. A hollow mark is not testable.
     """
     low, high = limits(spec, entries)
-    for name, regions in (("supports", spec.supports), ("contradicts", spec.contradicts)):
-        for start, stop in map(ends, regions):
-            ax.axvspan(max(start, low), min(stop, high), color=COLOURS[name], lw=0, zorder=0)
+    shade(ax, spec, (low, high))
     if spec.published:
         ax.plot(spec.published, [-0.75, -0.75], "|-", color=COLOURS["common"], lw=3, ms=8)
     for entry in entries:
@@ -73,11 +74,7 @@ def mark(ax: Axes, entry: Entry, limits: tuple[float, float]) -> None:
         ax.plot([start, stop], [height - 0.28] * 2, color="0.65", lw=3, solid_capstyle="butt")
     if finding.estimate is not None:
         one = finding.estimate
-        start, stop = np.clip([one.low, one.high], *limits)
-        ax.plot([start, stop], [height, height], color=colour, lw=1.6)
-        for end, inside, arrow in ((one.low, start, "<"), (one.high, stop, ">")):
-            if end != inside:
-                ax.plot(inside, height, arrow, color=colour, ms=5, clip_on=False)
+        whisker(ax, one, height, limits, colour)
         fill = "white" if entry.verdict == "not testable" else colour
         ax.plot(one.value, height, shape, mfc=fill, mec=colour, color=colour, ms=7)
     ax.text(
@@ -160,3 +157,91 @@ def calibration_bars(rows: list[Row]) -> Figure:
     handles, labels = axes[0].get_legend_handles_labels()
     fig.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
     return fig
+
+
+def forest(found: list[Replication], names: dict[str, str]) -> Figure:
+    """One panel a claim: every model with its interval, the runs' mean, the next run's interval.
+
+    `names` maps models to what is written beside their row, from top to bottom.
+    """
+    columns = 3
+    height = 1.0 + 0.2 * (len(names) + 2)
+    fig, axes = panels(columns, -(-len(found) // columns), width=4.2, height=height)
+    for i, (ax, one) in enumerate(zip(axes, found, strict=False)):
+        forest_panel(ax, one, names)
+        if i % columns:
+            ax.set_yticklabels([])
+    for ax in axes[len(found) :]:
+        ax.set_axis_off()
+    fig.legend(handles=forest_keys(), loc="outside lower center", ncols=4, frameon=False)
+    return fig
+
+
+def forest_panel(ax: Axes, one: Replication, names: dict[str, str]) -> None:
+    """The rows of one claim on its regions; hollow marks are not testable."""
+    spec, entries = one.spec, {e.finding.model: e for e in (*one.outside, *one.runs)}
+    low, high = limits(spec, list(entries.values()))
+    shade(ax, spec, (low, high))
+    units = {entry.finding.model for entry in one.runs}
+    rows = [(name, entries.get(model), model in units) for model, name in names.items()]
+    for y, (_, entry, is_run) in enumerate(rows):
+        if entry is not None and entry.finding.estimate is not None:
+            colour = "black" if is_run else COLOURS["common"]
+            fill = "white" if entry.verdict == "not testable" else colour
+            whisker(ax, entry.finding.estimate, y, (low, high), colour)
+            ax.plot(
+                np.clip(entry.finding.estimate.value, low, high), y, "o", mfc=fill, mec=colour, ms=6
+            )
+        else:
+            ax.text(
+                low, y, " not measured" if entry is None else " no number", va="center", fontsize=8
+            )
+    if one.pooled is not None:
+        whisker(ax, one.pooled.mean, len(rows), (low, high), COLOURS["rare"], 4)
+        ax.plot(
+            np.clip(one.pooled.mean.value, low, high), len(rows), "D", color=COLOURS["rare"], ms=7
+        )
+        whisker(ax, one.pooled.next_run, len(rows) + 1, (low, high), COLOURS["rare"])
+    if spec.published:
+        ax.plot(spec.published, [-0.8, -0.8], "|-", color="0.25", lw=3, ms=8)
+    labels = [*(name for name, *_ in rows), "mean of the runs", "next run"]
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set(xlim=(low, high), ylim=(len(labels) - 0.3, -1.4), xlabel=spec.unit)
+    ax.set_title(
+        f"{one.claim}, {claims()[one.claim].short}: {one.verdict}", loc="left", fontsize=10
+    )
+    ax.axhline(len(rows) - 0.5, color="0.6", lw=0.8)
+
+
+def shade(ax: Axes, spec: Estimand, within: tuple[float, float]) -> None:
+    """The regions of an estimand, as far as the axis reaches."""
+    for name, regions in (("supports", spec.supports), ("contradicts", spec.contradicts)):
+        for start, stop in map(ends, regions):
+            start, stop = max(start, within[0]), min(stop, within[1])
+            if start < stop:
+                ax.axvspan(start, stop, color=COLOURS[name], lw=0, zorder=0)
+
+
+def whisker(
+    ax: Axes, one: Estimate, y: float, within: tuple[float, float], colour: Any, width: float = 1.6
+) -> None:
+    """An interval; where it leaves the axis it ends in an arrow."""
+    start, stop = np.clip([one.low, one.high], *within)
+    ax.plot([start, stop], [y, y], color=colour, lw=width, solid_capstyle="butt")
+    for end, inside, arrow in ((one.low, start, "<"), (one.high, stop, ">")):
+        if end != inside:
+            ax.plot(inside, y, arrow, color=colour, ms=5, clip_on=False)
+
+
+def forest_keys() -> list[Line2D | Patch]:
+    """What marks, colours and shades of a forest plot mean."""
+    return [
+        Line2D([], [], color="black", marker="o", label="training run"),
+        Line2D([], [], color=COLOURS["common"], marker="o", label="not a unit"),
+        Line2D([], [], color="black", marker="o", mfc="white", ls="", label="not testable"),
+        Line2D([], [], color=COLOURS["rare"], marker="D", lw=4, label="mean of the runs"),
+        Line2D([], [], color=COLOURS["rare"], label="next run, 95 %"),
+        Patch(color=COLOURS["supports"], label="supports"),
+        Patch(color=COLOURS["contradicts"], label="contradicts"),
+        Line2D([], [], color="0.25", lw=3, label="published"),
+    ]

@@ -19,7 +19,7 @@ from raretok.text.protocol import PROTOCOLS
 
 FOLDER = "RARETOK_PAGES"  # environment variable: where the run in progress writes its pages
 RECORD = "application/papermill.record/text/plain"
-READERS = ("ledger", "reviews")  # pages that read what the others recorded
+READERS = ("replication", "ledger", "reviews")  # pages that read what the others recorded
 
 
 def pages_folder() -> Path:
@@ -57,9 +57,13 @@ class PageRecord:
 
         Raises `UserError` for a record that cannot be read and for a claim that there is not.
         """
-        records = self.glued.get("findings", [])
+        return self.recorded("findings")
+
+    def recorded(self, name: str) -> list[Finding]:
+        """The findings that it keeps under a name."""
+        records = self.glued.get(name, [])
         if not all(isinstance(record, dict) for record in records):
-            raise UserError(f"{self.page.name} keeps something else than records as `findings`")
+            raise UserError(f"{self.page.name} keeps something else than records as `{name}`")
         return [finding_of(record, self.page.name) for record in records]
 
 
@@ -148,6 +152,12 @@ def book_ledger(book: Path) -> list[Entry]:
             seen[key] = page.page.name
             findings.append(one)
     return judged(findings)
+
+
+def replicates(folder: Path) -> list[Finding]:
+    """What the page `replication` recorded of other models; nothing where it was not run."""
+    pages = [page for page in executed_pages(folder) if title(page.stem) == "replication"]
+    return [one for page in pages for one in read_page(page).recorded("replicates")]
 
 
 def missing_claims(entries: list[Entry]) -> list[str]:

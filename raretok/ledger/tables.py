@@ -80,6 +80,23 @@ def verdict_table(entries: list[Entry]) -> HTML:
     return shown(tabulate(rows, "claim", "estimand", "reading"))
 
 
+def sizes_table(found: list[Finding], fixed: list[Finding]) -> pd.DataFrame:
+    """Estimates under `corrected` for the group of 1 % and for one of a fixed size."""
+    beside = {(one.claim, one.estimand): one for one in fixed}
+    rows = [
+        {
+            "claim": one.claim,
+            "estimand": one.estimand,
+            "1 % of the neurons": ours(one),
+            "fixed number": ours(beside[one.claim, one.estimand]),
+            "unit": claims()[one.claim].estimands[one.estimand].unit,
+        }
+        for one in found
+        if one.reading == "corrected" and (one.claim, one.estimand) in beside
+    ]
+    return tabulate(rows, "claim", "estimand")
+
+
 def claims_table() -> HTML:
     """What each claim means as a number, with the regions and their reasons."""
     rows = [

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from raretok.errors import UserError
+from raretok.errors import NotTestableError
 from raretok.measure.rows import Rows
 from raretok.models.adapter import LanguageModel
 from raretok.text.corpus import Contexts
@@ -52,12 +52,14 @@ def choose_queries(
         rare, common = rare[partner >= 0], common[partner[partner >= 0]]
     n = min(rare.size, common.size)
     if n < FEWEST:
-        raise UserError(
+        raise NotTestableError(
             f"{n} rare queries have a common one to be compared with, {FEWEST} are needed: "
             "raise n_positions or rare_percentile, or give more text"
         )
     if np.unique(everything.document[rare]).size < 2:
-        raise UserError("all rare queries are in one document: an interval needs 2, give more text")
+        raise NotTestableError(
+            "all rare queries are in one document: an interval needs 2, give more text"
+        )
     rare = np.sort(rng.permutation(rare)[:n]) if rare.size > n else rare
     return everything[np.sort(np.concatenate([rare, common[:n]]))]
 

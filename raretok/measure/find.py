@@ -1,7 +1,9 @@
 """Where pages get measurements from: the shipped one, one kept under `runs/`, or a new one."""
 
+import re
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from raretok.errors import NotTestableError, UserError
 from raretok.measure.parameters import PageParameters
 from raretok.measure.record import FORMAT, Folder, digest, file_name, seal_of
 from raretok.models import files as model_files
@@ -17,27 +20,53 @@ from raretok.paths import DATA, RUNS, locked, one_line
 from raretok.text.docstrings import held_out_sha256
 
 SHIPPED = DATA / "measurements"
-COUNTS_FILE = "unigram_counts.npy"
-# Weights that ship without a measurement: no page shows them yet.
-REPLICATES = (*(f"docs-gpt2-seed{n}" for n in range(1, 5)), "docs-llama", "docs-pythia")
+LEAD = "smollm2-135m-q4"  # the book's first model
+TRAINED = (  # runs of `raretok train` on the same tokens: the units of replication
+    "docs-gpt2",
+    *(f"docs-gpt2-seed{n}" for n in range(1, 5)),
+    "docs-llama",
+    "docs-pythia",
+)
+UNTRAINED = f"docs-gpt2{model_files.TWIN}"
+HISTORY = "docs-pythia"  # whose checkpoints are measured
+# Models whose measurement ships whole: of the others what the forest plots need.
+WHOLE = (LEAD, "docs-gpt2", UNTRAINED)
+STEP_POSITIONS = 400  # scored positions of each class at a checkpoint
 DECIDE = ("rare_percentile", "n_ctx", "n_positions", "seed")  # parameters that decide a measurement
 
 
 def settings_of(parameters: PageParameters) -> dict[str, Any]:
     """Everything that decides a measurement, and nothing of the machine that makes it."""
-    name = parameters.model
-    untrained = name.endswith(model_files.TWIN)
-    folder = model_files.model_folder(name, parameters.revision or None)
-    seed = model_files.twin_seed(folder) if untrained else None
-    counts = Path(parameters.unigram) if parameters.unigram else folder / COUNTS_FILE
+    sha256, own = model_files.identified(parameters.model, parameters.revision or None)
+    counts = Path(parameters.unigram) if parameters.unigram else own
     text = None if parameters.corpus == "docs" else Path(parameters.corpus)
     return {
         "format": FORMAT,
-        "model_sha256": model_files.files_digest(folder, seed),
+        "model_sha256": sha256,
         "corpus_sha256": file_sha256(text) if text else held_out_sha256(),
         "counts_sha256": file_sha256(counts) if counts.is_file() else "of the corpus",
         **parameters.model_dump(include=set(DECIDE)),
     }
+
+
+def revisions_of(model: str) -> list[str]:
+    """Checkpoints of a shipped model that were measured, by step."""
+    folder = model_files.shipped_folder(model)
+    known = model_files.source_record(folder).get("revisions", {}) if folder else {}
+    return sorted(known, key=step_of)
+
+
+def step_of(revision: str) -> int:
+    """Number of a revision such as step1000. Raises `UserError` for another one."""
+    found = re.fullmatch(r"step(\d+)", revision)
+    if not found:
+        raise UserError(f"{revision!r} is no checkpoint: write them as step0,step1000")
+    return int(found[1])
+
+
+def step_parameters(model: str, revision: str, **more: Any) -> PageParameters:
+    """What a checkpoint is measured with: the same positions at every step."""
+    return PageParameters(model=model, revision=revision, n_positions=STEP_POSITIONS, **more)
 
 
 def file_sha256(path: Path) -> str:
@@ -51,6 +80,7 @@ class Measurements:
     parameters: PageParameters
     shipped: Path | None = SHIPPED  # None: measure even what ships
     loud: bool = False  # say on stderr what is being measured
+    only_shipped: bool = False  # what does not ship is a gap, and never measured
 
     @cached_property
     def twin(self) -> "Measurements":
@@ -67,8 +97,10 @@ class Measurements:
 
     @property
     def label(self) -> str:
-        """The model as a folder is named."""
-        return Path(self.parameters.model).name.replace("@", "-")
+        """The model, and its revision, as a folder is named."""
+        revision = self.parameters.revision
+        name = Path(self.parameters.model).name + (f"-{revision}" if revision else "")
+        return re.sub(r"[@:/]", "-", name)
 
     @property
     def kept(self) -> Folder:
@@ -96,13 +128,11 @@ class Measurements:
 
     @property
     def should_ship(self) -> bool:
-        """Whether this is a shipped model with the parameters of the book."""
-        name = self.parameters.model.removesuffix(model_files.TWIN)
+        """Whether all of this ships: a lead model with the parameters of the book."""
         fixed = {*DECIDE, "corpus", "unigram", "revision", "group_percent"}
         asked = self.parameters.model_dump(include=fixed)
         book = PageParameters().model_dump(include=set(asked))
-        known = (model_files.SHIPPED / name / "config.json").is_file()
-        return asked == book and known and name not in REPLICATES
+        return asked == book and self.parameters.model in WHOLE
 
     def part(self, name: str) -> xr.Dataset:
         """One part, measured and kept where it is not there.
@@ -113,6 +143,8 @@ class Measurements:
             return self.ready.read(name).assign_attrs(measurement=self.name)
         if self.ready and self.should_ship:
             raise self.ready.refused(f"it has no part {name!r}")
+        if self.only_shipped:
+            raise NotTestableError(f"{name} of {self.label} was not measured")
         if not self.has(self.kept, name):
             self.measure(name)
         return self.kept.read(name).assign_attrs(measurement=self.name)
@@ -137,8 +169,16 @@ class Measurements:
                 if self.loud:
                     print(f"measuring {name} of {self.label}", file=sys.stderr, flush=True)
                 started = time.monotonic()
-                data, made = measured(self, name)
+                try:
+                    data, made = measured(self, name)
+                except NotTestableError as error:
+                    self.keep(lambda why=str(error): folder.keep_reason(name, why))
+                    return
                 made["seconds"] = round(time.monotonic() - started, 1)
-                with locked(folder.path, wait=True):
-                    folder.begin(self.label, self.settings)
-                    folder.keep(name, data, made)
+                self.keep(lambda: folder.keep(name, data, made))
+
+    def keep(self, write: Callable[[], None]) -> None:
+        """Write to the record while no other process does."""
+        with locked(self.kept.path, wait=True):
+            self.kept.begin(self.label, self.settings)
+            write()

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
 
-from raretok.errors import UserError
+from raretok.errors import NotTestableError, UserError
 
 WHOLE = -1  # in place of a head: every head of the layer
 Target = tuple[int, int]  # layer, head
@@ -34,7 +34,12 @@ class HeadSums:
 
     @classmethod
     def of(cls, data: xr.Dataset, protocol: str) -> "HeadSums":
-        """From a part `heads DRAW MODE` of a measurement, its cells classed as a protocol does."""
+        """From a part `heads DRAW MODE` of a measurement, its cells classed as a protocol does.
+
+        Raises `NotTestableError` for a protocol whose classes could not be formed.
+        """
+        if f"cell_{protocol}" not in data:
+            raise NotTestableError(f"rare and common types of {protocol} cannot be formed here")
         layers, heads = data.target_layer.values.tolist(), data.target_head.values.tolist()
         return cls(
             targets=list(zip(layers, heads, strict=True)),

@@ -16,7 +16,9 @@ class PageParameters(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    model: str = Field("docs-gpt2", description="shipped name, local directory or Hub id")
+    model: str = Field(
+        "smollm2-135m-q4", description="shipped name, local directory, .gguf file or Hub id"
+    )
     revision: str = Field("", description="revision of a Hub model, such as step1000")
     corpus: str = Field("docs", description="docs, or a .txt, .jsonl or .parquet file")
     unigram: str = Field(
@@ -32,6 +34,9 @@ class PageParameters(BaseModel):
     n_positions: int = Field(1600, ge=50, description="scored positions in each class")
     group_percent: float = Field(
         1.0, gt=0, le=20, description="neurons in the plateau group, % of the layer"
+    )
+    revisions: str = Field(
+        "", description="checkpoints of the page dynamics, such as step0,step1000"
     )
     seed: int = Field(0, ge=0, description="seed of every random choice")
     device: Literal["cpu", "cuda"] = Field("cpu", description="where the model runs")
@@ -70,7 +75,7 @@ def resolved(values: dict[str, Any]) -> dict[str, Any]:
     done = dict(values)
     for name in ("model", "corpus", "unigram"):
         bare = str(values.get(name, "")).removesuffix(model_files.TWIN)
-        if bare in ("", "docs") or (model_files.SHIPPED / bare / "config.json").is_file():
+        if bare in ("", "docs") or model_files.shipped_folder(bare):
             continue
         if Path(bare).exists():
             suffix = str(values[name])[len(bare) :]

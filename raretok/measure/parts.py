@@ -1,6 +1,7 @@
 """What pages need of a model, part by part: each a function from a loaded model to a dataset."""
 
 import platform
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache
@@ -16,6 +17,7 @@ from raretok.ablation.sampled import short_type
 from raretok.errors import UserError
 from raretok.measure.attention_capture import capture_rows, choose_queries, contexts_of
 from raretok.measure.find import Measurements
+from raretok.measure.gates import gate_rate
 from raretok.measure.head_ablation import HeadEffects, ablate_heads, targets_of
 from raretok.measure.head_sums import WHOLE as WHOLE_LAYER
 from raretok.measure.parameters import PageParameters
@@ -40,6 +42,8 @@ ABLATED = 200  # rare positions at which the heads of the last two layers are me
 ABLATED_MORE = 64  # the same for the other modes
 RELEASED_QUERIES = 5  # of a class and context that the released ablation is measured at
 LAST = 2  # layers whose heads are ablated under every mode
+GATED = 100  # contexts in which the sign of a gated MLP's gates is counted
+EVERY_LAYER = "corrected"  # reading whose attention is kept of all layers, else of the last two
 
 Made = dict[str, str | int | float]
 
@@ -89,6 +93,8 @@ def model_part(source: Source, asked: Measurements | None) -> xr.Dataset:
     model = source.model
     W_in, W_out = (W.double().cpu().numpy() for W in (model.W_in, model.W_out))
     arrays = {"W_in": ("neuron d_model", W_in), "W_out": ("neuron d_model", W_out)}
+    if model.architecture.gated:
+        arrays["W_gate"] = ("neuron d_model", model.W_gate.double().cpu().numpy())
     attrs = {"architecture": asdict(model.architecture), "model": model.name}
     data = {name: (dims.split(), rounded(values, FINE)) for name, (dims, values) in arrays.items()}
     data["counts"] = ("entry", source.counts)
@@ -107,6 +113,9 @@ def effects_part(source: Source, asked: Measurements, draw: str) -> xr.Dataset:
     for name in ("loss", "sampling_error"):
         data[name] = (run[name].dims, rounded(run[name].values, FINE))
     data["mean_post"] = ("neuron", run.mean_post.values)
+    if source.model.architecture.gated:
+        used = np.unique(source.positions(draw).context)[:GATED]
+        data["gate_rate"] = ("neuron", gate_rate(source.model, source.contexts, used))
     labels = {name: (run[name].dims, run[name].values) for name in Positions.__annotations__}
     return xr.Dataset(data, labels, run.attrs)
 
@@ -119,6 +128,7 @@ def interventions_part(source: Source, asked: Measurements) -> xr.Dataset:
         weighted = run.weight.values[:, None] * run.delta_loss.values.astype(np.float64)
         cells, sums = cell_sums(cells_of(run.document.values, run.stratum.values), weighted)
         found.append(rounded(sums, COARSE))
+    shutil.rmtree(source.forward(STRATIFIED), ignore_errors=True)
     _, weight = cell_sums(cells_of(run.document.values, run.stratum.values), run.weight.values)
     return xr.Dataset(
         {
@@ -159,14 +169,15 @@ def attention_part(source: Source, asked: Measurements, protocol: str) -> xr.Dat
     pool = everything[np.isin(everything.context, used)]
     queries = choose_queries(pool, reading.matched, rng=rng)
     rows = capture_rows(source.model, source.contexts, queries)
+    layers = slice(None if protocol == EVERY_LAYER else -LAST, None)
     wide = ("layer", "query", "head")
     return xr.Dataset(
         {
             "edges": ("edge", rows.edges),
             "keys": (("query", "category"), rows.keys),
-            "mass": ((*wide, "category"), rounded(rows.mass, BITS)),
-            "gini": (wide, rounded(rows.gini, FINE)),
-            "gini_rest": (wide, rounded(rows.gini_rest, FINE)),
+            "mass": ((*wide, "category"), rounded(rows.mass[layers], BITS)),
+            "gini": (wide, rounded(rows.gini[layers], FINE)),
+            "gini_rest": (wide, rounded(rows.gini_rest[layers], FINE)),
         },
         {name: ("query", values) for name, values in vars(queries).items()},
     )

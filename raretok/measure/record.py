@@ -21,7 +21,7 @@ import zarr
 from jaxtyping import Float, Int
 from zarr.codecs import BloscCodec
 
-from raretok.errors import UserError
+from raretok.errors import NotTestableError, UserError
 
 FORMAT = 1
 RECORD = "measurement.json"
@@ -107,12 +107,23 @@ class Folder:
         record["parts"][name] = entry
         self._write(record)
 
+    def keep_reason(self, name: str, why: str) -> None:
+        """Enter a part that this model and text cannot have, and why."""
+        record = self.record()
+        record["parts"][name] = {"not testable": why}
+        self._write(record)
+
     def read(self, name: str) -> xr.Dataset:
-        """One part as float64 arrays, checked against its seal. Raises `UserError`."""
+        """One part as float64 arrays, checked against its seal. Raises `UserError`.
+
+        `NotTestableError` for a part that could not be measured, with the reason it had.
+        """
         entry = self.record()["parts"].get(name)
         file = self.path / file_name(name)
         if entry is None:
             raise self.refused(f"it has no part {name!r}")
+        if "not testable" in entry:
+            raise NotTestableError(entry["not testable"])
         if not file.is_file():
             raise self.refused(f"{file.name} is missing")
         content = file.read_bytes()

@@ -1,5 +1,6 @@
 """What a measurement is made from: the loaded model, its text, and the positions to score."""
 
+from contextlib import suppress
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from torch import Tensor
 from raretok.ablation.gather import gather
 from raretok.ablation.plan import Options
 from raretok.ablation.stream import ablate_to_disk
-from raretok.errors import UserError
-from raretok.measure.find import COUNTS_FILE
+from raretok.errors import NotTestableError, UserError
 from raretok.measure.parameters import PageParameters
+from raretok.measure.record import digest
 from raretok.models import adapter as models
 from raretok.models import files as model_files
+from raretok.paths import RUNS
 from raretok.text.corpus import (
     Contexts,
     Corpus,
@@ -83,23 +85,32 @@ class Source:
     def counts(self) -> Int[np.ndarray, " entry"]:
         """How often each token occurs: as given, else as shipped with the model, else here."""
         given = self.parameters.unigram
-        shipped = model_files.resolve_model(self.parameters.model) / COUNTS_FILE
+        shipped = model_files.resolve_model(self.parameters.model) / model_files.COUNTS_FILE
         if given or shipped.is_file():
             return read_counts(Path(given) if given else shipped)
-        self.counted_here = True
         ids = token_ids([document.text for document in self.corpus.documents], self.model.tokenizer)
         return count_tokens(ids, self.model.architecture.d_vocab)
 
-    counted_here = False  # counts come from the scored corpus: a type it lacks has no frequency
+    @property
+    def training_counted(self) -> bool:
+        """Whether the counts are those of the text the model was trained on, or taken for it."""
+        folder = model_files.resolve_model(self.parameters.model)
+        own = (folder / model_files.COUNTS_FILE).is_file() and (folder / "training.json").is_file()
+        return bool(self.parameters.unigram) or own
 
     @cached_property
     def counted(self) -> Bool[np.ndarray, " d_vocab"]:
-        """Types that have a frequency: padding rows have none."""
+        """Types that have a frequency.
+
+        Padding rows have none. In the text of the training a type that never occurs has frequency
+        0; of another text, such as a sample, it is not known, and the type is in no class.
+        """
         architecture = self.model.architecture
         counted = np.arange(architecture.d_vocab) < architecture.d_vocab - architecture.padded_rows
-        counts = self.counts
-        if self.counted_here:
+        counts = self.counts[: counted.size]
+        if not self.training_counted:
             counted[: counts.size] &= counts > 0
+            counted[counts.size :] = False
         return counted
 
     @cache  # noqa: B019  (a source lives as long as what is measured from it)
@@ -123,18 +134,25 @@ class Source:
         return draw_stratified(everything, n_per_class=n, n_middle=n // 4, rng=rng)
 
     def strata(self, positions: Positions, draw: str) -> dict[str, Int[np.ndarray, " position"]]:
-        """Class of each position under every protocol that uses this draw."""
-        return {
-            name: self.classes(name).stratum(getattr(positions, reading.by))
-            for name, reading in PROTOCOLS.items()
-            if reading.draw == draw
-        }
+        """Class of each position under every protocol of this draw that can be formed."""
+        found = {}
+        for name, reading in PROTOCOLS.items():
+            if reading.draw == draw:
+                with suppress(NotTestableError):
+                    found[name] = self.classes(name).stratum(getattr(positions, reading.by))
+        return found
 
     @cache  # noqa: B019
     def mean_post(self, draw: str) -> Float[Tensor, " d_mlp"]:
         """Mean activations over the contexts of a draw: what mean ablation puts in place."""
         first = {"include_first": draw == WHOLE, "progress": False}
         return gather(self.model, self.contexts, self.positions(draw), **first).mean_post
+
+    def forward(self, draw: str) -> Path:
+        """Where activations are kept, so that one forward pass serves every intervention."""
+        of = vars(self.positions(draw)).values()
+        key = digest([*of, self.contexts.tokens])
+        return RUNS / f"forward-{self.model.files_sha256[:8]}-{key[:8]}"
 
     def run(self, draw: str, **options: Any) -> xr.Dataset:
         """Loss change of ablating each final-MLP neuron at each position of a draw.
@@ -149,6 +167,7 @@ class Source:
             source={"corpus_sha256": self.corpus.sha256},
             max_memory=MEMORY,
             wait=True,
+            forward=self.forward(draw),
         )
         if not data.audit_passed:
             raise UserError(

@@ -21,15 +21,15 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from raretok.errors import UserError
+from raretok.errors import UserError, first_line
 from raretok.models.architecture import Architecture
 from raretok.models.files import (
     TWIN,
     check_files,
     files_digest,
-    first_line,
     model_folder,
     resolve_model,
+    source_record,
     twin_seed,
 )
 
@@ -68,6 +68,11 @@ class LanguageModel:
     def W_in(self) -> Float[Tensor, "d_mlp d_model"]:
         """What each neuron of the last MLP reads; of a gated one the ungated branch."""
         return self.last_block.mlp.W_in.detach().T
+
+    @property
+    def W_gate(self) -> Float[Tensor, "d_mlp d_model"]:
+        """What the gate of each neuron of a gated last MLP reads."""
+        return self.last_block.mlp.W_gate.detach().T
 
     @property
     def W_U(self) -> Float[Tensor, "d_model d_vocab"]:
@@ -137,7 +142,7 @@ def load_model(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> LanguageModel:
-    """Load a shipped model by name, a local Hugging Face directory, or a Hub id.
+    """Load a shipped model by name, a local Hugging Face directory, a GGUF file, or a Hub id.
 
     `NAME@untrained` is the same configuration with fresh random weights; the seed is that of the
     directory's training.json if it has one, else 0, so it is where a shipped model's training
@@ -145,7 +150,8 @@ def load_model(
     """
     place, folder = resolve_model(name), model_folder(name, revision)
     untrained = name.endswith(TWIN)
-    label = (place.name if place.is_dir() else str(place)) + TWIN * untrained
+    known = place.name if place.is_dir() else place.stem if place.is_file() else str(place)
+    label = known + TWIN * untrained
     with _quiet(), torch.random.fork_rng(devices=[]):  # building a model draws random weights
         config = _config(folder, label)
         check_files(folder, label, weights=not untrained)
@@ -155,7 +161,8 @@ def load_model(
         else:
             hf_model, sha256 = _weights(folder, config, dtype, label), files_digest(folder, None)
         tokenizer = _tokenizer(folder, label)
-        return _assemble(hf_model.to(device, dtype), tokenizer, label, str(folder), sha256)
+        first = source_record(place).get("first_token")
+        return _assemble(hf_model.to(device, dtype), tokenizer, label, str(folder), sha256, first)
 
 
 def random_model(
@@ -232,7 +239,12 @@ def _tokenizer(folder: Path, label: str) -> Any:
 
 
 def _assemble(
-    hf_model: PreTrainedModel, tokenizer: Any, label: str, source: str, sha256: str
+    hf_model: PreTrainedModel,
+    tokenizer: Any,
+    label: str,
+    source: str,
+    sha256: str,
+    first_token: str | None = None,
 ) -> LanguageModel:
     from transformer_lens.model_bridge import TransformerBridge
 
@@ -258,13 +270,17 @@ def _assemble(
             f"{architecture.d_vocab - architecture.padded_rows} ids, the model has "
             f"{architecture.d_vocab} rows"
         )
-    model = LanguageModel(label, bridge, tokenizer, architecture, _bos(tokenizer), sha256)
+    model = LanguageModel(
+        label, bridge, tokenizer, architecture, _bos(tokenizer, first_token), sha256
+    )
     if model.dtype != dtype:  # TransformerLens reports the dtype asked for, not the one it has
         raise TypeError(f"{label} was loaded as {model.dtype}, asked for {dtype}")
     return model
 
 
-def _bos(tokenizer: Any) -> int:
+def _bos(tokenizer: Any, first_token: str | None) -> int:
+    if first_token is not None:
+        return int(tokenizer.convert_tokens_to_ids(first_token))
     for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         if token is not None:
             return int(token)

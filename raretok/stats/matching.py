@@ -11,18 +11,31 @@ from scipy.spatial.distance import cdist
 from raretok.errors import NotTestableError
 
 TRAITS = ("log activation sd", "activation mean", "firing rate", "log |W_out|")
+# A gated activation has either sign: firing is the gate's sign, and what a few huge ones do to the
+# mean is said by the kurtosis.
+GATED_TRAITS = ("log activation sd", "log kurtosis", "gate rate", "log |W_out|")
 NEIGHBOURS = 10  # that a control neuron is drawn from
 POOL = 400  # neurons that unmatched controls are drawn from
 TINY = 1e-12  # keeps the logarithm of a silent neuron finite
 
 
 def neuron_traits(
-    post: Float[np.ndarray, "position neuron"], W_out: Float[np.ndarray, "neuron d_model"]
+    post: Float[np.ndarray, "position neuron"],
+    W_out: Float[np.ndarray, "neuron d_model"],
+    gate_rate: Float[np.ndarray, " neuron"] | None = None,
 ) -> Float[np.ndarray, "neuron trait"]:
-    """What controls are matched on (TRAITS), each in standard deviations over the layer."""
-    sd, mean, rate = post.std(axis=0), post.mean(axis=0), (post > 0).mean(axis=0)
+    """What controls are matched on, each in standard deviations over the layer.
+
+    TRAITS, or GATED_TRAITS where a `gate_rate` says how often each gate is open.
+    """
+    sd, mean = post.std(axis=0), post.mean(axis=0)
     size = np.linalg.norm(W_out, axis=1)
-    raw = np.stack([np.log(sd + TINY), mean, rate, np.log(size + TINY)], axis=1)
+    if gate_rate is None:
+        middle = [mean, (post > 0).mean(axis=0)]
+    else:
+        fourth = ((post - mean) ** 4).mean(axis=0)
+        middle = [np.log(fourth / np.maximum(sd, TINY) ** 4 + TINY), gate_rate]
+    raw = np.stack([np.log(sd + TINY), *middle, np.log(size + TINY)], axis=1)
     spread = raw.std(axis=0)
     rounding = 1e-12 * np.abs(raw).max(axis=0)
     return (raw - raw.mean(axis=0)) / np.where(spread > rounding, spread, 1.0)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from raretok.errors import UserError
+from raretok.errors import NotTestableError, UserError
 from raretok.text.corpus import Contexts
 from raretok.text.protocol import Rule
 
@@ -107,7 +107,7 @@ def type_classes(
         rare, common = (u >= elbow(descending)) & (u <= top), u > top
     rare, common = rare & counted, common & counted
     if not rare.any() or not common.any():
-        raise UserError(
+        raise NotTestableError(
             f"no {'common' if rare.any() else 'rare'} token type is left at {percentile:g} % "
             f"under the rule '{rule}': choose another percentile"
         )
@@ -182,7 +182,7 @@ def draw_stratified(
     turn[contexts] = np.arange(contexts.size)
     rare_turns = np.sort(turn[everything.context[everything.stratum == RARE]])
     if not rare_turns.size:
-        raise UserError("no position with a rare token is left: raise the percentile")
+        raise NotTestableError("no position with a rare token is left: raise the percentile")
     last = rare_turns[min(n_per_class, rare_turns.size) - 1]
     in_pool = turn[everything.context] <= last
     chosen = []
@@ -191,7 +191,7 @@ def draw_stratified(
         chosen.append(rng.permutation(pool)[:wanted])
     drawn = everything[np.sort(np.concatenate(chosen))]
     if not (drawn.stratum == COMMON).any():
-        raise UserError("no position with a common token is left: raise the percentile")
+        raise NotTestableError("no position with a common token is left: raise the percentile")
     return _weighted(drawn, everything)
 
 
@@ -232,7 +232,7 @@ def draw_contexts(everything: Positions, *, n_contexts: int, rng: np.random.Gene
     drawn = everything[np.isin(everything.context, contexts)]
     for stratum in (RARE, COMMON):
         if not (drawn.stratum == stratum).any():
-            raise UserError(
+            raise NotTestableError(
                 f"no {STRATA[stratum]} position in the {n_contexts} contexts drawn: "
                 "raise the percentile or use the protocol 'corrected'"
             )

@@ -1,5 +1,7 @@
 """Figures and tables of the page `attention`."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,14 +9,17 @@ import pandas as pd
 from jaxtyping import Float
 from matplotlib.axes import Axes
 
-from raretok.claims.attention.estimate import LAST, moved
+from raretok.claims.attention.estimate import LAST, alike, gini_difference, moved
 from raretok.claims.attention.profiles import class_sums
 from raretok.claims.compare import spread
 from raretok.claims.sample import Sample
 from raretok.claims.style import COLOURS
+from raretok.errors import NotTestableError
 from raretok.measure.head_sums import WHOLE, HeadSums
 from raretok.measure.rows import Rows
-from raretok.stats.jackknife import Deal
+from raretok.stats.jackknife import Deal, Estimate
+
+ENDS = ("value", "low", "high")
 
 
 def profiles(rows: Rows, deal: Deal, matched: bool) -> list[dict[str, Any]]:
@@ -51,6 +56,53 @@ def profile(
     ax.set_xticks([0, 1, 10, 100, beside], ["0", "1", "10", "100", "first"])
     ax.tick_params(axis="x", which="minor", bottom=False)
     ax.set(xlabel="tokens back", ylabel="attention per key", title=title)
+
+
+def layers(rows: Rows, deal: Deal, matched: bool) -> dict[str, dict[str, list[Estimate | None]]]:
+    """A1 and A2 of every layer by itself, with and without the first token, for `by_layer`."""
+    found: dict[str, dict[str, list[Estimate | None]]] = {"A1": {}, "A2": {}}
+    for name, first_token in (("all attention", True), ("first token removed", False)):
+        gini = rows.gini if first_token else rows.gini_rest
+        for layer in range(len(rows.mass)):
+            one = replace(rows, mass=rows.mass[layer : layer + 1])
+            numbers = {
+                "A1": lambda one=one, f=first_token: alike(one, deal, matched, f).over_ceiling(),
+                "A2": lambda g=gini[layer : layer + 1]: gini_difference(g, rows, deal, matched),
+            }
+            for claim, compute in numbers.items():
+                found[claim].setdefault(name, []).append(tried(compute))
+    return found
+
+
+def tried(compute: Callable[[], Estimate]) -> Estimate | None:
+    try:
+        return compute()
+    except NotTestableError:
+        return None
+
+
+def by_layer(ax: Axes, found: dict[str, list[Estimate | None]], spec: Any) -> None:
+    """Estimates of every layer over the regions of the claim; its layers are shaded."""
+    marks = zip(found.items(), ("o", "s"), (COLOURS["rare"], COLOURS["fit"]), strict=False)
+    values = [spec.supports[0][0], *(b for one in spec.contradicts for b in one if b is not None)]
+    for i, ((name, estimates), shape, colour) in enumerate(marks):
+        there = [(layer, one) for layer, one in enumerate(estimates) if one is not None]
+        x = np.array([layer + 0.2 * i for layer, _ in there])
+        value, low, high = (np.array([getattr(e, n) for _, e in there]) for n in ENDS)
+        ax.vlines(x, low, high, color=colour, lw=1)
+        ax.plot(x, value, shape, color=colour, ms=3.5, label=name)
+        values += [*value]
+    low, high = min(values), max(values)
+    bottom, top = low - 0.15 * (high - low), high + 0.15 * (high - low)
+    for name, regions in (("supports", spec.supports), ("contradicts", spec.contradicts)):
+        for start, stop in regions:
+            low = bottom if start is None else max(start, bottom)
+            high = top if stop is None else min(stop, top)
+            if low < high:
+                ax.axhspan(low, high, color=COLOURS[name], lw=0, zorder=0)
+    n = max(map(len, found.values()), default=0)
+    ax.axvspan(n - LAST - 0.4, n - 0.4, color="0.5", alpha=0.15, lw=0, zorder=1)
+    ax.set(ylim=(bottom, top), xlabel="layer", ylabel=spec.unit)
 
 
 def head_effects(sample: Sample, sums: HeadSums, layers: list[int]) -> dict[str, Any]:

@@ -24,8 +24,8 @@ class Moments:
     @classmethod
     def of(cls, sample: Sample, kind: str, used: Int[np.ndarray, " used"]) -> "Moments":
         """Of the positions of one class."""
-        rows = sample.stratum == KINDS[kind]
-        post, weight = sample.post[rows][:, used].astype(np.float64), sample.weight[rows]
+        rows = np.flatnonzero(sample.stratum == KINDS[kind])
+        post, weight = sample.activations(rows, used), sample.weight[rows]
         # Centred and scaled first: sums of squares of a large mean would cancel.
         post = post - np.average(post, axis=0, weights=weight)
         spread = post.std(axis=0)

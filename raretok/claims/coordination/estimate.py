@@ -35,7 +35,7 @@ class Information:
         rows = np.flatnonzero(sample.stratum == KINDS[kind])
         rng = sample.rng(f"information {kind}")
         rows = np.sort(rng.permutation(rows)[:POSITIONS])
-        self.post = prepared(sample.post[rows].astype(np.float64), rng=rng).T.copy()
+        self.post = prepared(sample.activations(rows), rng=rng).T.copy()
         self.weight, self.block = sample.weight[rows], sample.block[rows]
         self.n_blocks = sample.deal.n_blocks
         self.pairs: dict[tuple[int, int], Float[np.ndarray, " block"]] = {}

@@ -13,7 +13,6 @@ from scipy.spatial.distance import squareform
 from raretok.claims.coordination.dimension import Links, Moments, participation_ratio
 from raretok.claims.coordination.estimate import log_dimension
 from raretok.claims.sample import DRAWS, KINDS, Sample
-from raretok.stats.matching import TRAITS
 
 
 def dimensions(sample: Sample, kind: str) -> dict[str, Any]:
@@ -59,7 +58,10 @@ def heatmap(ax: Axes, matrix: np.ndarray, names: list[str], title: str) -> AxesI
 
 def balance_table(samples: dict[str, Sample]) -> pd.DataFrame:
     """Mean trait of the group less that of its controls, in sd over the layer, by reading."""
-    rows = {name: dict(zip(TRAITS, one.imbalance, strict=True)) for name, one in samples.items()}
+    rows = {
+        name: dict(zip(one.trait_names, one.imbalance, strict=True))
+        for name, one in samples.items()
+    }
     return pd.DataFrame(rows).T.map("{:+.1f}".format).rename_axis("reading")
 
 

@@ -22,9 +22,8 @@ Correlations = Float[np.ndarray, "group member member"]
 
 
 def weight_rows(sample: Sample) -> Float[np.ndarray, "neuron weight"]:
-    """Standardised rows of W_in and W_out side by side."""
-    both = [standard_rows(rows) for rows in (sample.W_in, sample.W_out)]
-    return np.concatenate(both, axis=1)
+    """Standardised rows of W_in (of a gated MLP W_gate too) and W_out side by side."""
+    return np.concatenate([standard_rows(rows) for rows in sample.matrices.values()], axis=1)
 
 
 def of_groups(

@@ -54,7 +54,7 @@ def cosines(sample: Sample) -> dict[str, Any]:
 def matrices_table(sample: Sample) -> pd.DataFrame:
     """The estimand in each matrix alone, and how near the members stand in index."""
     rows = {}
-    for name, matrix in (("W_in", sample.W_in), ("W_out", sample.W_out)):
+    for name, matrix in sample.matrices.items():
         values = of_groups(sample, standard_rows(matrix), squared_cosine) * matrix.shape[1]
         rows[f"squared cosine of {name}, x chance"] = row_of(values)
     groups = sample.with_controls(DRAWS)

@@ -1,0 +1,72 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# (dynamics)=
+# # When do they come to be? Claim D1
+#
+# The paper reads its neurons as the outcome of training: specialised bit by bit. Checkpoints of one
+# run say when. All of {glue:text}`n_steps` checkpoints of {glue:text}`model` are measured at the same
+# positions, and the group of the most influential neurons is chosen twice: *traced back*, the neurons that
+# matter at the end wherever they came from, and *anew*, those that matter at the step itself.
+
+# %% tags=["parameters", "remove-cell"]
+# Filled in from raretok/measure/parameters.py when the page is run.
+
+# %% tags=["remove-cell"]
+# %config InlineBackend.print_figure_kwargs = {"bbox_inches": None}
+from myst_nb import glue
+
+from raretok.claims import style
+from raretok.claims.dynamics import estimate
+from raretok.claims.dynamics import figures as page
+from raretok.claims.study import Study
+
+study = Study.of(globals())
+samples, gaps = study.checkpoints()
+found = estimate.history(samples, gaps)
+for name, text in page.said(found, study.history_model).items():
+    glue(name, text, display=False)
+
+# %% [markdown]
+# ## The course of the training
+#
+# The traced group has half of its final influence from step {glue:text}`half` on, and nine tenths from step
+# {glue:text}`most`, of {glue:text}`last` in all. {numref}`fig-course` has the other quantities, each with
+# its interval over documents.
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Five quantities over the steps of one training run (logarithmic beyond step 10), with 95 % intervals over documents. Red: the group of the last step, traced back; black: the group chosen anew at each step. The lift needs no group.", "name": "fig-course"}, "image": {"alt": "Five panels of estimates with intervals over training steps, two choices of the group in each", "classes": "wide"}}
+fig, axes = style.panels(2, 3, width=4.4, height=3.0)
+for ax, name in zip(axes, found.found, strict=False):
+    page.course(ax, found, name)
+axes[-1].set_axis_off()
+style.legend_below(fig, axes[0], 2)
+
+# %% [markdown]
+# ## The numbers
+#
+# Traced back:
+
+# %% tags=["hide-input"]
+# NBVAL_CHECK_OUTPUT
+page.course_table(found, "traced back")
+
+# %% [markdown]
+# Chosen anew:
+
+# %% tags=["hide-input"]
+page.course_table(found, "anew")
+
+# %% [markdown]
+# ## What this shows, and what it does not
+#
+# A group that is traced back was chosen for what it is at the end, so that its influence rises is no news;
+# *when* it rises is. A group chosen anew shows how strong the strongest neurons are at each step. Where
+# both curves meet, the group has been found. This is one run of one small model, scored at
+# {glue:text}`positions` rare positions, with fewer documents than the other pages. The same page runs on the
+# checkpoints of a Pythia model: {ref}`rerun`.

@@ -1,0 +1,110 @@
+"""The page `dynamics`: the section pages' estimands at the checkpoints of one training run (D1).
+
+Positions are the same at every step. The group is chosen twice: *traced back* (the neurons that
+matter at the last step, wherever they came from) and *anew* (those that matter at the step itself).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from raretok.claims.compare import difference
+from raretok.claims.coordination.estimate import log_dimension
+from raretok.claims.modularity.estimate import modularity
+from raretok.claims.regimes.estimate import lift
+from raretok.claims.sample import KINDS, Sample
+from raretok.claims.spectra.estimate import of_groups, squared_cosine, weight_rows
+from raretok.errors import NotTestableError, UserError
+from raretok.stats.jackknife import Estimate, jackknife
+
+CHOICES = ("traced back", "anew")
+
+
+def influence(sample: Sample) -> Estimate:
+    """Mean influence of the group on rare targets it was not chosen on, nats."""
+    measured = sample.influence("rare", measured=True)
+    members = np.take_along_axis(measured, sample.groups, axis=-1)
+    return jackknife(members.mean(axis=(1, 2)))
+
+
+def dimensions(sample: Sample) -> Estimate:
+    """C1: participation ratio of the group over that of its controls, on rare targets."""
+    return difference(log_dimension(sample, "rare")).through(np.exp)
+
+
+def cosine(sample: Sample) -> Estimate:
+    """S1: mean squared cosine of the group's weight rows less its controls', in units of chance."""
+    rows = weight_rows(sample)
+    return difference(of_groups(sample, rows, squared_cosine) * rows.shape[1])
+
+
+# Name, axis label and estimand of each panel; the lift has no group, so it is computed once.
+QUANTITIES: dict[str, tuple[str, Callable[[Sample], Estimate]]] = {
+    "influence of the group": ("nats a token", influence),
+    "lift of the head (R1)": ("x the smooth curve", lambda sample: lift(sample, "rare")),
+    "dimensions (C1)": ("x the controls", dimensions),
+    "modularity (M1)": ("Q above the controls", lambda sample: difference(modularity(sample))),
+    "squared cosine (S1)": ("x chance above the controls", cosine),
+}
+UNGROUPED = ("lift of the head (R1)",)
+
+
+@dataclass(frozen=True)
+class History:
+    """Every quantity at every step; None where it cannot be had there."""
+
+    steps: list[int]
+    found: dict[str, dict[str, list[Estimate | None]]]  # by quantity, then by choice of the group
+    gaps: dict[int, str]  # steps that were not measured, and why
+    positions: int  # rare ones, at every step
+
+
+def history(samples: dict[int, Sample], gaps: dict[int, str] | None = None) -> History:
+    """Of samples by step, all of the same positions. Raises `UserError` where there is none."""
+    if not samples:
+        raise UserError("no checkpoint was measured: give --revision and measure some first")
+    steps = sorted(samples)
+    last = samples[steps[-1]]
+    found: dict[str, dict[str, list[Estimate | None]]] = {}
+    for name, (_, estimand) in QUANTITIES.items():
+        choices = CHOICES[1:] if name in UNGROUPED else CHOICES
+        found[name] = {
+            choice: [tried(estimand, chosen(samples[step], last, choice)) for step in steps]
+            for choice in choices
+        }
+    return History(steps, found, gaps or {}, int((last.stratum == KINDS["rare"]).sum()))
+
+
+def chosen(sample: Sample, last: Sample, choice: str) -> Sample:
+    """The sample with the group of the last step, or with its own."""
+    return sample if choice == "anew" else with_group_of(sample, last)
+
+
+def with_group_of(sample: Sample, last: Sample) -> Sample:
+    """The same positions and blocks, the group of every fold taken from another step.
+
+    Raises `UserError` for samples of other positions.
+    """
+    if not np.array_equal(sample.document, last.document):
+        raise UserError("checkpoints were measured at other positions: measure them again")
+    key = ("traced", id(last))
+    return sample.once(key, lambda: replace(sample, given_groups=last.groups))
+
+
+def tried(estimand: Callable[[Sample], Estimate], sample: Sample) -> Estimate | None:
+    try:
+        return estimand(sample)
+    except NotTestableError:
+        return None
+
+
+def reached(found: History, share: float = 0.5) -> int | None:
+    """First step from which the traced group keeps at least a share of its last influence."""
+    values = [
+        one.value if one else 0.0 for one in found.found["influence of the group"][CHOICES[0]]
+    ]
+    enough = np.array(values) >= share * values[-1]
+    late = np.flatnonzero(~enough)
+    first = int(late[-1]) + 1 if late.size else 0
+    return found.steps[first] if first < len(found.steps) and values[-1] > 0 else None

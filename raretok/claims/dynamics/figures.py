@@ -1,0 +1,62 @@
+"""Figures and tables of the page `dynamics`."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from raretok.claims.dynamics.estimate import CHOICES, QUANTITIES, History, reached
+from raretok.claims.style import COLOURS
+from raretok.stats.jackknife import Estimate
+
+ENDS = ("value", "low", "high")
+MARKS = {CHOICES[0]: ("o", "-", COLOURS["rare"]), CHOICES[1]: ("s", "--", COLOURS["fit"])}
+
+
+def course(ax: Axes, found: History, name: str) -> None:
+    """One quantity over the steps of the training, with 95 % intervals."""
+    for i, (choice, estimates) in enumerate(found.found[name].items()):
+        shape, dash, colour = MARKS[choice]
+        there = [(step, one) for step, one in zip(found.steps, estimates, strict=True) if one]
+        x = np.array([beside(step, i) for step, _ in there])
+        value, low, high = (np.array([getattr(one, end) for _, one in there]) for end in ENDS)
+        ax.plot(x, value, dash, marker=shape, ms=4, lw=1.2, color=colour, label=choice)
+        ax.vlines(x, low, high, color=colour, lw=1, alpha=0.6)
+    ax.set_xscale("symlog", linthresh=10)
+    shown = [step for step in found.steps if step in (0, 16, 128, 1024) or step == found.steps[-1]]
+    ax.set_xticks(shown, [f"{step:,}" for step in shown])
+    ax.minorticks_off()
+    ax.set(title=name, xlabel="step", ylabel=QUANTITIES[name][0])
+
+
+def beside(step: int, series: int) -> float:
+    """A little to the right for the second series, so that both intervals are seen."""
+    return step * (1 + 0.12 * series) + 0.8 * series * (step < 10)
+
+
+def course_table(found: History, choice: str) -> pd.DataFrame:
+    """Every quantity at every step for one choice of the group."""
+    columns = {
+        name: [shown(one) for one in by.get(choice, by[CHOICES[1]])]
+        for name, by in found.found.items()
+    }
+    table = pd.DataFrame(columns, index=pd.Index(found.steps, name="step"))
+    for step, why in found.gaps.items():
+        table.loc[step] = [f"gap: {why}", *[""] * (table.shape[1] - 1)]
+    return table.sort_index()
+
+
+def shown(one: Estimate | None) -> str:
+    return "" if one is None else f"{one.value:.3g} ({one.low:.2g} to {one.high:.2g})"
+
+
+def said(found: History, model: str) -> dict[str, str]:
+    """What the page's sentences name."""
+    half, most = (reached(found, share) for share in (0.5, 0.9))
+    return {
+        "n_steps": str(len(found.steps)),
+        "model": model,
+        "half": "no step" if half is None else f"{half:,}",
+        "most": "no step" if most is None else f"{most:,}",
+        "last": f"{found.steps[-1]:,}",
+        "positions": str(found.positions),
+    }

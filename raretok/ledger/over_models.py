@@ -1,0 +1,158 @@
+"""Tables and sentences over several models: the page `replication`, and what the front page says."""
+
+import html
+from collections import Counter
+
+import pandas as pd
+from IPython.display import HTML
+
+from raretok.claims.finding import Finding
+from raretok.ledger.claims import claims
+from raretok.ledger.replication import REPRODUCED, Replication
+from raretok.ledger.tables import SIGNS, number, ours, shown, tabulate
+from raretok.ledger.verdicts import Entry, judged
+from raretok.measure.find import LEAD, UNTRAINED
+from raretok.stats.jackknife import Estimate
+
+NAMES = {
+    LEAD: "SmolLM2",
+    "docs-gpt2": "gpt2, seed 0",
+    **{f"docs-gpt2-seed{n}": f"gpt2, seed {n}" for n in range(1, 5)},
+    "docs-llama": "llama",
+    "docs-pythia": "pythia",
+    UNTRAINED.replace("@", "-"): "untrained gpt2",
+}
+
+
+def by_model(findings: list[Finding]) -> dict[str, list[Finding]]:
+    """Findings under `corrected` by the model they are of."""
+    found: dict[str, list[Finding]] = {}
+    for one in findings:
+        if one.reading == "corrected":
+            found.setdefault(one.model, []).append(one)
+    return found
+
+
+def names(found: list[Replication]) -> dict[str, str]:
+    """Models in the order of the forest plot: those that are no unit around the runs."""
+    runs = list(dict.fromkeys(e.finding.model for one in found for e in one.runs))
+    outside = list(dict.fromkeys(e.finding.model for one in found for e in one.outside))
+    control = [name for name in outside if name.endswith("untrained")]
+    order = [*(name for name in outside if name not in control), *runs, *control]
+    return {name: NAMES.get(name, name) for name in order}
+
+
+def interval(one: Estimate) -> str:
+    return f"{number(one.low)} to {number(one.high)}"
+
+
+def replication_table(found: list[Replication]) -> HTML:
+    """One row a claim: outside model, mean of the runs, next run, verdict over the runs."""
+    rows = []
+    for one in found:
+        row = {"claim": f"{one.claim}, {html.escape(claims()[one.claim].short)}"}
+        for entry in one.outside:
+            if not entry.finding.model.endswith("untrained"):
+                row[NAMES.get(entry.finding.model, entry.finding.model)] = line(entry)
+        pooled = one.pooled
+        mean = f"{number(pooled.mean.value)} ({interval(pooled.mean)})" if pooled else ""
+        row |= {
+            "unit": html.escape(one.spec.unit),
+            "mean of the runs": mean,
+            "next run": interval(pooled.next_run) if pooled else "",
+            "runs": f"{len(one.used)} of {len(one.runs)}",
+            "over the runs": f"<b>{one.verdict}</b>",
+            "why": html.escape(one.why),
+        }
+        rows.append(row)
+    return shown(tabulate(rows, "claim").fillna(""))
+
+
+def line(entry: Entry) -> str:
+    """Number and verdict of one model."""
+    return f"{ours(entry.finding)}<br>{SIGNS[entry.verdict]} {entry.verdict}"
+
+
+def models_table(found: list[Replication]) -> HTML:
+    """Verdicts by claim and model, and over the runs."""
+    rows = []
+    for one in found:
+        entries = {e.finding.model: e for e in (*one.outside, *one.runs)}
+        row = {"claim": f"{one.claim}, {html.escape(claims()[one.claim].short)}"}
+        for model, name in names(found).items():
+            verdict = entries[model].verdict if model in entries else ""
+            row[name] = f"{SIGNS[verdict]} {verdict}" if verdict else "not measured"
+        rows.append(row | {"over the runs": f"<b>{one.verdict}</b>"})
+    return shown(tabulate(rows, "claim"))
+
+
+def summary(found: list[Replication]) -> str:
+    """What the runs say, claims by their verdict over them."""
+    by_verdict: dict[str, list[str]] = {}
+    for one in found:
+        by_verdict.setdefault(one.verdict, []).append(one.claim)
+    said = [f"{name}: {', '.join(by_verdict[name])}" for name in REPRODUCED if name in by_verdict]
+    text = "; ".join(said)
+    return f"Over the training runs, {text}." if text else "No training run was measured."
+
+
+def agreement(found: list[Replication]) -> str:
+    """How far a model from outside lies where the next run is expected."""
+    inside, outside = [], []
+    for one in found:
+        for entry in one.outside:
+            estimate = entry.finding.estimate
+            counts = one.pooled and estimate and entry.verdict != "not testable"
+            if counts and not entry.finding.model.endswith("untrained"):
+                there = one.pooled.next_run
+                within = there.low <= estimate.value <= there.high
+                (inside if within else outside).append(one.claim)
+    if not inside + outside:
+        return "No claim has a number on both."
+    parts = [
+        f"{words} for {', '.join(some)}"
+        for words, some in (("inside it", inside), ("outside it", outside))
+        if some
+    ]
+    return f"Where the next run is expected, its number lies {' and '.join(parts)}."
+
+
+def impossible(found: list[Replication]) -> str:
+    """What models cannot show whatever is measured, by the reason they gave."""
+    reasons: dict[str, set[str]] = {}
+    for one in found:
+        for entry in one.runs:
+            if entry.finding.reason and "reaches the last MLP" in entry.finding.reason:
+                name = NAMES.get(entry.finding.model, entry.finding.model)
+                reasons.setdefault(entry.finding.reason, set()).add(f"{name} ({one.claim})")
+    said = [f"{', '.join(sorted(who))}: {why}" for why, who in reasons.items()]
+    return "; ".join(said) or (
+        "In a network with parallel blocks the heads of the last layer write after its MLP has "
+        "read, so A3 and A4 test the layer before the last alone there; no run lacks a number for "
+        "its architecture."
+    )
+
+
+def said(found: list[Replication], lead: list[Finding]) -> dict[str, str]:
+    """What the page's sentences name."""
+    models = [NAMES.get(name, name) for name in by_model(lead)]
+    return {
+        "n_runs": str(max((len(one.runs) for one in found), default=0)),
+        "lead": " and ".join(models) or "no model",
+        "summary": f"{summary(found)} {lead_words(lead)} {agreement(found)}",
+        "impossible": impossible(found),
+    }
+
+
+def lead_words(lead: list[Finding]) -> str:
+    """The verdicts on the model from outside, in a sentence."""
+    said = []
+    for model, findings in by_model(lead).items():
+        entries = [e for e in judged(findings) if e.primary and e.spec.judged]
+        counts = Counter(entry.verdict for entry in entries)
+        parts = ", ".join(
+            f"{', '.join(e.finding.claim for e in entries if e.verdict == verdict)} {verdict}"
+            for verdict in counts
+        )
+        said.append(f"On {NAMES.get(model, model)}: {parts}.")
+    return " ".join(said)

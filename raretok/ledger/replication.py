@@ -1,0 +1,144 @@
+"""One claim over many training runs: their mean, the next run's interval, and what follows.
+
+Runs are the units (data/claims.yaml, changes): each gives one estimate with its standard error, and
+what they differ by beyond that is a variance between runs.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+from scipy.stats import t as student
+
+from raretok.claims.finding import Finding
+from raretok.ledger.claims import Estimand, claims
+from raretok.ledger.verdicts import Entry, judged, lies_in
+from raretok.stats.jackknife import BLOCKS, Estimate
+
+FEWEST = 3  # runs that a variance between runs is estimated from
+REPRODUCED = ("reproduced", "contradicted", "inconclusive", "not testable")
+Replicated = Literal["reproduced", "contradicted", "inconclusive", "not testable"]
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """Random effects over runs, in the unit of the estimand."""
+
+    mean: Estimate
+    next_run: Estimate  # the same value with its 95 % prediction interval
+    between: float  # standard deviation between runs; of a ratio that of its logarithm
+    n: int
+
+
+@dataclass(frozen=True)
+class Replication:
+    """One claim's primary estimand over the training runs, and on models that are no unit."""
+
+    claim: str
+    runs: list[Entry]
+    outside: list[Entry]
+
+    @property
+    def spec(self) -> Estimand:
+        of = claims()[self.claim]
+        return of.estimands[of.primary]
+
+    @property
+    def used(self) -> list[Entry]:
+        """Runs whose gates hold."""
+        return [one for one in self.runs if one.verdict != "not testable"]
+
+    @cached_property
+    def pooled(self) -> Pooled | None:
+        """None for fewer than three runs."""
+        found = [one.finding.estimate for one in self.used]
+        return pool(found, ratio=is_ratio(self.spec)) if len(found) >= FEWEST else None
+
+    @property
+    def verdict(self) -> Replicated:
+        """Read off the prediction interval of the next run."""
+        if self.pooled is None:
+            return "not testable"
+        if lies_in(self.pooled.next_run, self.spec.supports):
+            return "reproduced"
+        if lies_in(self.pooled.next_run, self.spec.contradicts):
+            return "contradicted"
+        return "inconclusive"
+
+    @property
+    def why(self) -> str:
+        """The gates that too few runs pass."""
+        if self.pooled is not None:
+            return ""
+        reasons = sorted({one.why.split(" is ")[0] for one in self.runs if one.why})
+        return f"{len(self.used)} of {len(self.runs)} runs pass the gates ({'; '.join(reasons)})"
+
+
+def is_ratio(spec: Estimand) -> bool:
+    """Whether an estimand is a ratio, which is compared by its logarithm."""
+    return spec.unit.startswith("x ")
+
+
+def standard_error(estimate: Estimate, ratio: bool) -> float:
+    """Of an interval over blocks of documents; half its width in t's units."""
+    ends = (estimate.low, estimate.high)
+    low, high = map(math.log, ends) if ratio else ends
+    return (high - low) / 2 / float(student.ppf(0.975, BLOCKS - 1))
+
+
+def pool(estimates: list[Estimate], ratio: bool) -> Pooled:
+    """Mean and prediction interval of training runs (Higgins, Thompson, Spiegelhalter, 2009).
+
+    The error of the mean is Hartung and Knapp's, and not below the usual one: with few runs it can
+    be small by chance. The next run's interval adds the variance between runs, with n - 2 degrees
+    of freedom.
+    """
+    values = np.array([math.log(one.value) if ratio else one.value for one in estimates])
+    errors = np.array([standard_error(one, ratio) for one in estimates])
+    between = between_variance(values, errors**2)
+    weight = 1 / (errors**2 + between)
+    mean, n = float(weight @ values / weight.sum()), len(values)
+    usual = 1 / math.sqrt(weight.sum())
+    spread = math.sqrt(float(weight @ (values - mean) ** 2) / (n - 1))
+    error = usual * max(1.0, spread)
+    reach = float(student.ppf(0.975, n - 1)) * error
+    ahead = float(student.ppf(0.975, max(1, n - 2))) * math.hypot(error, math.sqrt(between))
+    of_mean, of_next = (Estimate(mean, mean - one, mean + one) for one in (reach, ahead))
+    if ratio:
+        of_mean, of_next = of_mean.through(np.exp), of_next.through(np.exp)
+    return Pooled(of_mean, of_next, math.sqrt(between), n)
+
+
+def between_variance(
+    values: Float[np.ndarray, " run"], variance: Float[np.ndarray, " run"]
+) -> float:
+    """Variance between runs by Paule and Mandel (1982)."""
+    from statsmodels.stats.meta_analysis import combine_effects
+
+    return float(combine_effects(values, variance, method_re="iterated").tau2)
+
+
+def replications(
+    runs: dict[str, list[Finding]], outside: dict[str, list[Finding]]
+) -> list[Replication]:
+    """Of every claim with a verdict: the primary findings of training runs and of other models."""
+    within, beside = (primary_entries(some.values()) for some in (runs, outside))
+    return [
+        Replication(name, within.get(name, []), beside.get(name, []))
+        for name, claim in claims().items()
+        if claim.estimands[claim.primary].judged
+    ]
+
+
+def primary_entries(models: Iterable[list[Finding]]) -> dict[str, list[Entry]]:
+    """Primary lines by claim; each model is judged by itself."""
+    found: dict[str, list[Entry]] = {}
+    for findings in models:
+        for entry in judged(findings):
+            if entry.primary:
+                found.setdefault(entry.finding.claim, []).append(entry)
+    return found
