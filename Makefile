@@ -54,7 +54,7 @@ clean:
 	    "none of python3.11, python3, python is that. Install it, then run make again." >&2; exit 1; }; \
 	echo "Making .venv with $$python."; $$python -m venv .venv
 	@echo "Installing the pinned packages (a few minutes)."
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
 	@echo "Installing raretok itself."
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@

@@ -21,9 +21,6 @@
 # training run lies in the region that supports it, *contradicted* if it lies in the other one. With so
 # few runs that interval is wide, as it should be.
 
-# %% tags=["parameters", "remove-cell"]
-# Filled in from raretok/measure/parameters.py when the page is run.
-
 # %% tags=["remove-cell"]
 # %config InlineBackend.print_figure_kwargs = {"bbox_inches": None}
 from myst_nb import glue

@@ -8,8 +8,10 @@ import torch
 
 from raretok.ablation.closed_form import delta_loss
 from raretok.ablation.head import final_head
+from raretok.book.renewal import shipped
+from raretok.claims.study import Study
+from raretok.measure.find import LEAD, TRAINED, UNTRAINED, Measurements
 from raretok.measure.find import SHIPPED as MEASUREMENTS
-from raretok.measure.find import Measurements
 from raretok.measure.parameters import PageParameters
 from raretok.measure.source import Source
 from raretok.models.adapter import capture
@@ -22,7 +24,7 @@ MODEL = SHIPPED / "docs-gpt2"
 
 @pytest.fixture(scope="module")
 def source() -> Source:
-    return Source(PageParameters())
+    return Source(PageParameters(model="docs-gpt2"))
 
 
 def test_it_was_trained_on_the_train_part_and_predicts_the_rest():
@@ -42,18 +44,39 @@ def test_its_weights_are_16_bit_safetensors_and_data_stays_small():
 
 
 def test_the_measurements_are_of_these_models_small_and_audited():
-    sizes = [file.stat().st_size for file in MEASUREMENTS.rglob("*") if file.is_file()]
-    assert sum(sizes) <= 25e6
-    trained = Measurements(PageParameters())
-    for one, draws in (
-        (trained, ("stratified", "whole contexts")),
-        (trained.twin, ("stratified",)),
-    ):
+    limits = {LEAD: 40e6, "docs-gpt2": 16e6, UNTRAINED: 10e6}
+    for parameters in shipped():
+        one = Measurements(parameters, only_shipped=True)
         assert one.ready.record()["key"] == one.key
-        for draw in draws:
-            effects = one.part(f"effects: {draw}")
+        sizes = [file.stat().st_size for file in (MEASUREMENTS / one.label).iterdir()]
+        assert sum(sizes) <= limits.get(parameters.model, 9e6)
+        parts = [name for name in one.ready.record()["parts"] if name.startswith("effects")]
+        assert "effects: stratified" in parts
+        for name in parts:
+            effects = one.part(name)
             assert effects.audit_passed == 1
             assert effects.audit_max_error < 1e-4
+
+
+def test_every_run_was_trained_on_the_same_tokens_and_ends_near_the_first():
+    records = {name: json.loads((SHIPPED / name / "training.json").read_text()) for name in TRAINED}
+    first = records["docs-gpt2"]
+    for record in records.values():
+        assert record["corpus_sha256"] == first["corpus_sha256"]
+        assert record["tokens_seen"] == first["tokens_seen"]
+        assert abs(record["held_out_loss"] - first["held_out_loss"]) <= 0.3
+
+
+def test_the_real_model_has_enough_targets_and_counts_of_the_train_part():
+    study = Study(PageParameters(model=LEAD))
+    stratum = study.effects("corrected").stratum.values
+    assert (np.bincount(stratum)[1:] >= 1_600).all()
+    counts, counted = study.part("model").counts.values, study.part("model").counted.values
+    assert counts.size == counted.size == 49_152
+    assert (counted == (counts > 0)).all()
+    rare, common = (getattr(study.classes("corrected"), name) for name in ("rare", "common"))
+    assert counts[rare].max() < counts[common].min()
+    assert 0.14 < rare.sum() / counted.sum() < 0.30  # ties of singletons stay together
 
 
 def test_its_recorded_loss_is_the_one_it_has(source):

@@ -33,6 +33,7 @@ from raretok.ledger.records import (
     book_ledger,
     executed_pages,
     ledger_json,
+    read_page,
     replicates,
     title,
 )
@@ -324,8 +325,10 @@ def write_generated(book: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "parameters.md", parameters.parameter_table())
     write_whole(folder / "standing.md", tables.standing(book_ledger(book), book))
+    kept = [p.glued for p in map(read_page, executed_pages(book)) if "summary" in p.glued]
+    write_whole(folder / "summary.md", "".join(str(one["summary"]) for one in kept))
     for page in executed_pages(book):
-        for name in ("front", "ledger"):
+        for name in ("front", "forest"):
             for picture in glued_pictures(page, name):
                 (folder / f"{name}.png").write_bytes(picture)
 

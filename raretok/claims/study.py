@@ -5,7 +5,7 @@ is asked for that was never measured.
 """
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from functools import cache, cached_property
 from typing import Any
@@ -50,6 +50,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "modularity": BOTH,
     "attention": (*BOTH, *ROWS, *HEADS),
     "spectra": BOTH,
+    "dynamics": (),  # of the checkpoints, not of the model itself
 }
 # What is measured of replicates and of checkpoints: the primary estimands under `corrected`.
 REPLICATED = (BOTH[0], "attention: corrected", HEADS[0])
@@ -101,9 +102,14 @@ class Study:
         """One part of the measurement of the model."""
         return self.measurements.part(name)
 
-    def prepare(self, pages: Iterable[str]) -> None:
+    def prepare(self, pages: Collection[str]) -> None:
         """Measure what these pages need and was not measured yet."""
-        self.measure(name for page in pages for name in NEEDS.get(page, ()))
+        wanted = [name for page in pages for name in NEEDS.get(page, ())]
+        if wanted:
+            self.measure(wanted)
+        if "dynamics" in pages and self.parameters.revisions:
+            for revision in self.revisions:
+                self.checkpoint(revision).measure(STEPS)
 
     def measure(self, names: Iterable[str]) -> None:
         """Measure these parts, and the model's weights; say of what cannot be had why not."""
@@ -243,11 +249,16 @@ class Study:
         """The model whose checkpoints are looked at: the page's own, if it names any."""
         return self.parameters.model if self.parameters.revisions else HISTORY
 
+    @property
+    def revisions(self) -> list[str]:
+        """The checkpoints asked for, else those that ship."""
+        given = [one.strip() for one in self.parameters.revisions.split(",")]
+        return [one for one in given if one] or revisions_of(HISTORY)
+
     def checkpoints(self) -> tuple[dict[int, Sample], dict[int, str]]:
         """Samples by step, and for steps without one the reason."""
-        revisions = [one for one in self.parameters.revisions.split(",") if one]
         samples, gaps = {}, {}
-        for revision in revisions or revisions_of(HISTORY):
+        for revision in self.revisions:
             try:
                 samples[step_of(revision)] = self.checkpoint(revision).sample("corrected")
             except UserError as error:

@@ -11,7 +11,7 @@ from raretok.ledger.claims import claims
 from raretok.ledger.replication import REPRODUCED, Replication
 from raretok.ledger.tables import SIGNS, number, ours, shown, tabulate
 from raretok.ledger.verdicts import Entry, judged
-from raretok.measure.find import LEAD, UNTRAINED
+from raretok.measure.find import LEAD, TRAINED, UNTRAINED
 from raretok.stats.jackknife import Estimate
 
 NAMES = {
@@ -31,6 +31,16 @@ def by_model(findings: list[Finding]) -> dict[str, list[Finding]]:
         if one.reading == "corrected":
             found.setdefault(one.model, []).append(one)
     return found
+
+
+def split(
+    replicates: list[Finding], lead: list[Finding]
+) -> tuple[dict[str, list[Finding]], dict[str, list[Finding]]]:
+    """Recorded findings as training runs and as models that are no unit; the lead model first."""
+    models = by_model(replicates)
+    runs = {name: some for name, some in models.items() if name in TRAINED}
+    others = {name: some for name, some in models.items() if name not in TRAINED}
+    return runs, {**by_model(lead), **others}
 
 
 def names(found: list[Replication]) -> dict[str, str]:
@@ -141,6 +151,7 @@ def said(found: list[Replication], lead: list[Finding]) -> dict[str, str]:
         "lead": " and ".join(models) or "no model",
         "summary": f"{summary(found)} {lead_words(lead)} {agreement(found)}",
         "impossible": impossible(found),
+        **{one.claim: one.verdict for one in found},
     }
 
 

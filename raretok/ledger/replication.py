@@ -1,7 +1,6 @@
 """One claim over many training runs: their mean, the next run's interval, and what follows.
 
-Runs are the units (data/claims.yaml, changes): each gives one estimate with its standard error, and
-what they differ by beyond that is a variance between runs.
+Runs are the units (data/claims.yaml, changes): each gives one number, measured in the same way.
 """
 
 import math
@@ -11,13 +10,12 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
 from scipy.stats import t as student
 
 from raretok.claims.finding import Finding
 from raretok.ledger.claims import Estimand, claims
 from raretok.ledger.verdicts import Entry, judged, lies_in
-from raretok.stats.jackknife import BLOCKS, Estimate
+from raretok.stats.jackknife import Estimate
 
 FEWEST = 3  # runs that a variance between runs is estimated from
 REPRODUCED = ("reproduced", "contradicted", "inconclusive", "not testable")
@@ -30,7 +28,6 @@ class Pooled:
 
     mean: Estimate
     next_run: Estimate  # the same value with its 95 % prediction interval
-    between: float  # standard deviation between runs; of a ratio that of its logarithm
     n: int
 
 
@@ -83,43 +80,20 @@ def is_ratio(spec: Estimand) -> bool:
     return spec.unit.startswith("x ")
 
 
-def standard_error(estimate: Estimate, ratio: bool) -> float:
-    """Of an interval over blocks of documents; half its width in t's units."""
-    ends = (estimate.low, estimate.high)
-    low, high = map(math.log, ends) if ratio else ends
-    return (high - low) / 2 / float(student.ppf(0.975, BLOCKS - 1))
-
-
 def pool(estimates: list[Estimate], ratio: bool) -> Pooled:
-    """Mean and prediction interval of training runs (Higgins, Thompson, Spiegelhalter, 2009).
+    """Mean of training runs, and where the number of the next one is expected.
 
-    The error of the mean is Hartung and Knapp's, and not below the usual one: with few runs it can
-    be small by chance. The next run's interval adds the variance between runs, with n - 2 degrees
-    of freedom.
+    Random effects with equal weights: what runs scatter by holds both what they differ by and their
+    own errors, so both intervals are exact for normal numbers however large either is.
     """
     values = np.array([math.log(one.value) if ratio else one.value for one in estimates])
-    errors = np.array([standard_error(one, ratio) for one in estimates])
-    between = between_variance(values, errors**2)
-    weight = 1 / (errors**2 + between)
-    mean, n = float(weight @ values / weight.sum()), len(values)
-    usual = 1 / math.sqrt(weight.sum())
-    spread = math.sqrt(float(weight @ (values - mean) ** 2) / (n - 1))
-    error = usual * max(1.0, spread)
-    reach = float(student.ppf(0.975, n - 1)) * error
-    ahead = float(student.ppf(0.975, max(1, n - 2))) * math.hypot(error, math.sqrt(between))
-    of_mean, of_next = (Estimate(mean, mean - one, mean + one) for one in (reach, ahead))
+    n, mean, sd = values.size, float(values.mean()), float(values.std(ddof=1))
+    tail = float(student.ppf(0.975, n - 1))
+    reaches = tail * sd / math.sqrt(n), tail * sd * math.sqrt(1 + 1 / n)
+    of_mean, of_next = (Estimate(mean, mean - one, mean + one) for one in reaches)
     if ratio:
         of_mean, of_next = of_mean.through(np.exp), of_next.through(np.exp)
-    return Pooled(of_mean, of_next, math.sqrt(between), n)
-
-
-def between_variance(
-    values: Float[np.ndarray, " run"], variance: Float[np.ndarray, " run"]
-) -> float:
-    """Variance between runs by Paule and Mandel (1982)."""
-    from statsmodels.stats.meta_analysis import combine_effects
-
-    return float(combine_effects(values, variance, method_re="iterated").tau2)
+    return Pooled(of_mean, of_next, n)
 
 
 def replications(

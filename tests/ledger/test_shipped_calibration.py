@@ -17,7 +17,7 @@ AGAIN = ("shares", "rare curve", "head", "dimensions", "Gini", "profiles", "one 
 
 @pytest.fixture(scope="module")
 def ground() -> Ground:
-    study = Study(PageParameters())
+    study = Study(PageParameters(model="docs-gpt2"))
     return Ground(
         study.sample("corrected", heads=True),
         study.heads("corrected"),
@@ -39,7 +39,7 @@ def test_every_planted_estimand_is_calibrated_at_every_size_on_this_measurement(
     assert all(sum(r["verdicts"].values()) == r["runs"] >= 30 for r in ROWS)
     assert {r["size"] for r in ROWS} == {*SIZES, *MORE["head"]}
     stored = json.loads((promise.SHIPPED / "docs-gpt2.json").read_text())
-    assert stored["measurement"] == Study(PageParameters()).measurements.name
+    assert stored["measurement"] == Study(PageParameters(model="docs-gpt2")).measurements.name
 
 
 @pytest.mark.parametrize("key", sorted({(r["claim"], r["estimand"]) for r in ROWS}), ids=" ".join)

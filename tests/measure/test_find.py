@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from raretok.errors import UserError
+from raretok.errors import NotTestableError, UserError
 from raretok.measure import find, parts
 from raretok.measure.find import DECIDE, Measurements
 from raretok.measure.parameters import PageParameters
@@ -113,6 +113,7 @@ def shipping(tiny, made, monkeypatch, tmp_path) -> Measurements:
     shipped = tmp_path / "shipped"
     book = PageParameters(model="tiny")
     monkeypatch.setattr(model_files, "SHIPPED", tmp_path / "models")
+    monkeypatch.setattr(find, "WHOLE", ("tiny", "tiny@untrained"))
     write_model(tmp_path / "models" / "tiny")
     asked = Measurements(book, shipped=shipped)
     ship(asked, shipped / "tiny")
@@ -161,3 +162,27 @@ def test_a_shipped_measurement_that_lacks_a_part_or_is_gone_is_refused(shipping,
 def test_an_unknown_part_is_refused(tiny):
     with pytest.raises(UserError, match="no part 'heds: stratified' of a measurement: there are"):
         parts.measured(Measurements(tiny), "heds: stratified")
+
+
+def test_what_a_model_and_text_cannot_have_is_kept_as_a_reason(tiny, made, monkeypatch):
+    def untestable(asked, name):
+        made.append(name)
+        raise NotTestableError("no rare token type is left")
+
+    monkeypatch.setattr(parts, "measured", untestable)
+    for _ in range(2):
+        with pytest.raises(NotTestableError, match="no rare token type is left"):
+            Measurements(tiny).part("effects: whole contexts")
+    assert made == ["effects: whole contexts"]
+
+
+def test_what_does_not_ship_is_a_gap_where_nothing_may_be_measured(tiny, made):
+    with pytest.raises(NotTestableError, match="model of tiny was not measured"):
+        Measurements(tiny, only_shipped=True).part("model")
+    assert made == []
+
+
+def test_steps_are_in_order_and_named_right():
+    assert find.step_of("step1000") == 1000
+    with pytest.raises(UserError, match="'main' is no checkpoint: write them as step0,step1000"):
+        find.step_of("main")

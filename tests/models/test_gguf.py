@@ -28,7 +28,9 @@ def llama_rows(weight: np.ndarray, n_heads: int) -> np.ndarray:
     return split.swapaxes(1, 2).reshape(weight.shape)
 
 
-def write_gguf(file: Path, family: str, tokens: list[str] = TOKENS, named: str = "") -> torch.nn.Module:
+def write_gguf(
+    file: Path, family: str, tokens: list[str] = TOKENS, named: str = ""
+) -> torch.nn.Module:
     """A tiny random model as a GGUF file, written as llama.cpp's converter does; the model."""
     model = untrained_twin(config(family), 0)
     generator = torch.Generator().manual_seed(1)

@@ -1,0 +1,111 @@
+"""Random effects over runs: against statsmodels and simulation; the verdict follows its rule."""
+
+import numpy as np
+import pytest
+from statsmodels.stats.meta_analysis import combine_effects
+
+from raretok.ledger.claims import claims
+from raretok.ledger.over_models import agreement, models_table, replication_table, said, summary
+from raretok.ledger.replication import is_ratio, pool, replications
+from raretok.stats.jackknife import Estimate
+from tests.recorded import OPEN, finding
+
+
+def estimates(values, errors) -> list[Estimate]:
+    """Intervals over 16 blocks with these standard errors."""
+    reach = 2.131449545559323 * np.asarray(errors)
+    return [Estimate(v, v - r, v + r) for v, r in zip(values, reach, strict=True)]
+
+
+def test_mean_and_next_run_by_hand():
+    """Of 1, 2, 3: mean 2, sd 1, t of two degrees of freedom 4.3027."""
+    found = pool(estimates([1.0, 2.0, 3.0], [0.1, 5.0, 0.1]), ratio=False)
+    assert found.mean.value == found.next_run.value == pytest.approx(2)
+    assert found.mean.high - 2 == pytest.approx(4.302652729911275 / np.sqrt(3))
+    assert 2 - found.next_run.low == pytest.approx(4.302652729911275 * np.sqrt(4 / 3))
+
+
+def test_equal_weights_are_those_of_random_effects_between_runs_of_equal_error():
+    values, errors = np.array([0.3, 0.9, -0.2, 0.5, 1.4, 0.1]), np.full(6, 0.05)
+    theirs = combine_effects(values, errors**2, method_re="iterated")
+    assert pool(estimates(values, errors), False).mean.value == pytest.approx(theirs.mean_effect_re)
+
+
+def test_ratios_are_pooled_by_their_logarithm():
+    logs, errors = np.array([0.1, 0.4, -0.3, 0.2]), np.full(4, 0.1)
+    plain = pool(estimates(logs, errors), ratio=False)
+    ratio = pool([one.through(np.exp) for one in estimates(logs, errors)], ratio=True)
+    for name in ("mean", "next_run"):
+        expected = getattr(plain, name).through(np.exp)
+        for end in ("value", "low", "high"):
+            assert getattr(getattr(ratio, name), end) == pytest.approx(getattr(expected, end))
+    assert is_ratio(claims()["R1"].estimands["lift"])
+    assert not is_ratio(claims()["A1"].estimands["correlation"])
+
+
+@pytest.mark.parametrize("between", [0.0, 0.3, 1.0])
+def test_the_mean_and_the_next_number_lie_in_their_intervals(between):
+    """In 95 % of worlds of seven runs, however much they differ beside their errors."""
+    rng, inside, n = np.random.default_rng(0), np.zeros(2), 800
+    for _ in range(n):
+        seen = rng.normal(2.0, between, 8) + rng.normal(0, 0.3, 8)
+        found = pool(estimates(seen[:7], np.full(7, 0.3)), ratio=False)
+        for i, (one, held) in enumerate(((found.mean, 2.0), (found.next_run, seen[7]))):
+            inside[i] += one.low <= held <= one.high
+    assert (np.abs(inside / n - 0.95) < 3 * np.sqrt(0.05 * 0.95 / n)).all()
+
+
+def runs_of(claim: str, values, error=0.001, **more) -> dict:
+    return {
+        f"run {i}": [finding(claim, estimate=one, model=f"run {i}", **more)]
+        for i, one in enumerate(estimates(values, np.full(len(values), error)))
+    }
+
+
+def of(claim: str, runs: dict, outside: dict | None = None):
+    return next(one for one in replications(runs, outside or {}) if one.claim == claim)
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ([0.0, 0.001, 0.002, -0.001], "reproduced"),
+        ([0.2, 0.201, 0.199], "contradicted"),
+        ([0.0, 0.001, 0.06], "inconclusive"),
+        ([0.0, 0.001], "not testable"),
+    ],
+)
+def test_the_verdict_is_read_off_the_next_run(values, verdict):
+    one = of("M1", runs_of("M1", values))
+    assert one.verdict == verdict
+    assert bool(one.why) == (verdict == "not testable")
+
+
+def test_runs_whose_gates_fail_do_not_count():
+    bad = runs_of("M1", [0.5, 0.5, 0.5], gates=OPEN | {"imbalance": 3.0})
+    good = {f"good {name}": some for name, some in runs_of("M1", [0.0, 0.0, 0.0]).items()}
+    one = of("M1", bad | good)
+    assert (len(one.used), len(one.runs), one.verdict) == (3, 6, "reproduced")
+    one = of("M1", bad)
+    assert one.why == "0 of 3 runs pass the gates (imbalance)"
+
+
+def test_a_model_from_outside_is_no_unit_and_is_compared_with_the_next_run():
+    runs = runs_of("M1", [0.0, 0.001, 0.002, -0.001])
+    far = {"far": [finding("M1", estimate=Estimate(0.3, 0.29, 0.31), model="far")]}
+    one = of("M1", runs, far)
+    assert one.verdict == "reproduced"
+    assert "outside it for M1" in agreement([one])
+    assert "reproduced: M1" in summary([one])
+    text = said([one], far["far"])
+    assert "On far: M1 contradicted." in text["summary"]
+    for table in (replication_table([one]), models_table([one])):
+        assert "contradicted" in table.data
+        assert "reproduced" in table.data
+
+
+def test_without_any_run_there_is_no_claim_to_reproduction():
+    one = of("M1", {})
+    assert one.verdict == "not testable"
+    assert summary(replications({}, {})).startswith("Over the training runs, not testable: ")
+    assert agreement([one]) == "No claim has a number on both."
