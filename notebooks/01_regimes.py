@@ -125,7 +125,7 @@ style.legend_below(fig, axes[0], 4)
 #
 # A rank curve alone cannot tell a plateau from a heavy tail: with few neurons in the head the
 # intervals are wide, and {ref}`calibration` says how often this design would find a plateau that is
-# there. "Rare" here is the rarest 15 % of the token types that have a frequency ({ref}`method`), and the lift is
+# there. "Rare" here is the rarest 15 % of token types, as {ref}`method` counts them, and the lift is
 # that of this model; {ref}`replication` has the other models.
 
 # %% [markdown]

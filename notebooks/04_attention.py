@@ -43,6 +43,8 @@ entries = judged(findings)
 queries = style.told(lambda: len(study.rows("corrected").queries))
 glue("n_queries", queries, display=False)
 glue("layers", ", ".join(map(str, study.layers)) or "none", display=False)
+glue("tested", len(study.layers), display=False)
+glue("n_layers", study.architecture.n_layers, display=False)
 
 # %% [markdown]
 # ## Where rare and common queries look
@@ -103,7 +105,8 @@ style.told(lambda: page.modes_table(sample, {m: of() for m, of in heads.items()}
 # A2 is an equivalence: its interval must lie close to nothing on both sides. A3 is absolute, and
 # beside it against the median head, since the largest of many heads grows with their number. A4 is the
 # change of the mean size of the activations; a mean with its sign may lie near 0, where a percentage
-# means nothing. Profiles over distance do not see *what* is attended to, only how far back.
+# means nothing. It sets {glue:text}`tested` of {glue:text}`n_layers` attention layers to their mean: in a deep
+# network one layer is a small part of what reaches the last MLP, and little change says so. Profiles over distance do not see *what* is attended to, only how far back.
 
 # %% [markdown]
 # ## The three readings

@@ -56,8 +56,8 @@ with style.or_reason(axes[1]):
 style.legend(axes[1])
 
 # %% [markdown]
-# The table has either matrix alone, and the distance of the members' indices: the last thing that could
-# be called spatial.
+# The table has each matrix alone (of a gated MLP `W_gate` beside `W_in`, its ungated branch), and the
+# distance of the members' indices: the last thing that could be called spatial.
 
 # %% tags=["hide-input"]
 style.told(lambda: page.matrices_table(sample))

@@ -13,8 +13,8 @@
 # Each claim of the paper {cite}`distributed2025` is read as a number, with a region of values that
 # support it and one that contradicts it. Both were written down, with a reason for each bound, before
 # these numbers were computed: `data/claims.yaml`, whose history and list of changes is the
-# pre-registration. It is one for other models; of the shipped `docs-gpt2` an earlier analysis had been
-# seen when the bounds were chosen. The verdict follows from the 95 % interval alone:
+# pre-registration. It is one for other models; of `docs-gpt2` an earlier analysis had been seen when the
+# bounds were chosen, and of SmolLM2 a summary when the changes below were made. The verdict follows from the 95 % interval alone:
 #
 # - **supported**: the whole interval lies in the region that supports the claim;
 # - **contradicted**: all of it lies in the region that contradicts it;
@@ -22,8 +22,8 @@
 # - **inconclusive**: anything else. An interval that is too wide says so by itself.
 #
 # Presence and absence obey the same rule: to say that there is nothing, the interval must be narrow and
-# close to nothing. No p-value decides. *Reproduced* is a word for many models: one model can support a
-# claim, and its replication over models and seeds is another question.
+# close to nothing. No p-value decides. *Reproduced* is a word for many models ({ref}`replication`): it is
+# read off where the next training run is expected, by the same regions.
 
 # %% tags=["remove-cell"]
 from raretok.ledger import tables

@@ -11,7 +11,7 @@
 # # What the verdicts are worth
 #
 # A verdict is worth what it says where the truth is known. Here each claim is planted true and false, at
-# the level of neurons, in worlds that keep the documents' noise of the shipped model, and the very
+# the level of neurons, in worlds that keep the documents' noise of `docs-gpt2`, and the very
 # functions of the pages, rule included, are run on them ({glue:text}`fewest` to {glue:text}`runs` worlds a
 # size). Size 0 plants
 # nothing, 1 what {ref}`claims` declares, and half and twice that stand beside it.

@@ -73,10 +73,10 @@ def test_the_real_model_has_enough_targets_and_counts_of_the_train_part():
     assert (np.bincount(stratum)[1:] >= 1_600).all()
     counts, counted = study.part("model").counts.values, study.part("model").counted.values
     assert counts.size == counted.size == 49_152
-    assert (counted == (counts > 0)).all()
+    assert 10_000 < counted.sum() < 20_000  # the types that the scored text has
     rare, common = (getattr(study.classes("corrected"), name) for name in ("rare", "common"))
     assert counts[rare].max() < counts[common].min()
-    assert 0.14 < rare.sum() / counted.sum() < 0.30  # ties of singletons stay together
+    assert 0.14 < rare.sum() / counted.sum() < 0.16
 
 
 def test_its_recorded_loss_is_the_one_it_has(source):

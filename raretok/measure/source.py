@@ -55,22 +55,10 @@ class Source:
 
     @cached_property
     def model(self) -> models.LanguageModel:
-        return self._load(self.parameters.model)
-
-    @cached_property
-    def twin(self) -> models.LanguageModel:
-        """Same configuration, fresh random weights: what training did not do."""
-        return self._load(self.parameters.twin.model)
-
-    def _load(self, name: str) -> models.LanguageModel:
         device, revision = self.parameters.device, self.parameters.revision or None
         if device == "cuda" and not torch.cuda.is_available():
             raise UserError("device cuda: no GPU is visible to PyTorch here, use device cpu")
-        return models.load_model(name, revision=revision, device=device)
-
-    @property
-    def trained(self) -> bool:
-        return not self.parameters.model.endswith(model_files.TWIN)
+        return models.load_model(self.parameters.model, revision=revision, device=device)
 
     @cached_property
     def corpus(self) -> Corpus:
@@ -103,14 +91,16 @@ class Source:
         """Types that have a frequency.
 
         Padding rows have none. In the text of the training a type that never occurs has frequency
-        0; of another text, such as a sample, it is not known, and the type is in no class.
+        0. Where other text was counted, percentages are of the types that the scored text has: of
+        the rest a sample tells next to nothing, and no target would be among them.
         """
         architecture = self.model.architecture
         counted = np.arange(architecture.d_vocab) < architecture.d_vocab - architecture.padded_rows
-        counts = self.counts[: counted.size]
         if not self.training_counted:
-            counted[: counts.size] &= counts > 0
-            counted[counts.size :] = False
+            tokens, length = self.contexts.tokens, self.contexts.length
+            real = np.arange(tokens.shape[1]) < length[:, None]
+            real[:, 0] = False  # every context begins with the same token
+            counted &= np.bincount(tokens[real], minlength=counted.size) > 0
         return counted
 
     @cache  # noqa: B019  (a source lives as long as what is measured from it)

@@ -1,0 +1,96 @@
+"""Section pages on other families of models: every page goes on, whatever cannot be tested.
+
+The cells are run in this process, without a kernel; nbval does the same with one for SmolLM2.
+"""
+
+import json
+from pathlib import Path
+
+import jupytext
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from raretok.claims.study import ESTIMANDS, Study
+from raretok.ledger.records import finding_of
+from raretok.ledger.verdicts import judged
+from raretok.measure import find, source
+from raretok.measure.parameters import PageParameters
+from raretok.text.protocol import PROTOCOLS
+from tests.tiny import write_model
+
+ROOT = Path(__file__).parents[2]
+PAGES = tuple(ESTIMANDS)
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory) -> Path:
+    """Documents of words whose letters have a long tail."""
+    rng = np.random.default_rng(0)
+    letters = np.array([chr(c) for c in range(33, 127)])
+    p = 1 / np.arange(1, letters.size + 1)
+    rows = []
+    for _ in range(40):
+        words = ["".join(rng.choice(letters, 5, p=p / p.sum())) for _ in range(120)]
+        rows.append({"text": " ".join(words)})
+    path = tmp_path_factory.mktemp("texts") / "texts.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+@pytest.fixture(scope="module", params=["docs-llama", "qwen3", "neox-parallel", "few neurons"])
+def study(request, texts, tmp_path_factory):
+    """A model measured on these texts: a shipped one, two more families, and one too small."""
+    folder = tmp_path_factory.mktemp("families")
+    model = request.param
+    if model != "docs-llama":
+        family = "llama" if model == "few neurons" else model
+        d_mlp = 48 if model == "few neurons" else 640
+        model = str(write_model(folder / family, family, d_mlp=d_mlp, n_layers=3))
+    given = PageParameters(model=model, corpus=str(texts), n_ctx=32, n_positions=150)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (find, source):
+            patch.setattr(module, "RUNS", folder / "runs")
+        patch.setattr("raretok.ablation.resumption.RUNS", folder / "runs")
+        study = Study(given)
+        study.prepare(PAGES)
+        yield study
+
+
+def cells_of(page: str) -> list[str]:
+    """The code of a page, without its parameters and without lines for a notebook alone."""
+    file = next((ROOT / "notebooks").glob(f"[0-9][0-9]_{page}.py"))
+    cells = [c for c in jupytext.read(file).cells if c.cell_type == "code"]
+    code = [c.source for c in cells if "parameters" not in c.metadata.get("tags", [])]
+    return ["\n".join(x for x in one.splitlines() if not x.startswith("%")) for one in code]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_runs_to_its_end_and_records_every_estimand(study, page, monkeypatch):
+    kept = {}
+    monkeypatch.setattr("myst_nb.glue", lambda name, value, display=True: kept.update({name: value}))
+    namespace = study.parameters.model_dump()
+    for cell in cells_of(page):
+        exec(cell, namespace)
+    plt.close("all")
+    found = [finding_of(record, page) for record in kept["findings"]]
+    keys = {(one.claim, one.estimand, one.reading) for one in found}
+    assert keys == {(*key, protocol) for key in ESTIMANDS[page] for protocol in PROTOCOLS}
+    for one, entry in zip(found, judged(found), strict=False):
+        assert (one.estimate is None) == bool(one.reason)
+        assert entry.verdict != "not testable" or entry.why
+
+
+def test_activations_of_a_gated_model_are_compared_by_rank(study):
+    if not study.architecture.gated or study.group_size < 3:
+        return
+    sample = study.sample("corrected")
+    rows = np.arange(100)
+    scores = sample.activations(rows)
+    order = np.argsort(sample.post[rows], axis=0, kind="stable")
+    assert (np.diff(np.take_along_axis(scores, order, axis=0), axis=0) >= 0).all()
+    assert np.abs(scores).max() < 3
+    assert sample.trait_names[1:3] == ("log kurtosis", "gate rate")
+    assert ((sample.gate_rate >= 0) & (sample.gate_rate <= 1)).all()
+    assert list(sample.matrices) == ["W_in", "W_gate", "W_out"]
