@@ -67,8 +67,8 @@ page.ledger_table(entries, folder)
 # %% [markdown]
 # ## Limits
 #
-# The three readings are those of one model; what other models say is in {ref}`replication`. Claims that this design would support in less than four of five worlds
-# where they are true: {glue:text}`weak` ({ref}`calibration`). That such a claim is not supported says
-# little. The three readings share a model and many positions; they are no repetitions of each other.
+# The three readings are those of one model; what other models say is in {ref}`replication`. Claims that
+# this design would support in less than four of five worlds where they are true, in worlds made from
+# `docs-gpt2`: {glue:text}`weak` ({ref}`calibration`). That such a claim is not supported says little. The three readings share a model and many positions; they are no repetitions of each other.
 # Coverage of the intervals is measured for `corrected` alone; `code` scores ten sequences, as released,
 # and an interval over ten documents is likely too narrow. Lines are many: some intervals miss.

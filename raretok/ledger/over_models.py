@@ -1,9 +1,8 @@
-"""Tables and sentences over several models: the page `replication`, and what the front page says."""
+"""Tables and sentences over several models, for the page `replication` and the front page."""
 
 import html
 from collections import Counter
 
-import pandas as pd
 from IPython.display import HTML
 
 from raretok.claims.finding import Finding

@@ -10,6 +10,7 @@ from raretok.ledger.claims import claims
 from raretok.paths import DATA
 
 SHIPPED = DATA / "calibration"
+CALIBRATED = "docs-gpt2"  # the model whose worlds were planted
 VERDICTS = ("supported", "contradicted", "inconclusive", "not testable")
 TRUE_SUPPORT = 0.8  # at least, at the declared size
 # Planted sizes at which a claim is true, and at which it is false; what lies between is neither.

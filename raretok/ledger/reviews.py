@@ -96,8 +96,9 @@ def known_values(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
             given = entry_values(entry)
             values |= {key: text for key, text in given.items() if text}
             reasons |= {key: f"Not testable here: {entry.why}." for key in given}
-    for row in promise.calibrated("docs-gpt2"):
-        found = promise.support(promise.calibrated("docs-gpt2"), row["claim"], row["estimand"])
+    table = promise.calibrated(promise.CALIBRATED)
+    for row in table:
+        found = promise.support(table, row["claim"], row["estimand"])
         values[f"{row['claim']}.{row['estimand']}.found"] = f"{100 * found['true']:.0f} %"
     return values, reasons
 

@@ -10,7 +10,15 @@ from IPython.display import HTML
 from raretok.claims.finding import Finding
 from raretok.ledger.claims import Estimand, Region, changes, claims
 from raretok.ledger.figures import grouped, primary
-from raretok.ledger.promise import TRUE_SUPPORT, VERDICTS, calibrated, can_support, support
+from raretok.ledger.promise import (
+    CALIBRATED,
+    TRUE_SUPPORT,
+    VERDICTS,
+    Row,
+    calibrated,
+    can_support,
+    support,
+)
 from raretok.ledger.records import executed_pages, missing_claims, title
 from raretok.ledger.verdicts import Entry
 from raretok.text.protocol import PROTOCOLS
@@ -189,7 +197,7 @@ def said(entries: list[Entry]) -> dict[str, str]:
     weak = [
         e.finding.claim
         for e in mine
-        if can_support(calibrated(e.finding.model), e.finding.claim, e.finding.estimand) is False
+        if can_support(calibration_of(e.finding), e.finding.claim, e.finding.estimand) is False
     ]
     missing = missing_claims(entries)
     return {
@@ -200,6 +208,11 @@ def said(entries: list[Entry]) -> dict[str, str]:
         "weak": ", ".join(weak) or "none",
         "missing": f"Not run, so missing here: {', '.join(missing)}." if missing else "",
     }
+
+
+def calibration_of(finding: Finding) -> list[Row]:
+    """Of the finding's model, else of the model that has one: the design is the same."""
+    return calibrated(finding.model) or calibrated(CALIBRATED)
 
 
 def standing(entries: list[Entry], folder: Path) -> str:

@@ -263,8 +263,7 @@ def finish(
     for file in sorted((work / "tokenizer").iterdir()):
         shutil.copy(file, partial)
     shutil.copy(work / "unigram_counts.npy", partial)
-    if config.checkpoints:
-        shutil.copytree(work / "checkpoints", partial / "checkpoints")
+    lay_out_checkpoints(work, partial)
     write_json(partial / "training.json", record)
     before = out.with_name(out.name + ".before")
     shutil.rmtree(before, ignore_errors=True)
@@ -273,6 +272,16 @@ def finish(
     os.replace(partial, out)
     shutil.rmtree(before, ignore_errors=True)
     return record
+
+
+def lay_out_checkpoints(work: Path, model: Path) -> None:
+    """Every kept step as a model directory of its own, so that it is loaded as any model is."""
+    for file in (work / "checkpoints").glob("*.safetensors"):
+        folder = model / "checkpoints" / file.stem
+        folder.mkdir(parents=True)
+        shutil.copy(file, folder / "model.safetensors")
+        for other in (model / "config.json", *(work / "tokenizer").iterdir()):
+            shutil.copy(other, folder)
 
 
 @torch.no_grad()

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import spearmanr
+from scipy.stats import kurtosis, norm, rankdata, spearmanr
 
+from raretok.claims.coordination.dimension import Moments
 from raretok.claims.sample import DRAWS, KINDS, rank_correlation, ranked
 from raretok.errors import NotTestableError
 from raretok.text.protocol import PROTOCOLS
@@ -165,3 +166,51 @@ def test_a_scale_or_shift_of_activations_changes_no_group_and_no_unmatched_contr
     two = replace(one, post=one.post * rng.uniform(0.1, 9, 240) + rng.normal(size=240))
     np.testing.assert_array_equal(one.with_controls(), two.with_controls())
     assert with_protocol(one, "corrected").groups.shape[1] == 20
+
+
+# --- gated MLPs -----------------------------------------------------------------------------------
+
+
+def gated(sample, seed=0):
+    """The same sample as if its MLP had gates."""
+    rng = np.random.default_rng(seed)
+    return replace(sample, W_gate=rng.normal(size=sample.W_in.shape), gate_rate=rng.random(240))
+
+
+def test_activations_of_a_gated_mlp_are_normal_scores_of_their_ranks():
+    sample = gated(a_sample(13))
+    rows = np.flatnonzero(sample.stratum == RARE)
+    found = sample.activations(rows)
+    expected = norm.ppf((rankdata(sample.post[rows], axis=0) - 0.5) / rows.size)
+    np.testing.assert_allclose(found, expected)
+    np.testing.assert_array_equal(
+        replace(sample, gate_rate=None).activations(rows), sample.post[rows]
+    )
+
+
+def test_no_monotone_change_of_gated_activations_moves_their_correlations():
+    """Massive activations among them: only who is larger than whom counts."""
+    sample = gated(a_sample(14, rare=clear_group()))
+    huge = replace(sample, post=np.sinh(3 * sample.post))
+    one, two = (Moments.of(s, "rare", np.arange(20)) for s in (sample, huge))
+    blocks, groups = np.ones(sample.deal.n_blocks), np.arange(20)[None]
+    np.testing.assert_allclose(one.correlations(blocks, groups), two.correlations(blocks, groups))
+    plain = Moments.of(replace(huge, gate_rate=None), "rare", np.arange(20))
+    apart = plain.correlations(blocks, groups) - one.correlations(blocks, groups)
+    assert np.abs(apart).max() > 0.05
+
+
+def test_gated_neurons_are_matched_on_gate_and_kurtosis():
+    sample = gated(a_sample(15))
+    raw = np.stack([np.log(kurtosis(sample.post, fisher=False)), sample.gate_rate], axis=1)
+    expected = (raw - raw.mean(axis=0)) / raw.std(axis=0)
+    np.testing.assert_allclose(sample.traits[:, 1:3], expected, atol=1e-6)
+    assert sample.trait_names[1:3] == ("log kurtosis", "gate rate")
+    assert len(sample.trait_names) == sample.traits.shape[1] == len(sample.imbalance)
+
+
+def test_groups_chosen_elsewhere_are_taken_as_they_are():
+    one, two = a_sample(16), a_sample(17)
+    given = replace(one, given_groups=two.groups)
+    np.testing.assert_array_equal(given.groups, two.groups)
+    np.testing.assert_array_equal(given.with_controls(3)[:, :, 0], two.groups)

@@ -6,8 +6,8 @@ import pytest
 from raretok.claims.regimes.estimate import HEADS, head_of
 from raretok.claims.sample import neurons_in
 from raretok.claims.study import ESTIMANDS, Study
-from raretok.ledger.verdicts import estimands
 from raretok.errors import NotTestableError
+from raretok.ledger.verdicts import estimands
 from raretok.measure.find import LEAD
 from raretok.measure.parameters import PageParameters
 

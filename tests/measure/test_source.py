@@ -1,11 +1,14 @@
 """What a measurement is made from: token counts, and a device that is there."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from raretok.errors import UserError
 from raretok.measure.parameters import PageParameters
 from raretok.measure.source import Source, read_counts
+from tests.tiny import write_model
 
 
 @pytest.mark.parametrize(
@@ -27,3 +30,53 @@ def test_a_missing_gpu_is_named(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(UserError, match="no GPU is visible"):
         _ = Source(PageParameters(device="cuda")).model
+
+
+@pytest.fixture
+def counted_model(tmp_path):
+    """A tiny model with token counts of its own, and a text of few letters."""
+    model = write_model(tmp_path / "tiny")
+    np.save(model / "unigram_counts.npy", np.arange(257))
+    rng = np.random.default_rng(0)
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join("".join(rng.choice(list("abcdefgh "), 2_100)) for _ in range(3)))
+    return PageParameters(model=str(model), corpus=str(text), n_ctx=32)
+
+
+def test_types_of_a_counted_training_text_all_have_a_frequency(counted_model):
+    (Path(counted_model.model) / "training.json").write_text('{"seed": 0}')
+    counted = Source(counted_model).counted
+    assert counted[:257].all()
+    assert not counted[257:].any()
+
+
+def test_without_the_training_text_only_types_of_the_scored_text_have_one(counted_model):
+    """With counts of another text as without any: a byte of the scored text, or no class."""
+    source = Source(counted_model)
+    letters = {source.model.tokenizer.convert_tokens_to_ids(c) for c in [*"abcdefgh", "Ġ", "Ċ"]}
+    assert set(np.flatnonzero(source.counted)) == letters
+    (Path(counted_model.model) / "unigram_counts.npy").unlink()
+    assert set(np.flatnonzero(Source(counted_model).counted)) == letters
+
+
+def test_what_one_forward_pass_saw_serves_every_intervention(counted_model, monkeypatch, tmp_path):
+    """Runs that share activations equal runs that do not, and the contexts are run once."""
+    from raretok.ablation import gather
+    from raretok.measure import source as module
+
+    monkeypatch.setattr("raretok.ablation.resumption.RUNS", tmp_path / "runs")
+    monkeypatch.setattr(module, "RUNS", tmp_path / "runs")
+    passes = []
+    run_batch = gather.run_batch
+    monkeypatch.setattr(gather, "run_batch", lambda *args: passes.append(1) or run_batch(*args))
+    given = counted_model.model_copy(update={"n_positions": 50})
+    shared = Source(given)
+    mean = shared.run("stratified")
+    once = len(passes)
+    zero = shared.run("stratified", mode="zero")
+    assert len(passes) == once > 0
+    alone = Source(given.model_copy())
+    monkeypatch.setattr(Source, "forward", lambda self, draw: None)
+    monkeypatch.setattr("raretok.ablation.resumption.RUNS", tmp_path / "others")
+    for one, options in ((mean, {}), (zero, {"mode": "zero"})):
+        np.testing.assert_array_equal(one.delta_loss, alone.run("stratified", **options).delta_loss)

@@ -309,3 +309,21 @@ for name, revision in [("openai-community/gpt2", "step5"), ("nobody/nothing", No
 def test_loading_is_silent(gpt2, capfd):
     load_model(str(gpt2))
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_shipped_measurement_without_weights_says_so(gpt2, monkeypatch):
+    monkeypatch.setattr(model_files, "SHIPPED", gpt2.parent)
+    record = {"sha256": "abc", "revisions": {"step8": "def"}}
+    (gpt2 / model_files.SOURCE).write_text(json.dumps(record))
+    (gpt2 / "model.safetensors").unlink()
+    assert model_files.identified("tiny-gpt2", None) == ("abc", gpt2 / model_files.COUNTS_FILE)
+    assert model_files.identified("tiny-gpt2", "step8")[0] == "def"
+    with pytest.raises(UserError, match="tiny-gpt2 ships as a measurement, without its weights"):
+        load_model("tiny-gpt2")
+    with pytest.raises(UserError, match="tiny-gpt2 at step8 ships as a measurement, without its"):
+        load_model("tiny-gpt2", revision="step8")
+
+
+def test_a_revision_of_a_directory_is_refused(gpt2):
+    with pytest.raises(UserError, match="tiny-gpt2 has no revision 'step1000'"):
+        load_model(str(gpt2), revision="step1000")

@@ -155,7 +155,7 @@ def test_foreign_files_are_refused_by_name(tmp_path):
     with pytest.raises(UserError, match="its tokenizer has 320 ids, its embedding 300 rows"):
         gguf.converted(tmp_path / "long.gguf")
     for name in ("nowhere.gguf", "./nowhere.gguf"):
-        with pytest.raises(UserError, match="the model file .*nowhere.gguf does not exist"):
+        with pytest.raises(UserError, match=r"the model file .*nowhere\.gguf does not exist"):
             load_model(name)
     with pytest.raises(UserError, match="the package 'no_such' is not installed"):
         load_model("package:no_such")

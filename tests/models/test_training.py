@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from raretok.errors import UserError
+from raretok.models import files as model_files
 from raretok.models import training
 from raretok.models.adapter import untrained_twin
 from raretok.models.families import Family
@@ -95,7 +96,7 @@ def test_a_killed_run_resumes_to_the_same_files(tmp_path, monkeypatch, family):
     assert not (tmp_path / "parts" / "model").exists()
     monkeypatch.setattr(training, "training_step", real)
     run(tmp_path / "parts", config, checkpoint_every=3)
-    written = {path.stem for path in (tmp_path / "parts" / "model").rglob("*.safetensors")}
+    written = {path.parent.name for path in (tmp_path / "parts" / "model").rglob("*.safetensors")}
     assert written == {"model", "step0", "step7", "step10"}
     for path in (tmp_path / "whole" / "model").rglob("*.safetensors"):
         again = tmp_path / "parts" / path.relative_to(tmp_path / "whole")
@@ -119,10 +120,15 @@ def test_a_family_learns_with_its_embedding_tied_and_its_checkpoints_load(tmp_pa
     began = AutoModelForCausalLM.from_pretrained(tmp_path / "model").state_dict()
     twin = untrained_twin(config.architecture(), config.seed).half().state_dict()
     assert all(torch.equal(began[name], twin[name]) for name in twin)
+    step = model_files.model_folder(str(tmp_path / "model"), "step6")
+    assert AutoTokenizer.from_pretrained(step).get_vocab()
+    assert load_file(step / "model.safetensors").keys() == final.keys()
+    with pytest.raises(UserError, match="model has no revision 'step7': revisions are of Hub"):
+        model_files.model_folder(str(tmp_path / "model"), "step7")
 
 
 def checkpoint_files(model, steps):
-    return [model / "checkpoints" / f"step{step}.safetensors" for step in steps]
+    return [model / "checkpoints" / f"step{step}" / "model.safetensors" for step in steps]
 
 
 def test_the_shapes_of_the_families():

@@ -38,7 +38,7 @@ def lifts(
     """Lift of heads of several sizes over the smooth curve, with the regions of the claim."""
     for name, some in regions.items():
         for low, high in some:
-            ax.axhspan(low or 0.1, high or 20, color=COLOURS[name], lw=0, zorder=0)
+            ax.axhspan(low or 0.01, high or 20, color=COLOURS[name], lw=0, zorder=0)
     for i, (kind, estimates) in enumerate(found.items()):
         for j, (share, one) in enumerate(zip(shares, estimates, strict=True)):
             if one is not None:
@@ -47,10 +47,10 @@ def lifts(
                 name = f"{kind} targets" if j == 0 else None
                 ax.plot(x, one.value, "o", color=COLOURS[kind], ms=5, label=name)
     ax.axhline(1, color="0.3", lw=0.8)
-    ax.set(xscale="log", yscale="log", ylim=(0.25, 12), xlabel="head, % of the neurons")
-    ax.set(ylabel="x the smooth curve", xticks=shares, yticks=(0.3, 0.5, 1, 2, 5, 10))
+    ax.set(xscale="log", yscale="log", ylim=(0.05, 12), xlabel="head, % of the neurons")
+    ax.set(ylabel="x the smooth curve", xticks=shares, yticks=(0.1, 0.3, 1, 3, 10))
     ax.set_xticklabels([f"{share:g}" for share in shares])
-    ax.set_yticklabels(["0.3", "0.5", "1", "2", "5", "10"])
+    ax.set_yticklabels(["0.1", "0.3", "1", "3", "10"])
     ax.minorticks_off()
 
 
