@@ -76,8 +76,8 @@ class Replication:
 
 
 def is_ratio(spec: Estimand) -> bool:
-    """Whether an estimand is a ratio, which is compared by its logarithm."""
-    return spec.unit.startswith("x ")
+    """Whether an estimand is a ratio, which is compared by its logarithm ("x chance" is none)."""
+    return spec.unit.startswith("x the ")
 
 
 def pool(estimates: list[Estimate], ratio: bool) -> Pooled:

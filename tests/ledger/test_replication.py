@@ -40,7 +40,8 @@ def test_ratios_are_pooled_by_their_logarithm():
         for end in ("value", "low", "high"):
             assert getattr(getattr(ratio, name), end) == pytest.approx(getattr(expected, end))
     assert is_ratio(claims()["R1"].estimands["lift"])
-    assert not is_ratio(claims()["A1"].estimands["correlation"])
+    for claim in ("A1", "S1", "M1"):
+        assert not is_ratio(claims()[claim].estimands[claims()[claim].primary])
 
 
 @pytest.mark.parametrize("between", [0.0, 0.3, 1.0])
