@@ -131,7 +131,7 @@ def measure(
     from raretok.measure import parameters as page_parameters
 
     if check:
-        sys.exit(0 if renewal.check([model] if model else find.WHOLE) else 1)
+        sys.exit(0 if renewal.check([model] if model else (*find.WHOLE, find.UNTRAINED)) else 1)
     given = {"model": model or find.LEAD, "revision": revision, "corpus": corpus, "device": device}
     parameters = page_parameters.validated(page_parameters.resolved(given))
     page_parameters.check_sources(parameters)

@@ -69,7 +69,12 @@ def pages(root: Path) -> list[Path]:
 
 def running_order(sources: list[Path]) -> list[Path]:
     """Pages in the order they run: those that read what the others recorded come last."""
-    return sorted(sources, key=lambda page: (title(page.stem) in READERS, page.stem))
+
+    def turn(page: Path) -> tuple[int, str]:
+        name = title(page.stem)
+        return (1 + READERS.index(name) if name in READERS else 0), page.stem
+
+    return sorted(sources, key=turn)
 
 
 def run_pages(

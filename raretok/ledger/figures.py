@@ -8,11 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, NullLocator
 
 from raretok.claims.style import COLOURS, panels
 from raretok.ledger.claims import Estimand, claims, ends
 from raretok.ledger.promise import VERDICTS, Row, false_at, rows_of, share, true_at
-from raretok.ledger.replication import Replication
+from raretok.ledger.replication import Replication, is_ratio
 from raretok.ledger.verdicts import Entry
 from raretok.stats.jackknife import Estimate
 from raretok.text.protocol import PROTOCOLS
@@ -181,6 +182,12 @@ def forest_panel(ax: Axes, one: Replication, names: dict[str, str]) -> None:
     """The rows of one claim on its regions; hollow marks are not testable."""
     spec, entries = one.spec, {e.finding.model: e for e in (*one.outside, *one.runs)}
     low, high = limits(spec, list(entries.values()))
+    if is_ratio(spec):
+        ax.set_xscale("log")
+        low, high = ratio_limits(spec, list(entries.values()))
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_locator(NullLocator())
     shade(ax, spec, (low, high))
     units = {entry.finding.model for entry in one.runs}
     rows = [(name, entries.get(model), model in units) for model, name in names.items()]
@@ -211,6 +218,13 @@ def forest_panel(ax: Axes, one: Replication, names: dict[str, str]) -> None:
         f"{one.claim}, {claims()[one.claim].short}: {one.verdict}", loc="left", fontsize=10
     )
     ax.axhline(len(rows) - 0.5, color="0.6", lw=0.8)
+
+
+def ratio_limits(spec: Estimand, entries: list[Entry]) -> tuple[float, float]:
+    """What a logarithmic axis shows: bounds and values, and a factor of 1.5 beyond either."""
+    points = [b for one in (*spec.supports, *spec.contradicts) for b in one if b is not None]
+    points += [e.finding.estimate.value for e in entries if e.finding.estimate]
+    return min(points) / 1.5, max(points) * 1.5
 
 
 def shade(ax: Axes, spec: Estimand, within: tuple[float, float]) -> None:

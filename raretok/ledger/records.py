@@ -19,7 +19,8 @@ from raretok.text.protocol import PROTOCOLS
 
 FOLDER = "RARETOK_PAGES"  # environment variable: where the run in progress writes its pages
 RECORD = "application/papermill.record/text/plain"
-READERS = ("replication", "ledger", "reviews")  # pages that read what the others recorded
+READERS = ("replication", "ledger", "reviews")  # read what the others recorded, in this order
+OWN = READERS[1:]  # those that record nothing of their own
 
 
 def pages_folder() -> Path:
@@ -40,7 +41,7 @@ def title(page: str) -> str:
 
 def recorded(folder: Path) -> list["PageRecord"]:
     """What the executed pages in a folder recorded, but for those that only read it."""
-    return [read_page(page) for page in executed_pages(folder) if title(page.stem) not in READERS]
+    return [read_page(page) for page in executed_pages(folder) if title(page.stem) not in OWN]
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ TRAINED = (  # runs of `raretok train` on the same tokens: the units of replicat
 UNTRAINED = f"docs-gpt2{model_files.TWIN}"
 HISTORY = "docs-pythia"  # whose checkpoints are measured
 # Models whose measurement ships whole: of the others what the forest plots need.
-WHOLE = (LEAD, "docs-gpt2", UNTRAINED)
+WHOLE = (LEAD, "docs-gpt2")
 STEP_POSITIONS = 400  # scored positions of each class at a checkpoint
 DECIDE = ("rare_percentile", "n_ctx", "n_positions", "seed")  # parameters that decide a measurement
 

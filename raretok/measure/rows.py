@@ -1,6 +1,6 @@
 """Attention of single queries, summed up by how far back the keys lie, as it was measured."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
@@ -23,6 +23,12 @@ class Rows:
     @property
     def rare(self) -> Bool[np.ndarray, " query"]:
         return self.queries.stratum == RARE
+
+    def layer(self, number: int) -> "Rows":
+        """One layer alone."""
+        some = slice(number, number + 1)
+        arrays = {name: getattr(self, name)[some] for name in ("mass", "gini", "gini_rest")}
+        return replace(self, **arrays)
 
     @classmethod
     def of(cls, data: xr.Dataset) -> "Rows":

@@ -113,7 +113,7 @@ def shipping(tiny, made, monkeypatch, tmp_path) -> Measurements:
     shipped = tmp_path / "shipped"
     book = PageParameters(model="tiny")
     monkeypatch.setattr(model_files, "SHIPPED", tmp_path / "models")
-    monkeypatch.setattr(find, "WHOLE", ("tiny", "tiny@untrained"))
+    monkeypatch.setattr(find, "WHOLE", ("tiny",))
     write_model(tmp_path / "models" / "tiny")
     asked = Measurements(book, shipped=shipped)
     ship(asked, shipped / "tiny")
@@ -154,8 +154,9 @@ def test_a_foreign_shipped_measurement_is_named(shipping, made, setting):
 def test_a_shipped_measurement_that_lacks_a_part_or_is_gone_is_refused(shipping, made):
     with pytest.raises(UserError, match="tiny is damaged: it has no part 'effects: stratified'"):
         shipping.part("effects: stratified")
-    with pytest.raises(UserError, match=f"the measurement tiny-untrained is damaged: {RECORD} is"):
-        shipping.twin.part("model")
+    (shipping.shipped / "tiny" / RECORD).unlink()
+    with pytest.raises(UserError, match=f"the measurement tiny is damaged: {RECORD} is missing"):
+        replace(shipping).part("model")
     assert made == []
 
 

@@ -1,7 +1,6 @@
 """Figures and tables of the page `attention`."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -62,12 +61,11 @@ def layers(rows: Rows, deal: Deal, matched: bool) -> dict[str, dict[str, list[Es
     """A1 and A2 of every layer by itself, with and without the first token, for `by_layer`."""
     found: dict[str, dict[str, list[Estimate | None]]] = {"A1": {}, "A2": {}}
     for name, first_token in (("all attention", True), ("first token removed", False)):
-        gini = rows.gini if first_token else rows.gini_rest
-        for layer in range(len(rows.mass)):
-            one = replace(rows, mass=rows.mass[layer : layer + 1])
+        for one in map(rows.layer, range(len(rows.mass))):
+            gini = one.gini if first_token else one.gini_rest
             numbers = {
                 "A1": lambda one=one, f=first_token: alike(one, deal, matched, f).over_ceiling(),
-                "A2": lambda g=gini[layer : layer + 1]: gini_difference(g, rows, deal, matched),
+                "A2": lambda one=one, g=gini: gini_difference(g, one, deal, matched),
             }
             for claim, compute in numbers.items():
                 found[claim].setdefault(name, []).append(tried(compute))
