@@ -43,6 +43,8 @@ for name, text in page.said(found, lead).items():
 # ## Every model, claim by claim
 #
 # {glue:text}`summary`
+#
+# {glue:text}`agreement`
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Each claim's primary number under the corrected reading, with 95 % intervals over documents (an arrow where one leaves the picture). Black: training runs; blue: models that are no unit; hollow: a gate failed, so the number does not count. Red: mean of the runs whose gates hold, and below it where the next run is expected.", "name": "fig-forest"}, "image": {"alt": "Forest plots, one panel a claim: estimates of nine models with intervals over shaded regions, with the mean of the runs and the interval of the next run", "classes": "wide"}}
 fig = figures.forest(found, page.names(found))

@@ -112,6 +112,11 @@ def refused(words: list[str], message: str, capsys, monkeypatch) -> None:
         (["train", "x", "--checkpoints", "0-9"], "--checkpoints 0-9: write steps with commas"),
         (["train", "x", "--checkpoints", "9,5884"], "no checkpoint at step 5884"),
         (["run", "1", "--out", "book"], "choose another folder"),
+        (["run", "1", "--model", "nowhere.gguf"], "the model file nowhere.gguf does not exist"),
+        (["run", "1", "--model", "package:no_such"], "the package 'no_such' is not installed"),
+        (["run", "dynamics", "-p", "revisions=main"], "parameter revisions: "),
+        (["inspect", "docs-gpt2", "--revision", "step7"], "docs-gpt2 has no revision 'step7'"),
+        (["measure", "somebody/gpt2", "--count"], "somebody/gpt2 does not ship: give counts"),
     ],
 )
 def test_mistakes_are_one_line(words, message, capsys, monkeypatch):

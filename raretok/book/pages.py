@@ -37,7 +37,7 @@ from raretok.ledger.records import (
     replicates,
     title,
 )
-from raretok.ledger.verdicts import judged
+from raretok.ledger.verdicts import Entry, judged
 
 METADATA = {
     "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
@@ -130,11 +130,16 @@ def limit_threads(n: int) -> None:
 
 def write_ledger(folder: Path) -> Path:
     """Write `ledger.json` from the executed pages in a folder."""
-    others = [e for some in by_model(replicates(folder)).values() for e in judged(some)]
-    out, text = folder / "ledger.json", ledger_json([*book_ledger(folder), *others])
+    out, text = folder / "ledger.json", ledger_json(whole_ledger(folder))
     if not (out.is_file() and same_words(out.read_text(), text)):
         write_whole(out, text)
     return out
+
+
+def whole_ledger(folder: Path) -> list[Entry]:
+    """Every line: of the model that the pages show, then of the others that one page recorded."""
+    others = [e for some in by_model(replicates(folder)).values() for e in judged(some)]
+    return [*book_ledger(folder), *others]
 
 
 def page_named(root: Path, name: str) -> Path:

@@ -252,8 +252,8 @@ class Study:
     @property
     def revisions(self) -> list[str]:
         """The checkpoints asked for, else those that ship."""
-        given = [one.strip() for one in self.parameters.revisions.split(",")]
-        return [one for one in given if one] or revisions_of(HISTORY)
+        given = self.parameters.revisions
+        return given.split(",") if given else revisions_of(HISTORY)
 
     def checkpoints(self) -> tuple[dict[int, Sample], dict[int, str]]:
         """Samples by step, and for steps without one the reason."""

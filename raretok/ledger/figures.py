@@ -165,9 +165,9 @@ def forest(found: list[Replication], names: dict[str, str]) -> Figure:
 
     `names` maps models to what is written beside their row, from top to bottom.
     """
-    columns = 3
-    height = 1.0 + 0.2 * (len(names) + 2)
-    fig, axes = panels(columns, -(-len(found) // columns), width=4.2, height=height)
+    columns = 2
+    height = 0.9 + 0.17 * (len(names) + 2)
+    fig, axes = panels(columns, -(-len(found) // columns), width=4.4, height=height)
     for i, (ax, one) in enumerate(zip(axes, found, strict=False)):
         forest_panel(ax, one, names)
         if i % columns:

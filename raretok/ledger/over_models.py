@@ -1,7 +1,6 @@
 """Tables and sentences over several models, for the page `replication` and the front page."""
 
 import html
-from collections import Counter
 
 from IPython.display import HTML
 
@@ -97,12 +96,19 @@ def models_table(found: list[Replication]) -> HTML:
 
 def summary(found: list[Replication]) -> str:
     """What the runs say, claims by their verdict over them."""
-    by_verdict: dict[str, list[str]] = {}
-    for one in found:
-        by_verdict.setdefault(one.verdict, []).append(one.claim)
-    said = [f"{name}: {', '.join(by_verdict[name])}" for name in REPRODUCED if name in by_verdict]
-    text = "; ".join(said)
-    return f"Over the training runs, {text}." if text else "No training run was measured."
+    parts = []
+    for verdict in REPRODUCED:
+        some = [one.claim for one in found if one.verdict == verdict]
+        if some and verdict != "not testable":
+            parts.append(f"{verdict}: {', '.join(map(named, some))}")
+        elif some:
+            parts.append(f"not testable, as too few runs pass the gates: {', '.join(some)}")
+    return f"Over the training runs, {'; '.join(parts)}." if parts else "No run was measured."
+
+
+def named(claim: str) -> str:
+    """A claim in words, with its id."""
+    return f"{claims()[claim].short} ({claim})"
 
 
 def agreement(found: list[Replication]) -> str:
@@ -119,11 +125,11 @@ def agreement(found: list[Replication]) -> str:
     if not inside + outside:
         return "No claim has a number on both."
     parts = [
-        f"{words} for {', '.join(some)}"
-        for words, some in (("inside it", inside), ("outside it", outside))
+        f"{words} where the next run is expected for {', '.join(some)}"
+        for words, some in (("inside", inside), ("outside", outside))
         if some
     ]
-    return f"Where the next run is expected, its number lies {' and '.join(parts)}."
+    return f"The number of the model from outside lies {' and '.join(parts)}."
 
 
 def impossible(found: list[Replication]) -> str:
@@ -148,7 +154,8 @@ def said(found: list[Replication], lead: list[Finding]) -> dict[str, str]:
     return {
         "n_runs": str(max((len(one.runs) for one in found), default=0)),
         "lead": " and ".join(models) or "no model",
-        "summary": f"{summary(found)} {lead_words(lead)} {agreement(found)}",
+        "summary": f"{summary(found)} {lead_words(lead)}",
+        "agreement": agreement(found),
         "impossible": impossible(found),
         **{one.claim: one.verdict for one in found},
     }
@@ -159,10 +166,10 @@ def lead_words(lead: list[Finding]) -> str:
     said = []
     for model, findings in by_model(lead).items():
         entries = [e for e in judged(findings) if e.primary and e.spec.judged]
-        counts = Counter(entry.verdict for entry in entries)
-        parts = ", ".join(
-            f"{', '.join(e.finding.claim for e in entries if e.verdict == verdict)} {verdict}"
-            for verdict in counts
-        )
-        said.append(f"On {NAMES.get(model, model)}: {parts}.")
+        verdicts = dict.fromkeys(entry.verdict for entry in entries)
+        parts = [
+            f"{verdict}: {', '.join(e.finding.claim for e in entries if e.verdict == verdict)}"
+            for verdict in sorted(verdicts, key=list(SIGNS).index)
+        ]
+        said.append(f"On {NAMES.get(model, model)}, {'; '.join(parts)}.")
     return " ".join(said)

@@ -36,7 +36,9 @@ class PageParameters(BaseModel):
         1.0, gt=0, le=20, description="neurons in the plateau group, % of the layer"
     )
     revisions: str = Field(
-        "", description="checkpoints of the page dynamics, such as step0,step1000"
+        "",
+        pattern=r"^(step\d+(,step\d+)*)?$",
+        description="checkpoints of the page dynamics, such as step0,step1000",
     )
     seed: int = Field(0, ge=0, description="seed of every random choice")
     device: Literal["cpu", "cuda"] = Field("cpu", description="where the model runs")

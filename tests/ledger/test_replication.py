@@ -96,10 +96,10 @@ def test_a_model_from_outside_is_no_unit_and_is_compared_with_the_next_run():
     far = {"far": [finding("M1", estimate=Estimate(0.3, 0.29, 0.31), model="far")]}
     one = of("M1", runs, far)
     assert one.verdict == "reproduced"
-    assert "outside it for M1" in agreement([one])
-    assert "reproduced: M1" in summary([one])
+    assert "lies outside where the next run is expected for M1" in agreement([one])
+    assert "reproduced: no modules (M1)" in summary([one])
     text = said([one], far["far"])
-    assert "On far: M1 contradicted." in text["summary"]
+    assert "On far, contradicted: M1." in text["summary"]
     for table in (replication_table([one]), models_table([one])):
         assert "contradicted" in table.data
         assert "reproduced" in table.data
@@ -108,5 +108,5 @@ def test_a_model_from_outside_is_no_unit_and_is_compared_with_the_next_run():
 def test_without_any_run_there_is_no_claim_to_reproduction():
     one = of("M1", {})
     assert one.verdict == "not testable"
-    assert summary(replications({}, {})).startswith("Over the training runs, not testable: ")
+    assert "runs pass the gates: R0, R1" in summary(replications({}, {}))
     assert agreement([one]) == "No claim has a number on both."

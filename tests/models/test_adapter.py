@@ -168,7 +168,9 @@ def test_a_missing_directory_is_named(name):
 
 @pytest.mark.parametrize("name", ["", "two words", "@untrained"])
 def test_a_name_that_can_be_nothing_is_refused(name):
-    with pytest.raises(UserError, match="is no model: give a shipped name, a directory or owner"):
+    with pytest.raises(
+        UserError, match="is no model: give a shipped name, a directory, a GGUF file or owner"
+    ):
         resolve_model(name)
 
 

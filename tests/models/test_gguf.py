@@ -173,7 +173,7 @@ def test_the_shipped_file_continues_a_known_text():
             step = model.bridge(tokens)[:, -1].argmax(dim=-1)
             tokens = torch.cat([tokens, step[:, None]], dim=1)
     assert model.tokenizer.decode(tokens[0]).endswith(
-        " and the pulmonary circulation. The left ventricle"
+        " and the pulmonary circulation. The left ventricle is"
     )
     # Digits stand alone, and before them runs of spaces stay together, as in training.
     assert model.tokenizer.tokenize("x  2024") == ["x", "ĠĠ", "2", "0", "2", "4"]

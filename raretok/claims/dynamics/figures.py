@@ -4,10 +4,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from raretok.claims.dynamics.estimate import CHOICES, QUANTITIES, History, reached
+from raretok.claims.dynamics.estimate import CHOICES, QUANTITIES, UNGROUPED, History, reached
 from raretok.claims.style import COLOURS
 from raretok.stats.jackknife import Estimate
 
+LIFTS = (0.05, 50)  # shown of a lift
 ENDS = ("value", "low", "high")
 MARKS = {CHOICES[0]: ("o", "-", COLOURS["rare"]), CHOICES[1]: ("s", "--", COLOURS["fit"])}
 
@@ -22,9 +23,14 @@ def course(ax: Axes, found: History, name: str) -> None:
         ax.plot(x, value, dash, marker=shape, ms=4, lw=1.2, color=colour, label=choice)
         ax.vlines(x, low, high, color=colour, lw=1, alpha=0.6)
     ax.set_xscale("symlog", linthresh=10)
-    shown = [step for step in found.steps if step in (0, 16, 128, 1024) or step == found.steps[-1]]
-    ax.set_xticks(shown, [f"{step:,}" for step in shown])
+    last = found.steps[-1]
+    shown = [step for step in found.steps if step in (0, 16, 128, 1024) and step <= last / 4]
+    ax.set_xticks([*shown, last], [f"{step:,}" for step in (*shown, last)])
     ax.minorticks_off()
+    if name in UNGROUPED:  # of few neurons: its intervals span decades
+        ax.set(yscale="log", ylim=LIFTS, yticks=(0.1, 1, 10))
+        ax.set_yticklabels(["0.1", "1", "10"])
+        ax.axhline(1, color="0.3", lw=0.8)
     ax.set(title=name, xlabel="step", ylabel=QUANTITIES[name][0])
 
 
