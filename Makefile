@@ -6,7 +6,7 @@
 .PHONY: book test measure portable clean
 SHELL := bash
 # What runs beside the other tests, on the second core.
-BESIDE := tests/book tests/bench tests/models
+BESIDE := tests/book tests/bench
 
 # A foreign environment must not leak in; under MPLBACKEND the pages would draw no figures, and
 # RARETOK_PAGES names the folder whose pages the ledger reads.

@@ -19,7 +19,7 @@ from raretok.measure.parameters import PageParameters
 from raretok.text.protocol import PROTOCOLS
 from tests.tiny import write_model
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 PAGES = tuple(ESTIMANDS)
 
 
