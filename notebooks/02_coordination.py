@@ -52,8 +52,8 @@ glue("fixed", FIXED, display=False)
 #
 # The group is the {glue:text}`size` neurons that matter most to rare targets, chosen on one half of the
 # documents and measured on the other. A control group has, for each member, a neuron that is like it in
-# what a neuron does whatever it is for: how much it varies, its mean, how often it fires, how strongly
-# it writes. The paper's own controls are any neurons, most of which vary and fire less. The table says how
+# what a neuron does whatever it is for: the traits in the columns of the table, such as how much it varies
+# and how strongly it writes ({ref}`method`). The paper's own controls are any neurons, most of which vary and fire less. The table says how
 # far matching succeeds, in standard deviations over the layer; where the largest gap is too wide
 # ({ref}`claims`), what is seen may be the trait and not the plateau, and the verdict is *not testable*.
 
@@ -72,7 +72,7 @@ for ax, kind in zip(axes, ("rare", "common"), strict=True):
     style.legend(ax)
 
 # %% [markdown]
-# {numref}`fig-coactivation` shows who goes with whom. A pair of the group has a mean $|r|$ of
+# {numref}`fig-coactivation` shows who goes with whom (in a gated MLP by the ranks of the activations). A pair of the group has a mean $|r|$ of
 # {glue:text}`r_mean_rare:.2f` on rare targets and {glue:text}`r_mean_common:.2f` on common ones; the
 # strongest pair reaches {glue:text}`r_max_rare:.2f` and {glue:text}`r_max_common:.2f`.
 

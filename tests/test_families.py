@@ -68,8 +68,12 @@ def cells_of(page: str) -> list[str]:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_runs_to_its_end_and_records_every_estimand(study, page, monkeypatch):
-    kept = {}
-    monkeypatch.setattr("myst_nb.glue", lambda name, value, display=True: kept.update({name: value}))
+    kept: dict = {}
+
+    def glue(name, value, display=True):
+        kept[name] = value
+
+    monkeypatch.setattr("myst_nb.glue", glue)
     namespace = study.parameters.model_dump()
     for cell in cells_of(page):
         exec(cell, namespace)
