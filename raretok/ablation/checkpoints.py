@@ -23,7 +23,7 @@ class Checkpoints:
         self.folder = folder
         self._held: dict[str, Arrays] = {}
         if folder:
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
 
     def part(self, name: str, make: Callable[[], Arrays]) -> Arrays:
         """The part of this name; made and kept if it is not there."""

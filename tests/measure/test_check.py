@@ -29,6 +29,7 @@ def measured(tmp_path_factory):
     given = PageParameters(model=str(model), corpus=str(text), n_ctx=32, n_positions=120)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(find, "RUNS", folder / "runs")
+        patch.setattr("raretok.measure.source.RUNS", folder / "runs")
         patch.setattr("raretok.ablation.resumption.RUNS", folder / "runs")
         asked = Measurements(given)
         for name in (*PARTS, *HEADS):
