@@ -126,7 +126,7 @@ def heads(
     ax.axhspan(*published, color=COLOURS["common"], alpha=0.15, lw=0, label="published, largest")
     ax.bar(at, high - low, 0.7, low, color=COLOURS["controls"], label="control groups, 95 %")
     ax.plot(at, group, "o", color=COLOURS["rare"], ms=6, label="plateau group")
-    ax.set_xticks(at, names)
+    ax.set_xticks(at, names, rotation=90 if len(names) > 10 else 0)
     ax.set(xlabel="layer.head", ylabel="change (sd of the activation)", ylim=(0, None))
 
 
