@@ -172,7 +172,7 @@ def files_digest(folder: Path, seed: int | None) -> str:
     total = hashlib.sha256()
     for file in sorted(f for pattern in READ for f in folder.glob(pattern)):
         is_weights = file.suffix == ".safetensors" or file.name.endswith(".safetensors.index.json")
-        is_record = file.name in ("training.json", "generation_config.json")
+        is_record = file.name in ("training.json", "generation_config.json", SOURCE)
         if is_record or (is_weights and seed is not None):
             continue
         with file.open("rb") as opened:
