@@ -130,21 +130,25 @@ def measure(
     from raretok.measure import find
     from raretok.measure import parameters as page_parameters
 
-    if check:
-        sys.exit(0 if renewal.check([model] if model else (*find.WHOLE, find.UNTRAINED)) else 1)
     given = {"model": model or find.LEAD, "revision": revision, "corpus": corpus, "device": device}
     parameters = page_parameters.validated(page_parameters.resolved(given))
     page_parameters.check_sources(parameters)
+    if check:
+        names = [parameters.model] if model else [*find.WHOLE, find.UNTRAINED]
+        asked = [parameters.model_copy(update={"model": name}) for name in names]
+        sys.exit(0 if renewal.check(asked) else 1)
     if count:
         print(f"counted: {renewal.count_train(parameters)}")
     elif replicate:
-        asked = find.step_parameters(parameters.model, revision) if revision else parameters
+        asked = parameters
+        if revision:
+            asked = find.step_parameters(parameters.model, revision, device=device)
         parts = STEPS if revision else REPLICATED
         print(f"measured: {renewal.measure(asked, parts, ship=True).path.name}")
     elif not every:
         print(f"measured: {renewal.measure(parameters, ship=False).path.name}")
     else:
-        renewal.renew()
+        renewal.renew(device)
         renewal.say("running the pages on what was measured")
         for line in pages.pages_changed(ROOT):
             print(line)

@@ -66,9 +66,9 @@ def foretold(asked: Measurements) -> str:
     )
 
 
-def renew() -> None:
+def renew(device: str) -> None:
     """Measure again every part of every measurement that ships and whose weights are there."""
-    for parameters in shipped():
+    for parameters in (one.model_copy(update={"device": device}) for one in shipped()):
         label = Measurements(parameters).label
         try:
             measure(parameters, list(Folder(SHIPPED / label).record()["parts"]), ship=True)
@@ -111,13 +111,13 @@ def publish(asked: Measurements) -> Folder:
     return Folder(home)
 
 
-def check(models: Iterable[str]) -> bool:
+def check(every: Iterable[PageParameters]) -> bool:
     """Measure a sample again, a line a quantity; whether all of it is what is stored."""
     from raretok.measure.check import check as differences  # needs torch
 
     wrong = 0
-    for name in models:
-        asked = Measurements(PageParameters(model=name))
+    for parameters in every:
+        asked = Measurements(parameters)
         say(f"checking the measurement of {asked.label}")
         for found in differences(asked):
             print(found.line)

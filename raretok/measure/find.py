@@ -4,7 +4,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -81,11 +81,6 @@ class Measurements:
     shipped: Path | None = SHIPPED  # None: measure even what ships
     loud: bool = False  # say on stderr what is being measured
     only_shipped: bool = False  # what does not ship is a gap, and never measured
-
-    @cached_property
-    def twin(self) -> "Measurements":
-        """Those of the untrained network."""
-        return replace(self, parameters=self.parameters.twin)
 
     @cached_property
     def settings(self) -> dict[str, Any]:

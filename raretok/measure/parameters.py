@@ -47,12 +47,6 @@ class PageParameters(BaseModel):
         """Random numbers for one purpose: independent of what was drawn before."""
         return np.random.default_rng([self.seed, *purpose.encode()])
 
-    @property
-    def twin(self) -> "PageParameters":
-        """The same for the untrained network."""
-        bare = self.model.removesuffix(model_files.TWIN)
-        return self.model_copy(update={"model": bare + model_files.TWIN})
-
 
 def validated(values: dict[str, Any]) -> PageParameters:
     """Parameters from names and values (strings from a command line are converted).

@@ -26,6 +26,11 @@ def tiny(tmp_path_factory) -> PageParameters:
     return PageParameters(model=str(model), corpus=str(text), n_ctx=32, n_positions=50)
 
 
+def twin_of(parameters: PageParameters) -> Measurements:
+    """Those of the untrained network."""
+    return Measurements(parameters.model_copy(update={"model": f"{parameters.model}@untrained"}))
+
+
 @pytest.fixture
 def made(monkeypatch, tmp_path) -> list[str]:
     """What is measured, each a tiny part; kept under a folder of the test."""
@@ -78,7 +83,7 @@ def test_the_key_changes_with_each_setting_that_decides(tiny, tmp_path):
         other = Measurements(tiny.model_copy(update=change))
         assert {n for n in ours if ours[n] != other.settings[n]} == {name}
         keys.add(other.key)
-    keys.add(Measurements(tiny).twin.key)
+    keys.add(twin_of(tiny).key)
     assert len(keys) == 9
 
 
@@ -89,7 +94,7 @@ def test_a_part_is_measured_once_and_then_read(tiny, made):
     assert again.identical(first)
     assert first.attrs["measurement"] == Measurements(tiny).name
     Measurements(tiny).part("effects: stratified")
-    Measurements(tiny).twin.part("model")
+    twin_of(tiny).part("model")
     assert made == ["model", "effects: stratified", "model"]
 
 
