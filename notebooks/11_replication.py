@@ -11,8 +11,8 @@
 # # Do the claims replicate?
 #
 # One model can support a claim by chance of its training. Here each claim's own number is taken from every
-# model: {glue:text}`n_runs` training runs of about 5 million parameters on the same 24 million tokens (five
-# seeds of `docs-gpt2`, and once each a GPT-NeoX style network with parallel blocks and rotary positions,
+# model: {glue:text}`n_runs` training runs of {glue:text}`millions` million parameters on the same
+# {glue:text}`tokens` million tokens ({glue:text}`seeds` seeds of `docs-gpt2`, and once each a GPT-NeoX style network with parallel blocks and rotary positions,
 # and a Llama style one with RMSNorm, gates and grouped queries), and, from outside, {glue:text}`lead`, which
 # is another size, another text and another training altogether.
 #

@@ -1,8 +1,18 @@
 """What a page found for one estimand, before any verdict: a number, its interval, its gates."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from raretok.errors import NotTestableError
 from raretok.stats.jackknife import Estimate
+
+
+def or_none(compute: Callable[[], Estimate]) -> Estimate | None:
+    """An estimate; None where it cannot be had."""
+    try:
+        return compute()
+    except NotTestableError:
+        return None
 
 
 @dataclass(frozen=True)

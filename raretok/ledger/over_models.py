@@ -1,6 +1,7 @@
 """Tables and sentences over several models, for the page `replication` and the front page."""
 
 import html
+import json
 
 from IPython.display import HTML
 
@@ -10,6 +11,7 @@ from raretok.ledger.replication import REPRODUCED, Replication
 from raretok.ledger.tables import SIGNS, number, ours, shown, tabulate
 from raretok.ledger.verdicts import Entry, judged
 from raretok.measure.find import LEAD, TRAINED, UNTRAINED
+from raretok.models.files import SHIPPED
 from raretok.stats.jackknife import Estimate
 
 NAMES = {
@@ -148,6 +150,20 @@ def impossible(found: list[Replication]) -> str:
     )
 
 
+def trained() -> dict[str, str]:
+    """How the runs were trained, from their records."""
+    files = [SHIPPED / name / "training.json" for name in TRAINED]
+    records = [json.loads(file.read_text()) for file in files]
+    sizes = sorted(record["parameters"] / 1e6 for record in records)
+    (tokens,) = {record["tokens_seen"] for record in records}
+    families = [record["config"].get("family", "gpt2") for record in records]
+    return {
+        "millions": f"{sizes[0]:.0f} to {sizes[-1]:.0f}",
+        "tokens": f"{tokens / 1e6:.0f}",
+        "seeds": str(families.count("gpt2")),
+    }
+
+
 def said(found: list[Replication], lead: list[Finding]) -> dict[str, str]:
     """What the page's sentences name."""
     models = [NAMES.get(name, name) for name in by_model(lead)]
@@ -156,6 +172,7 @@ def said(found: list[Replication], lead: list[Finding]) -> dict[str, str]:
         "lead": " and ".join(models) or "no model",
         "summary": f"{summary(found)} {lead_words(lead)}",
         "agreement": agreement(found),
+        **trained(),
         "impossible": impossible(found),
         **{one.claim: one.verdict for one in found},
     }

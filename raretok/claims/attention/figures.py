@@ -1,6 +1,5 @@
 """Figures and tables of the page `attention`."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,9 @@ from matplotlib.axes import Axes
 from raretok.claims.attention.estimate import LAST, alike, gini_difference, moved
 from raretok.claims.attention.profiles import class_sums
 from raretok.claims.compare import spread
+from raretok.claims.finding import or_none
 from raretok.claims.sample import Sample
 from raretok.claims.style import COLOURS
-from raretok.errors import NotTestableError
 from raretok.measure.head_sums import WHOLE, HeadSums
 from raretok.measure.rows import Rows
 from raretok.stats.jackknife import Deal, Estimate
@@ -68,15 +67,8 @@ def layers(rows: Rows, deal: Deal, matched: bool) -> dict[str, dict[str, list[Es
                 "A2": lambda one=one, g=gini: gini_difference(g, one, deal, matched),
             }
             for claim, compute in numbers.items():
-                found[claim].setdefault(name, []).append(tried(compute))
+                found[claim].setdefault(name, []).append(or_none(compute))
     return found
-
-
-def tried(compute: Callable[[], Estimate]) -> Estimate | None:
-    try:
-        return compute()
-    except NotTestableError:
-        return None
 
 
 def by_layer(ax: Axes, found: dict[str, list[Estimate | None]], spec: Any) -> None:

@@ -6,16 +6,18 @@ matter at the last step, wherever they came from) and *anew* (those that matter 
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from raretok.claims.compare import difference
 from raretok.claims.coordination.estimate import log_dimension
+from raretok.claims.finding import or_none
 from raretok.claims.modularity.estimate import modularity
 from raretok.claims.regimes.estimate import lift
 from raretok.claims.sample import KINDS, Sample
 from raretok.claims.spectra.estimate import of_groups, squared_cosine, weight_rows
-from raretok.errors import NotTestableError, UserError
+from raretok.errors import UserError
 from raretok.stats.jackknife import Estimate, jackknife
 
 CHOICES = ("traced back", "anew")
@@ -70,7 +72,9 @@ def history(samples: dict[int, Sample], gaps: dict[int, str] | None = None) -> H
     for name, (_, estimand) in QUANTITIES.items():
         choices = CHOICES[1:] if name in UNGROUPED else CHOICES
         found[name] = {
-            choice: [tried(estimand, chosen(samples[step], last, choice)) for step in steps]
+            choice: [
+                or_none(partial(estimand, chosen(samples[step], last, choice))) for step in steps
+            ]
             for choice in choices
         }
     return History(steps, found, gaps or {}, int((last.stratum == KINDS["rare"]).sum()))
@@ -90,13 +94,6 @@ def with_group_of(sample: Sample, last: Sample) -> Sample:
         raise UserError("checkpoints were measured at other positions: measure them again")
     key = ("traced", id(last))
     return sample.once(key, lambda: replace(sample, given_groups=last.groups))
-
-
-def tried(estimand: Callable[[Sample], Estimate], sample: Sample) -> Estimate | None:
-    try:
-        return estimand(sample)
-    except NotTestableError:
-        return None
 
 
 def reached(found: History, share: float = 0.5) -> int | None:

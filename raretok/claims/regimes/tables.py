@@ -1,14 +1,16 @@
 """What the page `regimes` shows beside its estimands."""
 
+from functools import partial
+
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+from raretok.claims.finding import or_none
 from raretok.claims.regimes.curve import bin_weights, draw_law, smooth_curve
 from raretok.claims.regimes.estimate import HEADS, head_of, intervention_curves, lift, rank_curves
 from raretok.claims.regimes.released import released_detector
 from raretok.claims.sample import KINDS, Sample
-from raretok.errors import NotTestableError
 from raretok.stats.jackknife import Estimate, jackknife
 
 PER_DECADE = 8
@@ -40,13 +42,9 @@ def law_figure(sample: Sample, kind: str) -> Float[np.ndarray, " fitted"]:
 def lifts_by_head(sample: Sample) -> dict[str, list[Estimate | None]]:
     """R1's estimand for heads of several sizes; None where it cannot be had."""
 
-    def of(kind: str, share: float) -> Estimate | None:
-        try:
-            return lift(sample, kind, share)
-        except NotTestableError:
-            return None
-
-    return {kind: [of(kind, share) for share in HEADS] for kind in KINDS}
+    return {
+        kind: [or_none(partial(lift, sample, kind, share)) for share in HEADS] for kind in KINDS
+    }
 
 
 def intervened(sample: Sample, others: xr.Dataset) -> dict[str, Float[np.ndarray, " rank"]]:
