@@ -65,7 +65,6 @@ def cells_of(page: str) -> list[str]:
     return ["\n".join(x for x in one.splitlines() if not x.startswith("%")) for one in code]
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_runs_to_its_end_and_records_every_estimand(study, page, monkeypatch):
     kept: dict = {}
