@@ -182,6 +182,7 @@ def train(
     checkpoints: Annotated[
         str, typer.Option(help="steps whose weights are kept, such as 0,16,1024")
     ] = "",
+    without: Annotated[str, typer.Option(help="domain of the corpus that is left out")] = "",
 ) -> None:
     """Train a shipped model on the corpus docs; run again to resume."""
     from raretok.models.training import TrainingConfig, check_device, check_family, train
@@ -194,7 +195,11 @@ def train(
     check_family(family)
     record = train(
         TrainingConfig(
-            n_tokens=tokens, seed=seed, family=family, checkpoints=steps_in(checkpoints)
+            n_tokens=tokens,
+            seed=seed,
+            family=family,
+            checkpoints=steps_in(checkpoints),
+            without=without,
         ),
         ROOT / "data" / "models" / name,
         work=work or ROOT / "runs" / f"train-{name}",

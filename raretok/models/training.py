@@ -48,10 +48,11 @@ class TrainingConfig:
     seed: int = 0
     family: Family = "gpt2"
     checkpoints: tuple[int, ...] = ()  # steps whose weights are kept, 0 before the first
+    without: str = ""  # domain of the corpus that is left out
 
     def __post_init__(self):
         for name, value in asdict(self).items():
-            if name not in ("seed", "family", "checkpoints") and value <= 0:
+            if name not in ("seed", "family", "checkpoints", "without") and value <= 0:
                 raise UserError(f"{name} must be positive, got {value}")
         outside = [step for step in self.checkpoints if not 0 <= step <= self.steps]
         if outside:
@@ -102,7 +103,7 @@ def train(
     """
     work.mkdir(parents=True, exist_ok=True)
     claim_folder(work, config)
-    tokens_file, corpus_sha256 = prepare(work, config.d_vocab)
+    tokens_file, corpus_sha256 = prepare(work, config.d_vocab, config.without)
     stream = np.load(tokens_file, mmap_mode="r")
     model = untrained_twin(config.architecture(), config.seed).to(device)
     optimizer = make_optimizer(model, config)

@@ -14,7 +14,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from raretok.errors import UserError
 from raretok.text.corpus import DOCUMENT_MARK, count_tokens, load_corpus, token_ids
+from raretok.text.docstrings import DOMAINS
 
 
 def train_tokenizer(texts: list[str], d_vocab: int) -> PreTrainedTokenizerFast:
@@ -58,8 +60,16 @@ def batch_tokens(
     return torch.from_numpy(tokens)
 
 
-def prepare(work: Path, d_vocab: int) -> tuple[Path, str]:
-    """Tokenizer, token stream and unigram counts of the train part, made once for a run."""
+def prepare(work: Path, d_vocab: int, without: str = "") -> tuple[Path, str]:
+    """Tokenizer, token stream and unigram counts of the train part, made once for a run.
+
+    `without`: a domain whose documents are left out of stream and counts. The tokenizer is that of
+    all domains, so that models with and without it score the same tokens.
+    Raises `UserError` for a domain that the corpus does not have.
+    """
+    domains = sorted(set(DOMAINS.values()))
+    if without and without not in domains:
+        raise UserError(f"no domain {without!r} to leave out: there are {', '.join(domains)}")
     done = work / "corpus.json"
     if not done.exists():
         say("reading the train part of the corpus docs (about a minute)")
@@ -67,7 +77,8 @@ def prepare(work: Path, d_vocab: int) -> tuple[Path, str]:
         texts = [document.text for document in corpus.documents]
         tokenizer = train_tokenizer(texts, d_vocab)
         tokenizer.save_pretrained(work / "tokenizer")
-        ids = token_ids(texts, tokenizer)
+        kept = [one.text for one in corpus.documents if one.domain != without]
+        ids = token_ids(kept, tokenizer)
         np.save(work / "unigram_counts.npy", count_tokens(ids, d_vocab))
         # A document ends with the token that starts a context: the model learns to begin afresh.
         stream = np.concatenate([np.array([*i, 0], dtype=np.uint16) for i in ids])
