@@ -55,12 +55,20 @@ def screened_documents(
     positions: Positions,
     neurons: Int[np.ndarray, " neuron"],
     kept: Checkpoints,
+    *,
+    effect: str = "total",
+    progress: bool = False,
 ) -> list[DocumentSums]:
-    """The same of some neurons, summed by document; what is kept is not computed again."""
+    """The same of some neurons, summed by document; what is kept is not computed again.
+
+    `effect`: `total`, or `unmediated`, of what a neuron writes straight to the final norm.
+    """
     weight = class_weights(positions)
     documents, document = np.unique(positions.document, return_inverse=True)
     total = np.zeros((len(CLASSES), documents.size, neurons.size))
-    for batch, part in zip(batches, _parts(at, batches, weight, kept, False), strict=True):
+    for batch, part in zip(
+        batches, _parts(at, batches, weight, kept, progress, effect), strict=True
+    ):
         of_context = np.empty(len(batch.contexts), dtype=np.int64)
         of_context[batch.place.cpu().numpy()] = document[batch.rows]
         for summed, values in zip(total, part[:, :, neurons], strict=True):
@@ -75,11 +83,12 @@ def _parts(
     weight: Float[np.ndarray, "token_class position"],
     kept: Checkpoints,
     progress: bool,
+    effect: str = "total",
 ) -> Iterator[Float[np.ndarray, "token_class batch d_mlp"]]:
     for step in blocks(len(batches), 1, "screen", progress):
         batch = batches[step.start]
         make = partial(screen, at, batch, weight[:, batch.rows])
-        yield kept.part(f"screen-{step.start}", make)["screen"]
+        yield kept.part(f"screen-{step.start}", make)[effect]
 
 
 def screen(
@@ -88,7 +97,8 @@ def screen(
     """First-order change of the weighted sum of losses, in nats, by class, context and neuron.
 
     One forward pass, one from the layer on, and one backward pass a row of `weight`. Contexts do
-    not read each other, so that their parts come apart.
+    not read each other, so that their parts come apart. Beside the `total` what goes straight to the
+    final norm, `unmediated` by later layers: of the scored positions' own activations.
     """
     captured = capture_layer(at.model, batch.tokens, at.index)
     clean = clean_pass(at.head, batch.scored(captured.final), batch.target, double=False)
@@ -96,7 +106,10 @@ def screen(
     change = (at.value - captured.post) * batch.ablated[..., None]
     weighted = torch.from_numpy(weight).to(at_end)[..., None] * at_end
     at_post = gradients_at(at.model, at.index, batch, captured, weighted) @ at.W_out.T
-    return {"screen": torch.einsum("cbpn,bpn->cbn", at_post, change).cpu().numpy()}
+    total = torch.einsum("cbpn,bpn->cbn", at_post, change)
+    straight = (weighted @ at.W_out.T) * batch.scored(change)
+    unmediated = torch.zeros_like(total).index_add_(1, batch.place, straight)
+    return {"total": total.cpu().numpy(), "unmediated": unmediated.cpu().numpy()}
 
 
 def gradients_at(

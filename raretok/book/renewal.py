@@ -18,11 +18,13 @@ from raretok.ledger.promise import SHIPPED as CALIBRATED
 from raretok.models import files as model_files
 from raretok.paths import DATA, ROOT, RUNS
 from raretok.measure.find import (
+    DEEP,
     HISTORY,
     LEAD,
     SHIPPED,
     TRAINED,
     UNTRAINED,
+    WITHOUT,
     Measurements,
     revisions_of,
     step_parameters,
@@ -30,6 +32,7 @@ from raretok.measure.find import (
 from raretok.measure.record import RECORD, Folder, file_name, seal_of
 from raretok.measure.parameters import PageParameters
 from raretok.claims.study import NEEDS, Study
+from raretok.text.shelf import shelved
 
 ALL = tuple(dict.fromkeys(name for names in NEEDS.values() for name in names))
 
@@ -37,16 +40,22 @@ ALL = tuple(dict.fromkeys(name for names in NEEDS.values() for name in names))
 def shipped() -> list[PageParameters]:
     """What is measured of models that ship: the lead model, training runs, checkpoints."""
     models = [PageParameters(model=name) for name in (LEAD, *TRAINED, UNTRAINED)]
-    return models + [step_parameters(HISTORY, revision) for revision in revisions_of(HISTORY)]
+    steps = [step_parameters(HISTORY, revision) for revision in revisions_of(HISTORY)]
+    texts = [PageParameters(model=name, corpus=text) for name in DEEP for text in shelved()]
+    return [*models, PageParameters(model=WITHOUT), *steps, *texts]
 
 
-def measure(parameters: PageParameters, parts: Iterable[str] = ALL, *, ship: bool) -> Folder:
+def measure(
+    parameters: PageParameters, parts: Iterable[str] = ALL, *, ship: bool, again: bool = False
+) -> Folder:
     """Measure parts of a model; the folder that holds them.
 
     To `ship` them they are measured under `runs/`, where a killed process goes on, and put where
-    measurements ship when they are whole.
+    measurements ship when they are whole. What ships already is kept, unless it is measured `again`.
     """
     asked = Measurements(parameters, shipped=None if ship else SHIPPED, loud=True)
+    if ship and not again:
+        asked.kept.take_over(Folder(SHIPPED / asked.label), asked.key)
     say(foretold(asked))
     Study(parameters, asked).measure(parts)
     return publish(asked) if ship else asked.ready or asked.kept
@@ -71,7 +80,8 @@ def renew(device: str) -> None:
     for parameters in (one.model_copy(update={"device": device}) for one in shipped()):
         label = Measurements(parameters).label
         try:
-            measure(parameters, list(Folder(SHIPPED / label).record()["parts"]), ship=True)
+            parts = list(Folder(SHIPPED / label).record()["parts"])
+            measure(parameters, parts, ship=True, again=True)
         except UserError as error:
             say(f"raretok: {label} stays as it is: {error}")
 

@@ -12,7 +12,7 @@ from scipy.special import ndtri
 from scipy.stats import rankdata
 
 from raretok.errors import NotTestableError
-from raretok.stats.jackknife import Deal, block_sums
+from raretok.stats.jackknife import Deal, block_sums, deal
 from raretok.stats.matching import (
     GATED_TRAITS,
     TRAITS,
@@ -65,6 +65,36 @@ class Sample:
             weights["W_gate"] = model.W_gate.values.astype(np.float64)
             values["gate_rate"] = effects.gate_rate.values
         return cls(protocol, **values, **weights, deal=deal, **more)
+
+    @classmethod
+    def of_blocks(
+        cls,
+        sums: Float[np.ndarray, "token_class block neuron"],
+        weight: Float[np.ndarray, "token_class block"],
+        protocol: Protocol,
+        *,
+        size: int,
+        rng: np.random.Generator,
+    ) -> "Sample":
+        """From sums over blocks of documents: a block is a position of either class, and a document.
+
+        Enough for what reads means of effects alone; it has no activations and no weights.
+        """
+        n_classes, n_blocks, n_neurons = sums.shape
+        some = weight.ravel() > 0
+        of = np.arange(n_blocks)
+        nothing = np.zeros((some.sum(), 0)), np.zeros((n_neurons, 0))
+        return cls(
+            protocol,
+            (sums / np.where(weight > 0, weight, 1.0)[..., None]).reshape(-1, n_neurons)[some],
+            nothing[0],
+            weight.ravel()[some],
+            np.tile(of, n_classes)[some],
+            np.repeat(list(KINDS.values()), n_blocks)[some],
+            *(nothing[1], nothing[1]),
+            deal(of, rng=rng),
+            size,
+        )
 
     def once(self, key: Any, compute: Callable[[], Any]) -> Any:
         """A value computed when it is asked for first; gone with the sample."""

@@ -23,6 +23,7 @@ from raretok.claims.sample import Sample, neurons_in
 from raretok.claims.spectra import estimate as spectra
 from raretok.errors import NotTestableError, UserError
 from raretok.measure.find import (
+    DEEP,
     HISTORY,
     Measurements,
     revisions_of,
@@ -43,6 +44,7 @@ BOTH = tuple(f"effects: {draw}" for draw in (STRATIFIED, RELEASED))
 HEAD_MODES = {STRATIFIED: ("mean", "zero", "resample", "first"), RELEASED: ("first",)}
 HEADS = tuple(f"heads: {draw}, {mode}" for draw, modes in HEAD_MODES.items() for mode in modes)
 ROWS = tuple(f"attention: {protocol}" for protocol in PROTOCOLS)
+LAYERS = (1, 2, 3, 4)  # of the page `layers`, counted from the last
 # Parts that a page reads of a model, beside "model".
 NEEDS: dict[str, tuple[str, ...]] = {
     "regimes": (*BOTH, "interventions"),
@@ -51,7 +53,13 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "attention": (*BOTH, *ROWS, *HEADS),
     "spectra": BOTH,
     "dynamics": (),  # of the checkpoints, not of the model itself
+    "thresholds": BOTH[:1],
+    "layers": (BOTH[0], *(f"layer: -{back}" for back in LAYERS)),
+    "domains": (BOTH[0], "documents"),
+    "rivals": (BOTH[0], "interventions", "unembedding"),
+    "groups": (BOTH[0], "groups"),
 }
+CORRECTED = "corrected"  # the only reading of the pages that go beyond the paper
 # What is measured of replicates and of checkpoints: the primary estimands under `corrected`.
 REPLICATED = (BOTH[0], "attention: corrected", HEADS[0])
 STEPS = BOTH[:1]
@@ -190,6 +198,37 @@ class Study:
     def queries(self, protocol: str) -> Deal:
         """Documents of the queries, dealt into blocks."""
         return deal(self.rows(protocol).queries.document, rng=self.rng(f"queries {protocol}"))
+
+    @cache  # noqa: B019
+    def beside(self) -> dict[str, "Study"]:
+        """The models that ship and stand beside this one on the pages beyond the paper."""
+        own = self.measurements.label
+        return {name: Study.shipped(name) for name in DEEP if name != own}
+
+    @cache  # noqa: B019
+    def at(self, percentile: float) -> Sample:
+        """The sample under `corrected` with another percentage of rare types; same positions, blocks.
+
+        Raises `NotTestableError` where no rare type is left.
+        """
+        model, effects = self.part("model"), self.part(BOTH[0])
+        reading = PROTOCOLS[CORRECTED]
+        classes = classes_of(model.counts.values, model.counted.values, reading.rule, percentile)
+        stratum = classes.stratum(effects[reading.by].values)
+        effects = effects.assign_coords(stratum=("position", stratum))
+        dealt = deal(effects.document.values, rng=self.rng(f"deal {CORRECTED}"))
+        more = {"size": self.group_size, "seed": self.parameters.seed}
+        return Sample.of(effects, model, reading, dealt, **more)
+
+    def blocks(self, data: xr.Dataset, name: str) -> Sample:
+        """A sample of sums over blocks of documents, of a part that keeps these."""
+        more = {"size": self.group_size, "rng": self.rng("deal of blocks")}
+        return Sample.of_blocks(data[name].values, data.weight.values, PROTOCOLS[CORRECTED], **more)
+
+    def on(self, corpus: str) -> xr.Dataset:
+        """Influence of the neurons on another text, as it ships. Raises `NotTestableError`."""
+        asked = self.parameters.model_copy(update={"corpus": corpus})
+        return Measurements(asked, only_shipped=True).part("influence")
 
     def replicate(self) -> list[Finding]:
         """What every page finds under `corrected`, of what was measured."""

@@ -18,6 +18,7 @@ from raretok.measure.record import FORMAT, Folder, digest, file_name, seal_of
 from raretok.models import files as model_files
 from raretok.paths import DATA, RUNS, locked, one_line
 from raretok.text.docstrings import held_out_sha256
+from raretok.text.shelf import record_of, shelved
 
 SHIPPED = DATA / "measurements"
 LEAD = "smollm2-135m-q4"  # the book's first model
@@ -27,8 +28,10 @@ TRAINED = (  # runs of `raretok train` on the same tokens: the units of replicat
     "docs-llama",
     "docs-pythia",
 )
+WITHOUT = "docs-gpt2-without-mathematics"  # trained on all domains but one
 UNTRAINED = f"docs-gpt2{model_files.TWIN}"
 HISTORY = "docs-pythia"  # whose checkpoints are measured
+DEEP = (LEAD, "docs-gpt2", "docs-llama", "docs-pythia")  # of which the pages beyond the paper are
 # Models whose measurement ships whole: of the others what the forest plots need.
 WHOLE = (LEAD, "docs-gpt2")
 STEP_POSITIONS = 400  # scored positions of each class at a checkpoint
@@ -39,11 +42,10 @@ def settings_of(parameters: PageParameters) -> dict[str, Any]:
     """Everything that decides a measurement, and nothing of the machine that makes it."""
     sha256, own = model_files.identified(parameters.model, parameters.revision or None)
     counts = Path(parameters.unigram) if parameters.unigram else own
-    text = None if parameters.corpus == "docs" else Path(parameters.corpus)
     return {
         "format": FORMAT,
         "model_sha256": sha256,
-        "corpus_sha256": file_sha256(text) if text else held_out_sha256(),
+        "corpus_sha256": text_sha256(parameters.corpus),
         "counts_sha256": file_sha256(counts) if counts.is_file() else "of the corpus",
         **parameters.model_dump(include=set(DECIDE)),
     }
@@ -69,6 +71,13 @@ def step_parameters(model: str, revision: str, **more: Any) -> PageParameters:
     return PageParameters(model=model, revision=revision, n_positions=STEP_POSITIONS, **more)
 
 
+def text_sha256(corpus: str) -> str:
+    """What identifies a text: of those that ship, or are measured to ship, their record says."""
+    if corpus == "docs":
+        return held_out_sha256()
+    return record_of(corpus)["sha256"] if corpus in shelved() else file_sha256(Path(corpus))
+
+
 def file_sha256(path: Path) -> str:
     return digest([np.fromfile(path, np.uint8)])
 
@@ -92,9 +101,10 @@ class Measurements:
 
     @property
     def label(self) -> str:
-        """The model, and its revision, as a folder is named."""
-        revision = self.parameters.revision
+        """The model, with its revision and a text of the shelf, as a folder is named."""
+        revision, corpus = self.parameters.revision, self.parameters.corpus
         name = Path(self.parameters.model).name + (f"-{revision}" if revision else "")
+        name += f"-{corpus}" if corpus in shelved() else ""
         return re.sub(r"[@:/]", "-", name)
 
     @property

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from raretok.errors import UserError
 from raretok.models import files as model_files
 from raretok.text.corpus import reader_of
+from raretok.text.shelf import shelved
 
 
 class PageParameters(BaseModel):
@@ -71,7 +72,7 @@ def resolved(values: dict[str, Any]) -> dict[str, Any]:
     done = dict(values)
     for name in ("model", "corpus", "unigram"):
         bare = str(values.get(name, "")).removesuffix(model_files.TWIN)
-        if bare in ("", "docs") or model_files.shipped_folder(bare):
+        if bare in ("", "docs", *shelved()) or model_files.shipped_folder(bare):
             continue
         if Path(bare).exists():
             suffix = str(values[name])[len(bare) :]
@@ -82,7 +83,7 @@ def resolved(values: dict[str, Any]) -> dict[str, Any]:
 def check_sources(parameters: PageParameters) -> None:
     """Raise `UserError` for a model or corpus that cannot be there, before a page starts."""
     model_files.resolve_model(parameters.model)
-    if parameters.corpus != "docs":
+    if parameters.corpus not in ("docs", *shelved()):
         reader_of(Path(parameters.corpus))
 
 

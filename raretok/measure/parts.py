@@ -19,10 +19,14 @@ from raretok.measure.attention_capture import capture_rows, choose_queries, cont
 from raretok.measure.find import TRAINED, UNTRAINED, Measurements
 from raretok.measure.gates import gate_rate
 from raretok.measure.head_ablation import HeadEffects, ablate_heads, targets_of
+from raretok.measure.groups import groups_part
 from raretok.measure.head_sums import WHOLE as WHOLE_LAYER
+from raretok.measure.influence import documents_part, influence_part
+from raretok.measure.layers import layer_part
 from raretok.measure.parameters import PageParameters
 from raretok.measure.record import in_steps, rounded
 from raretok.measure.source import STRATIFIED, WHOLE, Source
+from raretok.measure.unembedding import unembedding_part
 from raretok.text.protocol import PROTOCOLS
 from raretok.text.rarity import COMMON, RARE, Positions
 
@@ -248,4 +252,9 @@ PARTS: dict[str, Callable[..., xr.Dataset]] = {
     "interventions": interventions_part,
     "attention": attention_part,
     "heads": heads_part,
+    "layer": layer_part,
+    "groups": groups_part,
+    "unembedding": unembedding_part,
+    "documents": documents_part,
+    "influence": influence_part,
 }

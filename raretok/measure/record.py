@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -88,6 +89,16 @@ class Folder:
             key = seal_of(settings)[:16]
             empty = {"format": FORMAT, "model": model, "key": key, "settings": settings}
             self._write(empty | {"parts": {}})
+
+    def take_over(self, other: "Folder", key: str) -> None:
+        """Begin with the parts of another measurement of the same settings, if there is one."""
+        if self.there or not other.there or other.record()["key"] != key:
+            return
+        draft = self.path.with_name(f"{self.path.name}.draft")
+        shutil.rmtree(draft, ignore_errors=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(other.path, draft)
+        os.replace(draft, self.path)
 
     def _write(self, record: dict[str, Any]) -> None:
         text = json.dumps(record | {"sha256": seal_of(record)}, indent=1, sort_keys=True)

@@ -132,6 +132,10 @@ class Source:
                     found[name] = self.classes(name).stratum(getattr(positions, reading.by))
         return found
 
+    def on_device(self, values: Int[np.ndarray, " position"]) -> Int[Tensor, " position"]:
+        """Labels as a tensor beside the model."""
+        return torch.from_numpy(values).to(self.model.device)
+
     @cache  # noqa: B019
     def mean_post(self, draw: str) -> Float[Tensor, " d_mlp"]:
         """Mean activations over the contexts of a draw: what mean ablation puts in place."""

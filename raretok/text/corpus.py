@@ -11,6 +11,7 @@ from jaxtyping import Int
 
 from raretok.errors import UserError
 from raretok.text import docstrings
+from raretok.text.shelf import shelf_file, shelved
 
 # A context shorter than this predicts too little to be worth a forward pass.
 SHORTEST = 16
@@ -48,7 +49,7 @@ class Contexts:
 
 
 def load_corpus(source: str | Path = "docs", part: docstrings.Part = "held-out") -> Corpus:
-    """The corpus `docs` (one part of it), or a .txt, .md, .jsonl or .parquet file.
+    """The corpus `docs` (one part of it), a text of the shelf, or a .txt, .md, .jsonl, .parquet file.
 
     A JSONL or Parquet file has a column `text` and may have `file` and `domain`. In plain text a
     line `<|endoftext|>` ends a document; without such lines it is cut at blank lines into blocks
@@ -57,7 +58,7 @@ def load_corpus(source: str | Path = "docs", part: docstrings.Part = "held-out")
     if str(source) == "docs":
         rows, sha256 = docstrings.read_docs(part)
         return Corpus("docs", tuple(Document(*row) for row in rows), sha256)
-    path = Path(source)
+    path = shelf_file(str(source)) if str(source) in shelved() else Path(source)
     reader = reader_of(path)
     rows = [(text, file, domain) for text, file, domain in reader(path) if text]
     if not rows:
