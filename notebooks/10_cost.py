@@ -130,6 +130,79 @@ for ax, fit in zip(axes, fits, strict=True):
 figures.legend_below(fig, axes[0], 2)
 
 # %% [markdown]
+# ## At scale, on paper
+#
+# What would the whole study cost for a model that matters? Nothing was run for this: the operations
+# and bytes are counted from the sizes of public models and priced at what one H100 can do. Scored
+# are {glue:text}`scale_positions` positions in contexts of {glue:text}`scale_context` tokens. The study
+# then takes
+#
+# - *a forward pass* over all contexts, for the activations and their means;
+# - *the last MLP*, every neuron exactly, by the fast path;
+# - *a screen of all layers* by their first order: another forward pass and one backward pass for
+#   each class of tokens, which serve every layer;
+# - *exact ablation* of {glue:text}`scale_neurons` neurons of each earlier layer, on
+#   {glue:text}`scale_exact` % of the contexts, the share of the shipped measurements: the blocks after
+#   the layer run again for each neuron.
+#
+# As on SmolLM2, a context holds {glue:text}`scale_per_context` scored positions, and a pair of position
+# and neuron takes as many tokens. The passes run in bfloat16 at {glue:text}`scale_use` % of the card's
+# peak, about what training of the largest of these models reached
+# [on this card](https://arxiv.org/abs/2407.21783), or as fast as its memory can be read. The last MLP
+# is counted in float32 and taken to reach the same share.
+
+# %% tags=["remove-cell"]
+from raretok.bench import scale
+
+measured = scale.measured()
+study, checked = scale.table(measured), scale.checks()
+parts = study.filter(like=", h").drop(columns="all, h").rename(columns=lambda name: name[:-3])
+hours = parts.set_index((1e9 * study["parameters, 1e9"]).rename("parameters"))
+by_model = checked.groupby(level=0)
+for name, text in scale.told(measured, study, checked).items():
+    glue(name, text, display=False)
+
+# %% tags=["hide-input"]
+study.map(scale.few).rename_axis("model")
+
+# %% [markdown]
+# The hours (h) are those of one card; `GPUs` is the least number of 80 GB cards that holds weights
+# (bfloat16), the activations that a backward pass needs, and, for the last MLP, the unembedding, the
+# directions of all tokens and a block of logits (`head`). `store` is the exact effects and
+# activations, in as many bytes a pair as the files of SmolLM2 take.
+#
+# For the largest model all parts together take {glue:text}`scale_hours` hours of one card, and
+# {glue:text}`scale_gpus` cards to hold it. The largest part is the {glue:text}`scale_part`; the others
+# together take {glue:text}`scale_rest` hours ({numref}`fig-scale`). The exact ablation of earlier layers
+# grows with the square of the number of layers, and in proportion to the neurons and contexts that it
+# is asked for, which are a choice: it tells how well the screen ranks. The last MLP costs in proportion
+# to the vocabulary, too, which is why a model can cost less there than a smaller one.
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: hours of one H100 for each part of the study, counted, not timed. Right, the check of the counting: seconds predicted for runs on the CPU, from the rates of the shipped model alone, against those measured; on the grey line they are equal.", "name": "fig-scale"}, "image": {"alt": "Two log-log panels: hours on one H100 against parameters for four parts of the study, and predicted against measured seconds near the line of equality", "classes": "wide"}}
+fig, axes = figures.panels(2, width=4.6, height=4)
+hours.plot(ax=axes[0], loglog=True, style=["o-", "s-", "^-", "D-"], color=figures.PALETTE)
+axes[0].set(ylabel="hours of one H100")
+axes[1].axline((10, 10), (1e5, 1e5), color="0.6", lw=0.8)
+for (model, rows), (colour, marker) in zip(by_model, figures.SERIES, strict=True):
+    axes[1].loglog("measured, s", "predicted, s", marker, color=colour, data=rows, label=model)
+axes[1].set(xlabel="measured (s)", ylabel="predicted (s)")
+figures.legend(axes[1])
+
+# %% tags=["hide-input"]
+checked.map(scale.few).rename_axis(["model", "run"])
+
+# %% [markdown]
+# How far to trust it: the same counts, priced at the rates at which the CPU ran the tiny shipped
+# model, predict {glue:text}`scale_low` to {glue:text}`scale_high` times what other models took. "By
+# exponents" puts the fitted powers above in place of the counts; "whole model again" stands for the
+# exact ablation, and is itself extrapolated from a subset; the parts of SmolLM2's measurement were
+# timed whole, with all that they write. That checks the counting. It does not check the card: how much
+# of its peak a run with hooks reaches, the time that cards wait for each other, or whether effects of
+# single neurons survive a pass in bfloat16. In float32 without tensor cores the passes would take
+# {glue:text}`scale_slower` times as long. Nor does it check that a large model needs no more tokens a
+# pair than SmolLM2. Read the hours as orders of magnitude.
+
+# %% [markdown]
 # ## Limits
 #
 # Times belong to the machine, the number of threads and the versions that the table names; ratios

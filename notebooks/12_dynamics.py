@@ -26,10 +26,14 @@ from raretok.claims import style
 from raretok.claims.dynamics import estimate
 from raretok.claims.dynamics import figures as page
 from raretok.claims.study import Study
+from raretok.ledger import tables
+from raretok.ledger.records import as_records
+from raretok.ledger.verdicts import judged
 
 study = Study.of(globals())
 samples, gaps = study.checkpoints()
 found = estimate.history(samples, gaps)
+findings, replicates = study.history(samples)
 for name, text in page.said(found, study.history_model).items():
     glue(name, text, display=False)
 
@@ -63,6 +67,17 @@ page.course_table(found, "traced back")
 page.course_table(found, "anew")
 
 # %% [markdown]
+# ## Gradual, or at once?
+#
+# D1 asks how much of the final influence comes in the one step, from a checkpoint to the next, that brings
+# most: neurons and step are chosen on one half of the documents, the rise is measured on the other. Beside
+# it stands how much the weights of the same neurons have come to agree since the beginning (S1's number).
+
+# %% tags=["hide-input"]
+# NBVAL_CHECK_OUTPUT
+tables.verdict_table(judged([one for one in findings + replicates if one.estimate]))
+
+# %% [markdown]
 # ## What this shows, and what it does not
 #
 # A group that is traced back was chosen for what it is at the end, so that its influence rises is no news;
@@ -70,3 +85,7 @@ page.course_table(found, "anew")
 # both curves meet, the group has been found. This is one run of one small model, scored at
 # {glue:text}`positions` rare positions, with fewer documents than the other pages. The same page runs on the
 # checkpoints of a Pythia model: {ref}`rerun`.
+
+# %% tags=["remove-cell"]
+glue("findings", as_records(findings), display=False)
+glue("replicates", as_records(replicates), display=False)

@@ -13,7 +13,7 @@ import typer
 
 from raretok.errors import UserError
 from raretok.measure.parameters import PageParameters
-from raretok.paths import ROOT
+from raretok.paths import ROOT, RUNS
 
 app = typer.Typer(
     help="Rare-token neurons, tested: rerun any page of the book on your model and corpus.",
@@ -115,18 +115,19 @@ def measure(
         bool, typer.Option("--all", help="renew every measurement that ships")
     ] = False,
     replicate: Annotated[
-        bool, typer.Option("--replicate", help="a training run, or a checkpoint of one, to ship")
+        bool, typer.Option("--replicate", help="what ships of a run, a checkpoint, another text")
     ] = False,
     count: Annotated[
         bool, typer.Option("--count", help="count the train part of docs in its tokens, to ship")
     ] = False,
     revision: Annotated[str, typer.Option(help="revision, or checkpoint such as step64")] = "",
-    corpus: Annotated[str, typer.Option(help="docs, or a .txt, .jsonl, .parquet file")] = "docs",
+    corpus: Annotated[
+        str, typer.Option(help="docs, licences, addresses, or a .txt, .jsonl, .parquet file")
+    ] = "docs",
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
 ) -> None:
     """Measure what the pages need of a model, or check that it is what this machine measures."""
     from raretok.book import pages, renewal
-    from raretok.claims.study import REPLICATED, STEPS
     from raretok.measure import find
     from raretok.measure import parameters as page_parameters
 
@@ -143,7 +144,7 @@ def measure(
         asked = parameters
         if revision:
             asked = find.step_parameters(parameters.model, revision, device=device)
-        parts = STEPS if revision else REPLICATED
+        parts = renewal.parts_to_ship(asked)
         print(f"measured: {renewal.measure(asked, parts, ship=True).path.name}")
     elif not every:
         print(f"measured: {renewal.measure(parameters, ship=False).path.name}")
@@ -213,6 +214,19 @@ def steps_in(text: str) -> tuple[int, ...]:
     if text and not re.fullmatch(r"\d+(,\d+)*", text):
         raise UserError(f"--checkpoints {text}: write steps with commas between, such as 0,16,1024")
     return tuple(sorted({int(step) for step in text.split(",") if step}))
+
+
+@app.command()
+def text(
+    name: Annotated[str, typer.Argument(help="licences or addresses")],
+    folder: Annotated[Path, typer.Argument(help="the unpacked package that holds it")],
+) -> None:
+    """Make a text that is not docstrings, of which measurements ship, from its package."""
+    from raretok.text.shelf import make_text
+
+    out, same = make_text(name, folder)
+    said = "the text that was measured" if same else "NOT the text that was measured"
+    print(f"{out.relative_to(RUNS)}: {said}")
 
 
 @app.command()

@@ -10,10 +10,12 @@ from raretok.claims.finding import Finding
 from raretok.ledger.claims import AT_LEAST, AT_MOST, claims
 from raretok.ledger.records import as_records
 from raretok.stats.jackknife import Estimate
-from raretok.text.protocol import PROTOCOLS
 
 OPEN = dict.fromkeys(AT_LEAST, 1e6) | dict.fromkeys(AT_MOST, 0.0)  # every gate holds
-PAGES = ("01_regimes", "02_coordination", "03_modularity", "04_attention", "05_spectra")
+PAGES = (
+    *("01_regimes", "02_coordination", "03_modularity", "04_attention", "05_spectra"),
+    *("11_replication", "12_dynamics", "13_thresholds", "14_layers", "15_domains"),
+)
 
 
 def finding(claim: str, estimand: str = "", reading: str = "corrected", **changed: Any) -> Finding:
@@ -69,7 +71,7 @@ def write_book(folder: Path, changed: dict[tuple[str, str], dict] | None = None,
             finding(name, estimand, reading, **(changed or {}).get((name, reading), {}))
             for name, claim in claims().items()
             for estimand in claim.estimands
-            for reading in PROTOCOLS
+            for reading in claim.readings
             if claim.page == stem[3:]
         ]
         write_page(folder, stem, found, **(kept if stem == PAGES[0] else {}))

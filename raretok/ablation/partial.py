@@ -49,19 +49,23 @@ class LayerCapture:
     final: Float[Tensor, "batch pos d_model"]  # before the final norm
 
 
-@torch.no_grad()
 def capture_layer(
     model: LanguageModel, tokens: Int[Tensor, "batch pos"], layer: int
 ) -> LayerCapture:
     """Run the blocks once. Right padding needs no mask: no real position reads it."""
-    last = model.architecture.n_layers - 1
-    names = (
-        f"blocks.{layer}.mlp.hook_post",
-        f"blocks.{layer}.hook_resid_post",
-        f"blocks.{last}.hook_resid_post",
-    )
-    seen = _run(model, tokens.to(model.device), names)
-    return LayerCapture(*(seen[name] for name in names))
+    return capture_layers(model, tokens, [layer])[0]
+
+
+@torch.no_grad()
+def capture_layers(
+    model: LanguageModel, tokens: Int[Tensor, "batch pos"], layers: list[int]
+) -> list[LayerCapture]:
+    """The same of several layers, still in one run."""
+    names = [(f"blocks.{n}.mlp.hook_post", f"blocks.{n}.hook_resid_post") for n in layers]
+    final = f"blocks.{model.architecture.n_layers - 1}.hook_resid_post"
+    wanted = (*(name for pair in names for name in pair), final)
+    seen = _run(model, tokens.to(model.device), wanted)
+    return [LayerCapture(seen[post], seen[resid], seen[final]) for post, resid in names]
 
 
 def run_from(

@@ -55,20 +55,12 @@ def screened_documents(
     positions: Positions,
     neurons: Int[np.ndarray, " neuron"],
     kept: Checkpoints,
-    *,
-    effect: str = "total",
-    progress: bool = False,
 ) -> list[DocumentSums]:
-    """The same of some neurons, summed by document; what is kept is not computed again.
-
-    `effect`: `total`, or `unmediated`, of what a neuron writes straight to the final norm.
-    """
+    """The same of some neurons, summed by document; what is kept is not computed again."""
     weight = class_weights(positions)
     documents, document = np.unique(positions.document, return_inverse=True)
     total = np.zeros((len(CLASSES), documents.size, neurons.size))
-    for batch, part in zip(
-        batches, _parts(at, batches, weight, kept, progress, effect), strict=True
-    ):
+    for batch, part in zip(batches, _parts(at, batches, weight, kept, False), strict=True):
         of_context = np.empty(len(batch.contexts), dtype=np.int64)
         of_context[batch.place.cpu().numpy()] = document[batch.rows]
         for summed, values in zip(total, part[:, :, neurons], strict=True):
@@ -83,24 +75,27 @@ def _parts(
     weight: Float[np.ndarray, "token_class position"],
     kept: Checkpoints,
     progress: bool,
-    effect: str = "total",
 ) -> Iterator[Float[np.ndarray, "token_class batch d_mlp"]]:
     for step in blocks(len(batches), 1, "screen", progress):
         batch = batches[step.start]
         make = partial(screen, at, batch, weight[:, batch.rows])
-        yield kept.part(f"screen-{step.start}", make)[effect]
+        yield kept.part(f"screen-{step.start}", make)["total"]
 
 
 def screen(
-    at: Layer, batch: ScoredBatch, weight: Float[np.ndarray, "token_class scored"]
+    at: Layer,
+    batch: ScoredBatch,
+    weight: Float[np.ndarray, "token_class scored"],
+    captured: LayerCapture | None = None,
 ) -> Arrays:
     """First-order change of the weighted sum of losses, in nats, by class, context and neuron.
 
     One forward pass, one from the layer on, and one backward pass a row of `weight`. Contexts do
-    not read each other, so that their parts come apart. Beside the `total` what goes straight to the
-    final norm, `unmediated` by later layers: of the scored positions' own activations.
+    not read each other, so that their parts come apart. Beside the `total` what goes straight to
+    the final norm, `unmediated` by later layers: of the scored positions' own activations. What was
+    `captured` before is not run again.
     """
-    captured = capture_layer(at.model, batch.tokens, at.index)
+    captured = captured or capture_layer(at.model, batch.tokens, at.index)
     clean = clean_pass(at.head, batch.scored(captured.final), batch.target, double=False)
     at_end = push_gradient(at.head, at.rows, clean, batch.target)
     change = (at.value - captured.post) * batch.ablated[..., None]

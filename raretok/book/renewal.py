@@ -24,6 +24,7 @@ from raretok.measure.find import (
     SHIPPED,
     TRAINED,
     UNTRAINED,
+    WHOLE,
     WITHOUT,
     Measurements,
     revisions_of,
@@ -31,7 +32,7 @@ from raretok.measure.find import (
 )
 from raretok.measure.record import RECORD, Folder, file_name, seal_of
 from raretok.measure.parameters import PageParameters
-from raretok.claims.study import NEEDS, Study
+from raretok.claims.study import BEYOND, NEEDS, ON_TEXT, REPLICATED, STEPS, UNSEEN, Study
 from raretok.text.shelf import shelved
 
 ALL = tuple(dict.fromkeys(name for names in NEEDS.values() for name in names))
@@ -43,6 +44,20 @@ def shipped() -> list[PageParameters]:
     steps = [step_parameters(HISTORY, revision) for revision in revisions_of(HISTORY)]
     texts = [PageParameters(model=name, corpus=text) for name in DEEP for text in shelved()]
     return [*models, PageParameters(model=WITHOUT), *steps, *texts]
+
+
+def parts_to_ship(parameters: PageParameters) -> tuple[str, ...]:
+    """The parts that ship of a model, a checkpoint of one, or a model on another text."""
+    model = parameters.model
+    if parameters.revision:
+        return STEPS
+    if parameters.corpus in shelved():
+        return ON_TEXT
+    if model == WITHOUT:
+        return UNSEEN
+    if model in WHOLE:
+        return (*ALL, *(UNSEEN if model != LEAD else ()))
+    return (*REPLICATED, *BEYOND) if model in DEEP else REPLICATED
 
 
 def measure(
@@ -57,7 +72,8 @@ def measure(
     if ship and not again:
         asked.kept.take_over(Folder(SHIPPED / asked.label), asked.key)
     say(foretold(asked))
-    Study(parameters, asked).measure(parts)
+    beside = tuple(parts) in (ON_TEXT, UNSEEN)  # read beside a measurement that has the weights
+    Study(parameters, asked).measure(parts if beside else ["model", *parts])
     return publish(asked) if ship else asked.ready or asked.kept
 
 

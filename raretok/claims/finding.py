@@ -1,6 +1,6 @@
 """What a page found for one estimand, before any verdict: a number, its interval, its gates."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from raretok.errors import NotTestableError
@@ -28,3 +28,22 @@ class Finding:
     reason: str = ""
     model: str = ""
     measurement: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.claim, self.estimand, self.reading
+
+
+def found(
+    claim: str, name: str, reading: str, gates: dict[str, float], compute: Callable[[], Estimate]
+) -> Finding:
+    """A finding, or the reason why there is none."""
+    try:
+        return Finding(claim, name, reading, compute(), gates)
+    except NotTestableError as error:
+        return Finding(claim, name, reading, None, gates, reason=str(error))
+
+
+def untested(claims: Iterable[tuple[str, str]], reason: str) -> list[Finding]:
+    """Findings without a number, for a model that cannot have one."""
+    return [Finding(*key, "corrected", None, reason=reason) for key in claims]

@@ -76,22 +76,23 @@ class Sample:
         size: int,
         rng: np.random.Generator,
     ) -> "Sample":
-        """From sums over blocks of documents: a block is a position of either class, and a document.
+        """From sums over blocks of documents: a block is a position of either class and a document.
 
         Enough for what reads means of effects alone; it has no activations and no weights.
         """
         n_classes, n_blocks, n_neurons = sums.shape
         some = weight.ravel() > 0
         of = np.arange(n_blocks)
-        nothing = np.zeros((some.sum(), 0)), np.zeros((n_neurons, 0))
+        mean = (sums / np.where(weight > 0, weight, 1.0)[..., None]).reshape(-1, n_neurons)[some]
+        no_weights = np.zeros((n_neurons, 1))
         return cls(
             protocol,
-            (sums / np.where(weight > 0, weight, 1.0)[..., None]).reshape(-1, n_neurons)[some],
-            nothing[0],
+            mean,
+            np.zeros_like(mean),
             weight.ravel()[some],
             np.tile(of, n_classes)[some],
             np.repeat(list(KINDS.values()), n_blocks)[some],
-            *(nothing[1], nothing[1]),
+            *(no_weights, no_weights),
             deal(of, rng=rng),
             size,
         )

@@ -16,15 +16,19 @@ import xarray as xr
 
 from raretok.claims.attention import estimate as attention
 from raretok.claims.coordination import estimate as coordination
-from raretok.claims.finding import Finding
+from raretok.claims.domains import estimate as domains
+from raretok.claims.dynamics import estimate as dynamics
+from raretok.claims.finding import Finding, untested
 from raretok.claims.modularity import estimate as modularity
 from raretok.claims.regimes import estimate as regimes
 from raretok.claims.sample import Sample, neurons_in
 from raretok.claims.spectra import estimate as spectra
+from raretok.claims.thresholds import estimate as thresholds
 from raretok.errors import NotTestableError, UserError
 from raretok.measure.find import (
     DEEP,
     HISTORY,
+    WITHOUT,
     Measurements,
     revisions_of,
     step_of,
@@ -35,7 +39,7 @@ from raretok.measure.parameters import PageParameters, validated
 from raretok.measure.rows import Rows
 from raretok.models.architecture import Architecture
 from raretok.stats.jackknife import Deal, deal
-from raretok.text.protocol import PROTOCOLS, Protocol, protocol_named
+from raretok.text.protocol import PROTOCOLS, Protocol, Rule, protocol_named
 from raretok.text.rarity import COMMON, RARE, TypeClasses, classes_of
 
 STRATIFIED, RELEASED = "stratified", "whole contexts"
@@ -63,6 +67,17 @@ CORRECTED = "corrected"  # the only reading of the pages that go beyond the pape
 # What is measured of replicates and of checkpoints: the primary estimands under `corrected`.
 REPLICATED = (BOTH[0], "attention: corrected", HEADS[0])
 STEPS = BOTH[:1]
+# What else is measured of the models that stand beside the lead model beyond the paper.
+BEYOND = tuple(
+    dict.fromkeys(
+        name
+        for page in ("layers", "domains", "rivals", "groups")
+        for name in NEEDS[page]
+        if name != "interventions"
+    )
+)
+UNSEEN = ("influence: mathematics",)  # of a model trained without it, and of one trained with it
+ON_TEXT = ("influence",)  # of the texts of the shelf
 FIXED = 10  # neurons in the group that is shown beside 1 %
 ESTIMANDS = {
     "regimes": regimes.ESTIMANDS,
@@ -70,7 +85,12 @@ ESTIMANDS = {
     "modularity": modularity.ESTIMANDS,
     "attention": attention.ESTIMANDS,
     "spectra": spectra.ESTIMANDS,
+    "dynamics": dynamics.ESTIMANDS,
+    "thresholds": thresholds.ESTIMANDS,
+    "domains": domains.ESTIMANDS,
 }
+PAPER = ("regimes", "coordination", "modularity", "attention", "spectra")  # of its own claims
+SEEN = "docs-gpt2"  # trained on all domains, and once more without one
 
 
 class Missing:
@@ -114,14 +134,14 @@ class Study:
         """Measure what these pages need and was not measured yet."""
         wanted = [name for page in pages for name in NEEDS.get(page, ())]
         if wanted:
-            self.measure(wanted)
+            self.measure(["model", *wanted])
         if "dynamics" in pages and self.parameters.revisions:
             for revision in self.revisions:
-                self.checkpoint(revision).measure(STEPS)
+                self.checkpoint(revision).measure(["model", *STEPS])
 
     def measure(self, names: Iterable[str]) -> None:
-        """Measure these parts, and the model's weights; say of what cannot be had why not."""
-        for name in dict.fromkeys(["model", *names]):
+        """Measure these parts; say of what cannot be had why not."""
+        for name in dict.fromkeys(names):
             try:
                 self.part(name)
             except NotTestableError as error:
@@ -206,15 +226,15 @@ class Study:
         return {name: Study.shipped(name) for name in DEEP if name != own}
 
     @cache  # noqa: B019
-    def at(self, percentile: float) -> Sample:
-        """The sample under `corrected` with another percentage of rare types; same positions, blocks.
+    def at(self, percentile: float, rule: Rule = "percentile", by: str = "target") -> Sample:
+        """The sample under `corrected` with other rare types or by `input`; same positions, blocks.
 
         Raises `NotTestableError` where no rare type is left.
         """
         model, effects = self.part("model"), self.part(BOTH[0])
         reading = PROTOCOLS[CORRECTED]
-        classes = classes_of(model.counts.values, model.counted.values, reading.rule, percentile)
-        stratum = classes.stratum(effects[reading.by].values)
+        classes = classes_of(model.counts.values, model.counted.values, rule, percentile)
+        stratum = classes.stratum(effects[by].values)
         effects = effects.assign_coords(stratum=("position", stratum))
         dealt = deal(effects.document.values, rng=self.rng(f"deal {CORRECTED}"))
         more = {"size": self.group_size, "seed": self.parameters.seed}
@@ -230,14 +250,26 @@ class Study:
         asked = self.parameters.model_copy(update={"corpus": corpus})
         return Measurements(asked, only_shipped=True).part("influence")
 
+    def places(self) -> domains.Places:
+        """Where the page `domains` looks for the same neurons."""
+        sample = self.shown(CORRECTED)
+        return domains.Places(sample, lambda: self.part("documents"), self.on, self.two_models)
+
+    def two_models(self) -> tuple[xr.Dataset, xr.Dataset]:
+        """Influence in one domain and in the others: of a model that never saw it, and of one."""
+        if self.measurements.label != SEEN:
+            raise NotTestableError(f"only {SEEN} was trained once more, without a domain")
+        return Study.shipped(WITHOUT).part(UNSEEN[0]), Study.shipped(SEEN).part(UNSEEN[0])
+
     def replicate(self) -> list[Finding]:
         """What every page finds under `corrected`, of what was measured."""
-        return [one for page in ESTIMANDS for one in self.of_reading(page, "corrected")]
+        return [one for page in PAPER for one in self.of_reading(page, CORRECTED)]
 
     @cache  # noqa: B019
     def findings(self, page: str) -> list[Finding]:
-        """What a page found for each of its estimands under each reading."""
-        return [one for protocol in PROTOCOLS for one in self.of_reading(page, protocol)]
+        """What a page found for each of its estimands under each reading that it is asked under."""
+        readings = PROTOCOLS if page in PAPER else (CORRECTED,)
+        return [one for protocol in readings for one in self.of_reading(page, protocol)]
 
     def of_reading(self, page: str, protocol: str) -> list[Finding]:
         """Under one reading; where that cannot be formed at all, the reason instead."""
@@ -255,6 +287,11 @@ class Study:
             yield from regimes.findings(self.sample(protocol), more)
         elif page == "attention":
             yield from self.attention_findings(protocol)
+        elif page == "thresholds":
+            parts = self.part(BOTH[0]), self.part("model")
+            yield from thresholds.findings(self.at, *parts, self.parameters.rare_percentile)
+        elif page == "domains":
+            yield from domains.findings(self.places())
         else:
             module = {"coordination": coordination, "modularity": modularity, "spectra": spectra}
             yield from module[page].findings(self.sample(protocol))
@@ -303,6 +340,21 @@ class Study:
             except UserError as error:
                 gaps[step_of(revision)] = str(error)
         return samples, gaps
+
+    def history(self, samples: dict[int, Sample]) -> tuple[list[Finding], list[Finding]]:
+        """D1 of this model, and of the one that ships with checkpoints where this has none."""
+        name = f"{self.history_model}/checkpoints"
+        found = [
+            replace(one, model=self.history_model, measurement=name)
+            for one in dynamics.findings(samples)
+        ]
+        if self.parameters.revisions or self.parameters.model == HISTORY:
+            return [replace(one, model=self.measurements.label) for one in found], []
+        none = untested(
+            dynamics.ESTIMANDS, f"no checkpoints of {self.measurements.label} are there"
+        )
+        where = {"model": self.measurements.label, "measurement": self.measurements.name}
+        return [replace(one, **where) for one in none], found
 
     def checkpoint(self, revision: str) -> "Study":
         """The study of one step; what ships is never measured again."""

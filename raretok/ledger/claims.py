@@ -19,6 +19,7 @@ from pydantic import (
 
 from raretok.errors import UserError
 from raretok.paths import DATA
+from raretok.text.protocol import PROTOCOLS
 
 CLAIMS = DATA / "claims.yaml"
 # Gates by name: whether the number must be at least, or at most, the threshold.
@@ -91,7 +92,13 @@ class Claim(Strict):
     published: str
     page: str
     replication: str = Field(alias="unit of replication")
+    readings: tuple[str, ...] = tuple(PROTOCOLS)  # that it is asked under
     estimands: dict[str, Estimand] = Field(min_length=1)
+
+    @property
+    def of_the_paper(self) -> bool:
+        """Whether the paper makes it, so that it has all readings; else it was asked for."""
+        return len(self.readings) == len(PROTOCOLS)
 
     @property
     def primary(self) -> str:

@@ -96,6 +96,23 @@ def models_table(found: list[Replication]) -> HTML:
     return shown(tabulate(rows, "claim"))
 
 
+def families_table(findings: list[Finding]) -> HTML:
+    """G1 and G4 of every model that they are about."""
+    rows = [
+        {
+            "claim": f"{one.finding.claim}, {html.escape(one.claim.short)}",
+            "model": NAMES.get(one.finding.model, one.finding.model),
+            "ours (95 %)": ours(one.finding),
+            "unit": html.escape(one.spec.unit),
+            "verdict": f"{SIGNS[one.verdict]} {one.verdict}",
+        }
+        for some in by_model(findings).values()
+        for one in judged(some)
+        if one.finding.estimate is not None
+    ]
+    return shown(tabulate(rows, "claim", "model"))
+
+
 def summary(found: list[Replication]) -> str:
     """What the runs say, claims by their verdict over them."""
     parts = []

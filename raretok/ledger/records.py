@@ -156,9 +156,8 @@ def book_ledger(book: Path) -> list[Entry]:
 
 
 def replicates(folder: Path) -> list[Finding]:
-    """What the page `replication` recorded of other models; nothing where it was not run."""
-    pages = [page for page in executed_pages(folder) if title(page.stem) == "replication"]
-    return [one for page in pages for one in read_page(page).recorded("replicates")]
+    """What pages recorded of other models than their own."""
+    return [one for page in recorded(folder) for one in page.recorded("replicates")]
 
 
 def missing_claims(entries: list[Entry]) -> list[str]:

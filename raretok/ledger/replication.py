@@ -5,7 +5,7 @@ Runs are the units (data/claims.yaml, changes): each gives one number, measured 
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -18,6 +18,7 @@ from raretok.ledger.verdicts import Entry, judged, lies_in
 from raretok.stats.jackknife import Estimate
 
 FEWEST = 3  # runs that a variance between runs is estimated from
+LIFT = ("R1", "lift", "corrected")
 REPRODUCED = ("reproduced", "contradicted", "inconclusive", "not testable")
 Replicated = Literal["reproduced", "contradicted", "inconclusive", "not testable"]
 
@@ -104,7 +105,7 @@ def replications(
     return [
         Replication(name, within.get(name, []), beside.get(name, []))
         for name, claim in claims().items()
-        if claim.estimands[claim.primary].judged
+        if claim.estimands[claim.primary].judged and (name in within or name in beside)
     ]
 
 
@@ -116,3 +117,43 @@ def primary_entries(models: Iterable[list[Finding]]) -> dict[str, list[Entry]]:
             if entry.primary:
                 found.setdefault(entry.finding.claim, []).append(entry)
     return found
+
+
+FAMILIES = {"G1": ("gpt_neox",), "G4": ("llama",)}  # model types that a claim of a family is about
+BASE = "gpt2"  # style of the runs that other families are compared with
+
+
+def between_families(
+    model: list[Finding], family: str, runs: dict[str, list[Finding]]
+) -> list[Finding]:
+    """G1 and G4: R1's lift of a model over the mean of the runs of GPT-2 style.
+
+    The interval is where one more such run is expected (`pool`): what one model of another family
+    differs by, no more than they do among themselves, is no difference of families.
+    """
+    found = []
+    for claim, types in FAMILIES.items():
+        key = (claim, "lift between families", "corrected")
+        own = next((one for one in model if one.key == LIFT), None)
+        if family not in types:
+            words = f"the model is of the type {family}, and this is about {' or '.join(types)}"
+            found.append(Finding(*key, None, reason=words))
+        elif own is None or own.estimate is None:
+            found.append(Finding(*key, None, reason="the model has no lift (R1)"))
+        else:
+            estimate = over_runs(own.estimate, lifts_of(runs))
+            found.append(Finding(*key, estimate, own.gates))
+    where = {"model": model[0].model, "measurement": model[0].measurement} if model else {}
+    return [replace(one, **where) for one in found]
+
+
+def lifts_of(runs: dict[str, list[Finding]]) -> list[Estimate]:
+    """R1's lift of every run."""
+    found = (one for some in runs.values() for one in some if one.key == LIFT)
+    return [one.estimate for one in found if one.estimate is not None]
+
+
+def over_runs(one: Estimate, runs: list[Estimate]) -> Estimate:
+    """A ratio to the mean of runs, with the interval of one run more. At least 3 are needed."""
+    pooled = pool(runs, ratio=True).next_run
+    return Estimate(*(one.value / of for of in (pooled.value, pooled.high, pooled.low)))

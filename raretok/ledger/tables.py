@@ -157,10 +157,19 @@ def matrix(entries: list[Entry]) -> HTML:
         for (claim, estimand), of in grouped(entries).items()
     }
     lines = [
-        {"claim": key[0], "estimand": key[1], **{p: of.get(p, "not run") for p in PROTOCOLS}}
+        {
+            "claim": key[0],
+            "estimand": key[1],
+            **{p: of.get(p, unread(key[0], p)) for p in PROTOCOLS},
+        }
         for key, of in rows.items()
     ]
     return shown(tabulate(lines, "claim", "estimand"))
+
+
+def unread(claim: str, reading: str) -> str:
+    """Why a claim has no line under a reading: not asked, or its page was not run."""
+    return "not run" if reading in claims()[claim].readings else "–"
 
 
 def page_link(page: str) -> str:
@@ -239,7 +248,7 @@ def readme_table(entries: list[Entry]) -> str:
     rows = []
     for (claim, _), of in grouped(primary(entries)).items():
         words = {one.finding.reading: one.verdict for one in of}
-        cells = " | ".join(words.get(name, "not run") for name in PROTOCOLS)
+        cells = " | ".join(words.get(name, unread(claim, name)) for name in PROTOCOLS)
         rows.append(f"| {claim}, {claims()[claim].short} | {cells} |")
     head = f"| claim | {' | '.join(f'`{protocol}`' for protocol in PROTOCOLS)} |"
     return "\n".join([head, "|---" * (1 + len(PROTOCOLS)) + "|", *rows])

@@ -34,7 +34,7 @@ class Entry:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        return self.finding.claim, self.finding.estimand, self.finding.reading
+        return self.finding.key
 
     @property
     def primary(self) -> bool:

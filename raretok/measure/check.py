@@ -1,7 +1,9 @@
 """Is a stored measurement what this machine measures? A random sample of it, measured again."""
 
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,6 +19,10 @@ from raretok.ablation.precision import TOLERANCE, pair_error
 from raretok.errors import UserError
 from raretok.measure.attention_capture import capture_rows
 from raretok.measure.find import Measurements
+from raretok.measure.groups import together
+from raretok.measure.influence import PRECISE, blocks_of, documents_part, influence_sums
+from raretok.measure.layers import SCREENED, screened_blocks
+from raretok.measure.layers import scored as screened_at
 from raretok.measure.parts import (
     BITS,
     COARSE,
@@ -29,7 +35,8 @@ from raretok.measure.parts import (
 )
 from raretok.measure.rows import Rows
 from raretok.measure.source import STRATIFIED, Source
-from raretok.text.rarity import Positions
+from raretok.measure.unembedding import unembedding_part
+from raretok.text.rarity import MIDDLE, Positions
 
 POSITIONS = 64  # at which every neuron is ablated again
 # Of a model with more parameters less is measured again: each part would run the whole text.
@@ -94,7 +101,8 @@ def check(asked: Measurements) -> Iterator[Checked]:
     source, rng = source_of(asked.parameters), asked.parameters.rng("check")
     for name, entry in folder.record()["parts"].items():
         kind, _, rest = name.partition(": ")
-        if "not testable" in entry or (large(source) and kind not in CHECKED_LARGE):
+        left_out = kind in UNCHECKED or (large(source) and kind not in CHECKED_LARGE)
+        if "not testable" in entry or left_out:
             continue
         if entry["made"]["corpus_sha256"] != source.corpus.sha256:
             raise UserError(
@@ -226,11 +234,62 @@ def seen_at(source: Source, positions: Positions) -> Gathered:
     return replace(there, mean_post=mean.to(there.post))
 
 
+def check_unembedding(
+    name: str, data: xr.Dataset, source: Source, rng: np.random.Generator, _: str
+) -> Iterator[Checked]:
+    """Every neuron."""
+    again = unembedding_part(source, None)
+    for quantity in data.data_vars:
+        yield checked(name, quantity, data[quantity].values, again[quantity].values, 0.0)
+
+
+def check_documents(
+    name: str, data: xr.Dataset, source: Source, rng: np.random.Generator, _: str
+) -> Iterator[Checked]:
+    """Every document."""
+    again = documents_part(source, None)
+    yield checked(name, "domain", data.domain.values * 1.0, again.domain.values * 1.0, 0.0)
+
+
+def check_layer(
+    name: str, data: xr.Dataset, source: Source, rng: np.random.Generator, layer: str
+) -> Iterator[Checked]:
+    """Every neuron of one of the layers: they are screened together."""
+    if layer != "-2":
+        return
+    positions = screened_at(source, SCREENED)
+    block = blocks_of(positions, source.rng("blocks of layers"))
+    with tempfile.TemporaryDirectory() as folder:
+        again = screened_blocks(source, positions, block, int(layer), Path(folder))
+    for quantity, new in again.items():
+        yield checked(name, quantity, data[quantity].values, new, bit_error(new, PRECISE))
+
+
+def check_groups(
+    name: str, data: xr.Dataset, source: Source, rng: np.random.Generator, _: str
+) -> Iterator[Checked]:
+    """Every group, in one block of documents."""
+    positions = source.positions(STRATIFIED)
+    block = blocks_of(positions, source.rng("blocks of groups"))
+    some = int(rng.integers(data.sizes["block"]))
+    drawn = positions[(positions.stratum != MIDDLE) & (block == some)]
+    joint = together(source, drawn, np.full(len(drawn), some % 2), data.members.values)
+    again = influence_sums(joint, drawn, np.zeros(len(drawn), dtype=np.int64))[0][:, 0]
+    stored = data.joint.values[:, some].reshape(again.shape)
+    yield checked(name, "joint", stored, again, bit_error(again, FINE))
+
+
 CHECKS: dict[str, Callable[..., Iterator[Checked]]] = {
     "model": check_model,
     "effects": check_effects,
     "interventions": check_interventions,
     "attention": check_attention,
     "heads": check_heads,
+    "unembedding": check_unembedding,
+    "documents": check_documents,
+    "layer": check_layer,
+    "groups": check_groups,
 }
-CHECKED_LARGE = ("model", "effects", "attention")
+# Influence on parts of a corpus is what `effects` is, at other positions.
+UNCHECKED = ("influence",)
+CHECKED_LARGE = ("model", "effects", "attention", "unembedding", "documents")

@@ -1,4 +1,4 @@
-"""Influence summed up by blocks of documents: small, and all that an estimate with an interval needs."""
+"""Influence summed up by blocks of documents: all that an estimate with an interval needs."""
 
 from typing import TYPE_CHECKING
 
@@ -77,7 +77,9 @@ def influence_part(source: Source, asked: "Measurements | None", domain: str = "
             inside = (domains[everything.document] == domain) == (name == domain)
             everything = everything[inside]
         found.append(influence_of(source, everything, f"influence {name}"))
-    return xr.concat(found, "part").assign_attrs(parts=names)
+    n = max(one.sizes["block"] for one in found)  # few documents make fewer blocks
+    padded = [one.pad(block=(0, n - one.sizes["block"]), constant_values=0) for one in found]
+    return xr.concat(padded, "part").assign_attrs(parts=names)
 
 
 def influence_of(source: Source, everything: Positions, purpose: str) -> xr.Dataset:

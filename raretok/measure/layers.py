@@ -1,19 +1,24 @@
-"""First-order influence of the neurons of a layer before the last, and how far it can be trusted."""
+"""First-order influence of the last MLPs, layer by layer, and how far it can be trusted."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 import xarray as xr
 from jaxtyping import Float, Int
+from torch import Tensor
 
-from raretok.ablation.batches import mean_activation, scored_batches
-from raretok.ablation.checkpoints import Checkpoints
+from raretok.ablation.batches import ScoredBatch, scored_batches
+from raretok.ablation.checkpoints import Arrays, Checkpoints
+from raretok.ablation.gather import context_batches, real_tokens
 from raretok.ablation.head import final_head
 from raretok.ablation.layers import LayerOptions, ablate_layer
-from raretok.ablation.partial import W_out_of
-from raretok.ablation.screen import screened_documents
+from raretok.ablation.partial import W_out_of, capture_layers
+from raretok.ablation.progress import blocks
+from raretok.ablation.screen import class_weights, screen
 from raretok.ablation.split import token_rows
 from raretok.ablation.stacked import Layer
 from raretok.errors import NotTestableError
@@ -22,15 +27,16 @@ from raretok.measure.influence import PRECISE, blocks_of, counted_in
 from raretok.measure.record import digest, rounded
 from raretok.measure.source import STRATIFIED, Source
 from raretok.paths import RUNS
-from raretok.stats.documents import DocumentSums
 from raretok.text.rarity import MIDDLE, Positions
 
 if TYPE_CHECKING:
     from raretok.measure.find import Measurements
 
-SCREENED = 800  # rare positions at which every neuron is screened
-ABLATED = 60  # rare positions at which some are ablated exactly
-TOP, RANDOM = 20, 20  # neurons that are
+DEEPEST = 4  # layers, counted from the last, that are screened in one pass
+SCREENED = 600  # rare positions at which every neuron is screened
+MEANS = 100  # contexts that mean activations are taken over
+ABLATED = 40  # rare positions at which some neurons are ablated exactly
+TOP, RANDOM = 15, 15  # neurons that are
 EFFECTS = ("total", "unmediated")
 
 
@@ -38,7 +44,7 @@ def layer_part(source: Source, asked: "Measurements | None", layer: str) -> xr.D
     """Influence of each neuron of a layer (-1 the last), by class and block of documents.
 
     `total`: through the layers after it too; `unmediated`: of what it writes to the final norm.
-    Beside it the rank agreement of the screen with exact ablation of some neurons at some positions.
+    Beside it the rank agreement of the screen with exact ablation of some neurons.
     Raises `NotTestableError` for a layer that the model does not have.
     """
     model, n_layers = source.model, source.model.architecture.n_layers
@@ -46,25 +52,20 @@ def layer_part(source: Source, asked: "Measurements | None", layer: str) -> xr.D
         raise NotTestableError(f"layer {layer} is deeper than the model: it has {n_layers} layers")
     positions = scored(source, SCREENED)
     of = digest([*vars(positions).values(), source.contexts.tokens])
-    folder = RUNS / f"layer{layer}-{model.files_sha256[:8]}-{of[:8]}"
-    screens = {name: screen(source, positions, int(layer), name, folder) for name in EFFECTS}
+    folder = RUNS / f"layers-{model.files_sha256[:8]}-{of[:8]}"
     block = blocks_of(positions, source.rng("blocks of layers"))
-    document = np.unique(positions.document, return_index=True)[1]
-    totals = {name: by_block(sums, block[document]) for name, sums in screens.items()}
-    weight = np.stack(
-        [np.bincount(block[document], one.weight, block.max() + 1) for one in screens["total"]]
-    )
+    sums = screened_blocks(source, positions, block, int(layer), folder)
+    weights = [np.bincount(block, one, block.max() + 1) for one in class_weights(positions)]
     options = LayerOptions(int(layer), n_top=TOP, n_random=RANDOM, seed=source.parameters.seed)
-    few = scored(source, ABLATED)
-    exact = ablate_layer(
-        model, source.contexts, few, options, checkpoints=Checkpoints(folder / "exact")
-    )
-    shutil.rmtree(folder, ignore_errors=True)
+    kept = Checkpoints(folder / f"exact{layer}")
+    exact = ablate_layer(model, source.contexts, scored(source, ABLATED), options, checkpoints=kept)
+    if -int(layer) == min(DEEPEST, n_layers):
+        shutil.rmtree(folder)
     wide = ("token_class", "block", "neuron")
     return xr.Dataset(
         {
-            **{name: (wide, rounded(sums, PRECISE)) for name, sums in totals.items()},
-            "weight": (("token_class", "block"), weight),
+            **{name: (wide, rounded(values, PRECISE)) for name, values in sums.items()},
+            "weight": (("token_class", "block"), np.stack(weights)),
             "agreement": (exact.agreement.dims, exact.agreement.values),
             **{name: ((), value) for name, value in counted_in(positions).items()},
             "audit_max_error": ((), exact.audit_max_error),
@@ -79,25 +80,72 @@ def scored(source: Source, n_rare: int) -> Positions:
     return positions[np.isin(positions.context, used) & (positions.stratum != MIDDLE)]
 
 
-def screen(
-    source: Source, positions: Positions, layer: int, effect: str, folder: Path
-) -> list[DocumentSums]:
-    """First-order effects of every neuron, summed by document, for either class."""
-    model, kept = source.model, Checkpoints(folder)
-    index = layer % model.architecture.n_layers
-    W_out, head = W_out_of(model, index), final_head(model)
-    where = {"include_first": False, "kept": kept, "progress": True}
-    mean = mean_activation(model, source.contexts, positions, index, **where)
-    at = Layer(model, head, token_rows(head), index, W_out, mean, "mean")
+def screened_blocks(
+    source: Source,
+    positions: Positions,
+    block: Int[np.ndarray, " position"],
+    layer: int,
+    folder: Path,
+) -> dict[str, Float[np.ndarray, "token_class block neuron"]]:
+    """First-order effects of every neuron of a layer, summed by class and block of documents.
+
+    The last layers are screened in one pass, and what `folder` keeps is not computed again.
+    """
+    kept, model = Checkpoints(folder), source.model
+    layers = list(range(model.architecture.n_layers))[-DEEPEST:]
+    means, head = mean_activations(source, positions, layers, kept), final_head(model)
+    rows, weight = token_rows(head), class_weights(positions)
+    at = [
+        Layer(model, head, rows, n, W_out_of(model, n), means[i], "mean")
+        for i, n in enumerate(layers)
+    ]
     batches = scored_batches(model, source.contexts, positions, False)
-    return screened_documents(
-        at, batches, positions, np.arange(len(W_out)), kept, effect=effect, progress=True
-    )
+    of_context = np.zeros(positions.context.max() + 1, dtype=np.int64)
+    of_context[positions.context] = block
+    found = {
+        name: np.zeros((len(weight), block.max() + 1, model.W_out.shape[0])) for name in EFFECTS
+    }
+    for step in blocks(len(batches), 1, "screen", True):
+        batch = batches[step.start]
+        make = partial(screened_layers, at, batch, weight[:, batch.rows])
+        part = kept.part(f"screen-{step.start}", make)
+        for name, sums in found.items():
+            for place, context in enumerate(batch.contexts):
+                sums[:, of_context[context]] += part[name][layer][:, place]
+    return found
 
 
-def by_block(
-    sums: list[DocumentSums], block: Int[np.ndarray, " document"]
-) -> Float[np.ndarray, "token_class block neuron"]:
-    """Sums over the documents of each block."""
-    member = np.eye(int(block.max()) + 1)[block].T
-    return np.stack([member @ one.value for one in sums])
+def screened_layers(
+    at: list[Layer], batch: ScoredBatch, weight: Float[np.ndarray, "token_class scored"]
+) -> Arrays:
+    """Every layer's screen of one batch, from one run of the model."""
+    seen = capture_layers(at[0].model, batch.tokens, [one.index for one in at])
+    found = [
+        screen(*pair, weight, captured)
+        for *pair, captured in zip(at, [batch] * len(at), seen, strict=True)
+    ]
+    return {name: np.stack([one[name] for one in found]) for name in EFFECTS}
+
+
+def mean_activations(
+    source: Source, positions: Positions, layers: list[int], kept: Checkpoints
+) -> Float[Tensor, "layer d_mlp"]:
+    """Mean activations of some layers over the text of up to MEANS contexts."""
+    model, contexts = source.model, source.contexts
+    used = source.rng("means of layers").permutation(np.unique(positions.context))[:MEANS]
+    batches = context_batches(contexts, positions[np.isin(positions.context, used)])
+
+    def summed(batch: Int[np.ndarray, " batch"]) -> Arrays:
+        length = contexts.length[batch]
+        tokens = torch.from_numpy(contexts.tokens[batch, : length.max()])
+        real = real_tokens(length, False).to(model.device)
+        posts = [one.post[real] for one in capture_layers(model, tokens, layers)]
+        total = torch.stack([post.sum(dim=0, dtype=torch.float64) for post in posts])
+        return {"total": total.cpu().numpy(), "count": np.array(int(real.sum()))}
+
+    parts = [
+        kept.part(f"mean-{step.start}", partial(summed, batches[step.start]))
+        for step in blocks(len(batches), 1, "means", True)
+    ]
+    mean = sum(part["total"] for part in parts) / sum(part["count"] for part in parts)
+    return torch.from_numpy(mean).to(model.device, model.dtype)

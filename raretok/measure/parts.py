@@ -18,8 +18,8 @@ from raretok.errors import UserError
 from raretok.measure.attention_capture import capture_rows, choose_queries, contexts_of
 from raretok.measure.find import TRAINED, UNTRAINED, Measurements
 from raretok.measure.gates import gate_rate
-from raretok.measure.head_ablation import HeadEffects, ablate_heads, targets_of
 from raretok.measure.groups import groups_part
+from raretok.measure.head_ablation import HeadEffects, ablate_heads, targets_of
 from raretok.measure.head_sums import WHOLE as WHOLE_LAYER
 from raretok.measure.influence import documents_part, influence_part
 from raretok.measure.layers import layer_part

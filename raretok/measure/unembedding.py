@@ -22,10 +22,10 @@ NEURONS = 128  # whose logits are held at a time
 def unembedding_part(source: Source, asked: "Measurements | None") -> xr.Dataset:
     """Of every neuron, per unit of activation and before the final norm's scale.
 
-    `frequency`: what it adds to the logits for one standard deviation of log frequency of the type
-    (token-frequency neurons); `logit_sd`: standard deviation of what it adds over types; `null_share`:
-    part of |W_out|^2 in the directions that W_U reads least (entropy neurons). Stolfo et al. (2024),
-    arXiv 2406.16254.
+    `frequency`: what it adds to the logits for one standard deviation of the type's log frequency
+    (token-frequency neurons); `logit_sd`: standard deviation of what it adds over types;
+    `null_share`: part of |W_out|^2 in the directions that W_U reads least (entropy neurons).
+    Stolfo et al. (2024), arXiv 2406.16254.
     """
     head = final_head(source.model, torch.float64)
     u = unigram(source.counts, source.model.architecture.d_vocab)

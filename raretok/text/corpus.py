@@ -49,7 +49,7 @@ class Contexts:
 
 
 def load_corpus(source: str | Path = "docs", part: docstrings.Part = "held-out") -> Corpus:
-    """The corpus `docs` (one part of it), a text of the shelf, or a .txt, .md, .jsonl, .parquet file.
+    """The corpus `docs` (a part of it), a text of the shelf, or a .txt, .jsonl or .parquet file.
 
     A JSONL or Parquet file has a column `text` and may have `file` and `domain`. In plain text a
     line `<|endoftext|>` ends a document; without such lines it is cut at blank lines into blocks

@@ -94,7 +94,7 @@ def type_classes(
     - `released`: types above the elbow and outside the most frequent `percentile` %, against those
       (reference code: its percentile counts from the frequent end).
     """
-    if not 0 < percentile < 50:
+    if not 0 < percentile <= 50:
         raise UserError(f"the percentile must lie between 0 and 50, got {percentile:g}")
     descending = np.sort(u[counted])[::-1]
     top = float(descending[int(descending.size * percentile / 100)])

@@ -298,7 +298,7 @@ def test_the_interval_of_the_top_resamples_documents_alone(gpt2, contexts, posit
     batch = scored_batches(gpt2, contexts, positions, False)
     screens = np.zeros((documents.size, 48))
     for k, part in enumerate(batch):
-        of_context = kept.read(f"screen-{k}")["screen"][1]
+        of_context = kept.read(f"screen-{k}")["total"][1]
         for place, context in enumerate(part.contexts):
             document = positions.document[positions.context == context][0]
             screens[np.searchsorted(documents, document)] += of_context[place]

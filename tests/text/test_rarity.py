@@ -90,7 +90,7 @@ def test_padding_rows_are_no_tokens():
     assert classes.rare.sum() == classes.common.sum() == 14
 
 
-@pytest.mark.parametrize("percentile", [0.0, 50.0, -3.0])
+@pytest.mark.parametrize("percentile", [0.0, 50.1, -3.0])
 def test_impossible_percentile(percentile):
     with pytest.raises(UserError, match="between 0 and 50"):
         type_classes(zipf(), "percentile", percentile=percentile, counted=everywhere(1_000))

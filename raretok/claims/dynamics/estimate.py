@@ -4,20 +4,21 @@ Positions are the same at every step. The group is chosen twice: *traced back* (
 matter at the last step, wherever they came from) and *anew* (those that matter at the step itself).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
+from jaxtyping import Float
 
-from raretok.claims.compare import difference
+from raretok.claims.compare import Compared, difference
 from raretok.claims.coordination.estimate import log_dimension
-from raretok.claims.finding import or_none
+from raretok.claims.finding import Finding, found, or_none
 from raretok.claims.modularity.estimate import modularity
 from raretok.claims.regimes.estimate import lift
 from raretok.claims.sample import KINDS, Sample
 from raretok.claims.spectra.estimate import of_groups, squared_cosine, weight_rows
-from raretok.errors import UserError
+from raretok.errors import NotTestableError, UserError
 from raretok.stats.jackknife import Estimate, jackknife
 
 CHOICES = ("traced back", "anew")
@@ -37,8 +38,13 @@ def dimensions(sample: Sample) -> Estimate:
 
 def cosine(sample: Sample) -> Estimate:
     """S1: mean squared cosine of the group's weight rows less its controls', in units of chance."""
+    return difference(cosines(sample))
+
+
+def cosines(sample: Sample) -> Compared:
+    """Squared cosine of the weight rows of group and controls in every fold, in units of chance."""
     rows = weight_rows(sample)
-    return difference(of_groups(sample, rows, squared_cosine) * rows.shape[1])
+    return of_groups(sample, rows, squared_cosine) * rows.shape[1]
 
 
 # Name, axis label and estimand of each panel; the lift has no group, so it is computed once.
@@ -105,3 +111,47 @@ def reached(found: History, share: float = 0.5) -> int | None:
     late = np.flatnonzero(~enough)
     first = int(late[-1]) + 1 if late.size else 0
     return found.steps[first] if first < len(found.steps) and values[-1] > 0 else None
+
+
+ESTIMANDS = (("D1", "largest step"), ("D1", "growing spectra"))
+
+
+def traced(samples: dict[int, Sample], measured: bool) -> Float[np.ndarray, "step left_out split"]:
+    """Mean influence of the last step's group at every step, on blocks chosen or measured on."""
+    steps = sorted(samples)
+    last, means = samples[steps[-1]], []
+    for step in steps:
+        influences = with_group_of(samples[step], last).influence("rare", measured=measured)
+        means.append(np.take_along_axis(influences, last.groups, axis=-1).mean(axis=-1))
+    return np.stack(means)
+
+
+def largest_step(samples: dict[int, Sample]) -> Estimate:
+    """D1: largest rise between checkpoints, of the last influence; step chosen on other documents.
+
+    Raises `NotTestableError` for fewer than three checkpoints.
+    """
+    if len(samples) < 3:
+        raise NotTestableError(f"a largest step needs 3 checkpoints, got {len(samples)}")
+    seen, held = traced(samples, measured=False), traced(samples, measured=True)
+    at = np.diff(seen, axis=0).argmax(axis=0)[None]
+    rise = np.take_along_axis(np.diff(held, axis=0), at, axis=0)[0]
+    return jackknife(rise.mean(axis=1) / held[-1].mean(axis=1))
+
+
+def growing_spectra(samples: dict[int, Sample]) -> Estimate:
+    """D1: S1 of the last group at the last checkpoint less that at the first."""
+    steps = sorted(samples)
+    last = samples[steps[-1]]
+    values = [cosines(with_group_of(samples[step], last)) for step in (steps[-1], steps[0])]
+    each = [v.mean(axis=1)[:, 0] - v.mean(axis=1)[:, 1:].mean(axis=1) for v in values]
+    scatter = np.hypot(*(v[0].mean(axis=0)[1:].std(ddof=1) for v in values))
+    return jackknife(each[0] - each[1], float(scatter), values[0].shape[2] - 1)
+
+
+def findings(samples: dict[int, Sample]) -> Iterator[Finding]:
+    """D1, of the checkpoints of one training run."""
+    last = samples[max(samples)]
+    gates = last.gates | {"reliability": last.reliability("rare")}
+    yield found(*ESTIMANDS[0], "corrected", gates, lambda: largest_step(samples))
+    yield found(*ESTIMANDS[1], "corrected", gates, lambda: growing_spectra(samples))

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from raretok.claims.finding import Finding
+from raretok.claims.finding import Finding, found
 from raretok.claims.regimes.curve import bin_weights, head_size, lift_scatter, log_lift
 from raretok.claims.sample import KINDS, Sample, neurons_in, rank_correlation, ranked, settled
 from raretok.errors import NotTestableError
@@ -141,13 +141,3 @@ def findings(sample: Sample, interventions: xr.Dataset | None = None) -> Iterato
     }
     for (claim, name), compute in estimands(sample, interventions).items():
         yield found(claim, name, sample.protocol.name, gates, compute)
-
-
-def found(
-    claim: str, name: str, reading: str, gates: dict[str, float], compute: Callable[[], Estimate]
-) -> Finding:
-    """A finding, or the reason why there is none."""
-    try:
-        return Finding(claim, name, reading, compute(), gates)
-    except NotTestableError as error:
-        return Finding(claim, name, reading, None, gates, reason=str(error))

@@ -1,0 +1,150 @@
+"""What the whole study would cost for large models, on paper: sizes, work as measured, a GPU."""
+
+from math import ceil, prod
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from raretok.bench import cost
+from raretok.measure.record import Folder
+from raretok.paths import DATA
+
+POSITIONS, CONTEXT = 100_000, 256
+CLASSES, NEURONS = 2, 100  # rare and common; neurons of a layer ablated exactly
+EXACT = 40 / 600  # of the contexts, as measure/layers.py ablates and screens
+BATCH, SCORED = 8, 256  # contexts and scored positions together, as in raretok/ablation
+# Of an H100 SXM (data sheet, dense). For exact effects at the head bfloat16 is too coarse.
+BF16, FLOAT32, BANDWIDTH, GPU = 989e12, 67e12, 3.35e12, 80e9
+UTILISATION = 0.4  # Llama 3 405B was trained at 38 to 43 % of BF16 (arXiv 2407.21783, table 4)
+
+
+class Shape(NamedTuple):
+    """Sizes as a row of the bench has them: gated MLPs, no biases; `d_kv` of all key heads."""
+
+    d_model: int
+    n_layers: int
+    neurons: int
+    vocabulary: int
+    d_kv: int
+    tied: bool = False
+
+    def parameters(self, blocks_only: bool = False) -> int:
+        """Weights, norms with them; or the matrices of the blocks alone."""
+        d, layers = self.d_model, self.n_layers
+        blocks = layers * (2 * d * (d + self.d_kv) + 3 * d * self.neurons)
+        rest = (2 * layers + 1) * d + (2 - self.tied) * d * self.vocabulary
+        return blocks + (0 if blocks_only else rest)
+
+    def forward(self) -> int:
+        """Operations of all blocks at one token; the logits are left out."""
+        return 2 * self.parameters(True) + 4 * self.n_layers * self.d_model * CONTEXT
+
+    def kept(self) -> int:
+        """Numbers that the blocks keep of a token for a backward pass."""
+        return self.n_layers * (6 * self.d_model + 2 * self.d_kv + 3 * self.neurons)
+
+
+MODELS = {
+    "SmolLM2-135M": Shape(576, 30, 1_536, 49_152, 192, tied=True),
+    "Llama-3.2-1B": Shape(2_048, 16, 8_192, 128_256, 512, tied=True),
+    "Llama-2-7B": Shape(4_096, 32, 11_008, 32_000, 4_096),
+    "Llama-3.1-70B": Shape(8_192, 80, 28_672, 128_256, 1_024),
+    "Llama-3.1-405B": Shape(16_384, 126, 53_248, 128_256, 1_024),
+}
+
+
+def measured(part: str = "effects: stratified") -> cost.Row:
+    """A part of SmolLM2's measurement, as a row of the bench. Raises `UserError` if damaged."""
+    folder = Folder(DATA / "measurements" / "smollm2-135m-q4")
+    entry, data = folder.record()["parts"][part], folder.read(part)
+    row = cost.read()[0] | data.attrs | entry["made"] | {"positions": data.sizes["position"]}
+    row |= {"tokens_summed": row["n_head"] + row["n_tail"], "tokens_probed": row["n_probe"]}
+    row["per_context"] = row["positions"] / np.unique(data.context).size
+    return row | {"bytes_a_pair": entry["bytes"] / data.delta_loss.size}
+
+
+def summed(done: list[cost.Operation], positions: int) -> Float[np.ndarray, " kind"]:
+    """Operations and bytes at all positions; what is done once a model counts once."""
+    return sum(np.array([o.flops, o.bytes], float) * (1 if o.once else positions) for o in done)
+
+
+def costs(shape: Shape, row: cost.Row, positions: int = POSITIONS) -> pd.DataFrame:
+    """Operations, bytes and hours of one H100 of each part of the study; `row` as measured."""
+    tokens, layers = CONTEXT * positions / row["per_context"], shape.n_layers
+    behind = cost.operations(row | shape._asdict())[1:]
+    # Weights are read once a batch, activations written and read once.
+    traffic = 2 * shape.parameters() / (BATCH * CONTEXT) + 4 * shape.kept()
+    one = tokens * np.array([shape.forward(), traffic])
+    # Backwards each product of scores is two; gradient times change is three operations.
+    more = CLASSES * tokens * layers * (4 * shape.d_model * CONTEXT + 3 * shape.neurons)
+    parts = {
+        "forward pass": (*one, BF16),
+        "last MLP": (*summed(behind, positions), FLOAT32),
+        "screen": (*((1 + CLASSES) * one + summed(behind[:2], positions) + [more, 0]), BF16),
+        # Half of the blocks follow a layer, on average; the sums at the head are below 1 % of them.
+        "exact ablation": (*(EXACT * NEURONS * (layers - 1) / 2 * one), BF16),
+    }
+    found = pd.DataFrame(parts, index=["operations", "bytes", "peak"]).T
+    busy = np.maximum(found.operations / found.peak / UTILISATION, found.bytes / BANDWIDTH)
+    return found.assign(hours=busy / 3600)
+
+
+def table(row: cost.Row) -> pd.DataFrame:
+    """One line a model: hours of one H100, work, what is held at once and what is stored."""
+    found = {}
+    for name, shape in MODELS.items():
+        parts, (d, layers, n, v, *_) = costs(shape, row), shape
+        # Six float32 arrays of logits; unembedding in three forms, directions in two.
+        head = v * (24 * SCORED + 10 * d + 6 * n)
+        held = np.array([2 * shape.parameters(), 2 * BATCH * CONTEXT * shape.kept(), head]) / 1e9
+        stored = POSITIONS * (n + EXACT * NEURONS * (layers - 1)) * row["bytes_a_pair"] / 1e9
+        sums = parts[["hours", "operations", "bytes"]].sum() / [1, 1e18, 1e15]
+        last = ceil(held.sum() * 1e9 / GPU), stored
+        found[name] = [shape.parameters() / 1e9, *parts.hours, *sums, *held, *last]
+    work = ["EFLOP", "moved, PB", "weights, GB", "activations, GB", "head, GB", "GPUs", "store, GB"]
+    index = ["parameters, 1e9", *(f"{part}, h" for part in [*parts.index, "all"]), *work]
+    return pd.DataFrame(found, index=index).T
+
+
+def checks() -> pd.DataFrame:
+    """Seconds measured, and predicted from the rates at which the bench ran the shipped model."""
+    docs, *rows = cost.read()
+    (blocks, logits, *_), n = cost.operations(docs), docs["positions"]
+    rest = docs["seconds_fast"] - docs["seconds_capture"]
+    of_rest = rest / summed(cost.operations(docs)[1:], n)[0]
+    of_blocks = docs["seconds_capture"] / n / blocks.flops
+    of_pass = docs["seconds_forward"] / n / (blocks.flops + logits.flops)
+    found = {}
+    for row in rows:
+        (blocks, logits, *_), n, name = cost.operations(row), row["positions"], row["shape"]
+        growth = prod((row[fit.axis] / docs[fit.axis]) ** fit.exponent for fit in cost.fits())
+        first, forward = n * blocks.flops * of_blocks, n * (blocks.flops + logits.flops) * of_pass
+        fast = first + summed(cost.operations(row)[1:], n)[0] * of_rest
+        found[name, "fast path"] = row["seconds_fast"], fast
+        found[name, "fast path, by exponents"] = row["seconds_fast"], first + growth * rest
+        found[name, "AtP, all layers"] = row["seconds_atp"], 2 * forward
+        found[name, "whole model again"] = row["seconds_hooks"], row["neurons"] * forward
+    for part in ("effects: stratified", "effects: whole contexts"):
+        row, shape = measured(part), MODELS["SmolLM2-135M"]
+        first = CONTEXT * row["positions"] / row["per_context"] * shape.forward() * of_blocks
+        after = summed(cost.operations(row | shape._asdict())[1:], row["positions"])[0] * of_rest
+        found["SmolLM2-135M", part] = row["seconds"], first + after
+    table = pd.DataFrame(found, index=["measured, s", "predicted, s"]).T
+    return table.assign(ratio=table["predicted, s"] / table["measured, s"])
+
+
+def few(x: float | int) -> str:
+    """Three digits at most."""
+    return f"{float(f'{x:.3g}'):,g}"
+
+
+def told(row: cost.Row, study: pd.DataFrame, checked: pd.DataFrame) -> dict[str, str]:
+    """Numbers of the sentences, as they are shown; those of one model are of the largest."""
+    parts = study.filter(like=", h").drop(columns="all, h").iloc[-1]
+    said = {"positions": POSITIONS, "context": CONTEXT, "neurons": NEURONS, "hours": parts.sum()}
+    said |= {"per_context": row["per_context"], "exact": 100 * EXACT, "use": 100 * UTILISATION}
+    said |= {"low": checked.ratio.min(), "high": checked.ratio.max(), "gpus": study.GPUs.iloc[-1]}
+    said |= {"rest": parts.sum() - parts.max(), "slower": BF16 / FLOAT32}
+    return {f"scale_{k}": few(x) for k, x in said.items()} | {"scale_part": parts.idxmax()[:-3]}

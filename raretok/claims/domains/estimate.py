@@ -1,0 +1,209 @@
+r"""The page `domains`: do the same neurons serve rare tokens whatever a text is about (G5)?
+
+Two orders of the neurons agree by no more than either agrees with itself on other documents. With
+halves 1 and 2 of the documents of each domain
+
+$$\rho(a, b) = r(a_1, b_2) \Big/ \sqrt{r(a_1, a_2) \, r(b_1, b_2)}$$
+
+(Spearman, 1904) is the rank correlation over that ceiling. It is not clipped: noise can lift it
+above 1.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, cached_property
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Bool, Float
+
+from raretok.claims.finding import Finding
+from raretok.claims.sample import KINDS, Folds, Sample, rank_correlation, ranked, settled
+from raretok.errors import NotTestableError, UserError
+from raretok.stats.jackknife import Estimate, block_sums, deal, jackknife
+
+TEXTS = ("licences", "addresses")
+ESTIMANDS = tuple(("G5", name) for name in ("between domains", *TEXTS, "unseen domain"))
+CORPUS = "the corpus"
+FEWEST = 8  # documents of a domain: a block each, and what G5's gate asks for
+POSITIONS = 100  # rare ones of a domain: of fewer a half ranks next to nothing
+DOMAINS = 3  # with two there is one pair, and nothing between domains in general
+
+
+@cache
+def splits() -> tuple[Folds, Folds]:
+    """Halves of the blocks, the same for every side: its documents lie in them by chance."""
+    return deal(np.arange(FEWEST), rng=np.random.default_rng(FEWEST)).folds(cross_fitted=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """Influence on the rare targets of a domain or text, summed over blocks of its documents."""
+
+    name: str
+    sums: Float[np.ndarray, "block neuron"]  # weighted, nats
+    weight: Float[np.ndarray, " block"]
+    positions: int  # with a rare target
+    documents: int
+    base_rate: float  # share of the targets that are rare
+
+    @property
+    def gap(self) -> str:
+        """Why it has no order of the neurons; empty where it has one."""
+        if self.positions >= POSITIONS and self.documents >= FEWEST:
+            return ""
+        there = f"{self.positions} rare positions in {self.documents} documents"
+        return f"{self.name}: {there}, {POSITIONS} in {FEWEST} are needed"
+
+    @cached_property
+    def means(self) -> tuple[Float[np.ndarray, "left_out split neuron"], ...]:
+        """Mean influence on either half of the blocks, nats. Raises `NotTestableError`."""
+        if self.gap:
+            raise NotTestableError(self.gap)
+        weights = [folds @ self.weight for folds in splits()]
+        if min(total.min() for total in weights) <= 0:
+            raise NotTestableError(f"{self.name}: a half of the documents has no rare position")
+        both = zip(splits(), weights, strict=True)
+        return tuple(settled((folds @ self.sums) / total[..., None]) for folds, total in both)
+
+    @cached_property
+    def ranks(self) -> tuple[Float[np.ndarray, "left_out split neuron"], ...]:
+        return tuple(ranked(one) for one in self.means)
+
+    @cached_property
+    def reliability(self) -> Float[np.ndarray, " left_out"]:
+        """Rank correlation between halves, mean over the splits."""
+        return rank_correlation(*self.ranks).mean(axis=1)
+
+    @classmethod
+    def of_rows(cls, name: str, sample: Sample, rows: Bool[np.ndarray, " position"]) -> "Side":
+        """Of some positions of a sample; their documents are dealt into blocks of their own."""
+        rare = rows & (sample.stratum == KINDS["rare"])
+        document, weight = sample.document[rare], sample.weight[rare]
+        present, block = np.unique(document, return_inverse=True)
+        if present.size >= FEWEST:
+            block = deal(document, rng=sample.rng(f"deal {name}")).of(document)
+        block, total = block % FEWEST, sample.weight[rows].sum()
+        return cls(
+            name,
+            block_sums(sample.delta_loss[rare].astype(np.float64), weight, block, FEWEST),
+            np.bincount(block, weight, FEWEST),
+            int(rare.sum()),
+            present.size,
+            float(weight.sum() / total) if total > 0 else 0.0,
+        )
+
+    @classmethod
+    def of_part(cls, name: str, data: xr.Dataset, part: int = 0) -> "Side":
+        """Of a part `influence`, whose documents lie in blocks already."""
+        one = data.isel(part=part, token_class=list(KINDS).index("rare"))
+        block = np.arange(one.sizes["block"]) % FEWEST
+        sums, weight = one.sums.values.astype(np.float64), one.weight.values.astype(np.float64)
+        return cls(
+            name,
+            block_sums(sums, np.ones(block.size), block, FEWEST),
+            np.bincount(block, weight, FEWEST),
+            int(one.positions),
+            int(one.documents),
+            float(one.rare_share),
+        )
+
+
+def shared(one: Side, two: Side) -> Float[np.ndarray, " left_out"]:
+    """Rank correlation over its ceiling: of all documents, then without a block of both.
+
+    Raises `NotTestableError` where the order of one of them does not repeat.
+    """
+    for side in (one, two):
+        if side.reliability.min() <= 0:
+            raise NotTestableError(f"{side.name}: the order of the neurons does not repeat")
+    across = rank_correlation(one.ranks[0], two.ranks[1]).mean(axis=1)
+    return across / np.sqrt(one.reliability * two.reliability)
+
+
+def between(sides: list[Side]) -> Estimate:
+    """Mean over the pairs of domains that have an order. Raises `NotTestableError` for too few."""
+    if len(sides) < DOMAINS:
+        raise NotTestableError(
+            f"{len(sides)} domains have an order of the neurons that repeats between halves of "
+            f"{POSITIONS} rare positions in {FEWEST} documents or more: {DOMAINS} are needed"
+        )
+    return jackknife(np.mean([shared(*pair) for pair in combinations(sides, 2)], axis=0))
+
+
+def with_order(sides: list[Side]) -> list[Side]:
+    """Those that have enough positions, and an order of the neurons that repeats."""
+    return [side for side in sides if not side.gap and side.reliability.min() > 0]
+
+
+def unseen(never: list[Side], seen: list[Side]) -> Estimate:
+    """A domain against the others in the model that never saw it, less that in the one that did."""
+    less, more = (jackknife(shared(*sides)) for sides in (never, seen))
+    # Two models and other draws: their errors are independent. Both have the same t-quantile.
+    reach = float(np.hypot(less.high - less.value, more.high - more.value))
+    value = less.value - more.value
+    return Estimate(value, value - reach, value + reach)
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Domains and texts of one model; what of them is missing says so when it is asked for."""
+
+    sample: Any  # a Sample, or what says why there is none
+    documents: Callable[[], xr.Dataset]  # the part of that name
+    text: Callable[[str], xr.Dataset]  # influence on another text
+    two_models: Callable[[], tuple[xr.Dataset, xr.Dataset]]  # without a domain, and with it
+
+    @cached_property
+    def domains(self) -> list[Side]:
+        """Every domain of the corpus, also those that have too little."""
+        part = self.documents()
+        of = part.domain.values[self.sample.document]
+        names = part.attrs["domains"]
+        return [Side.of_rows(name, self.sample, of == i) for i, name in enumerate(names)]
+
+    @cached_property
+    def corpus(self) -> Side:
+        rows = np.ones(self.sample.document.size, dtype=bool)
+        return Side.of_rows(CORPUS, self.sample, rows)
+
+    @cache  # noqa: B019
+    def side(self, text: str) -> Side:
+        return Side.of_part(text, self.text(text))
+
+    @cached_property
+    def models(self) -> list[Side]:
+        """A domain and the others, of the model that never saw it and of the one that did."""
+        return [
+            Side.of_part(f"{name} ({kind})", data, j)
+            for kind, data in zip(("never seen", "seen"), self.two_models(), strict=True)
+            for j, name in enumerate(data.parts)
+        ]
+
+    def read(self, estimand: str) -> list[Side]:
+        """What an estimand of G5 reads."""
+        if estimand == "between domains":
+            return with_order(self.domains)
+        return [self.corpus, self.side(estimand)] if estimand in TEXTS else self.models
+
+    def estimate(self, estimand: str) -> Estimate:
+        """An estimand of G5, of the ceiling. Raises `NotTestableError`."""
+        sides = self.read(estimand)
+        if estimand == "between domains":
+            return between(sides)
+        return jackknife(shared(*sides)) if estimand in TEXTS else unseen(sides[:2], sides[2:])
+
+
+def findings(places: Places) -> Iterator[Finding]:
+    """Every estimand of the page under `corrected`; gates of the smallest side that it reads."""
+    for claim, name in ESTIMANDS:
+        gates: dict[str, float] = {}
+        try:
+            for key in ("positions", "documents"):
+                sizes = [getattr(side, key) for side in places.read(name)]
+                gates[key] = float(min(sizes, default=0))
+            yield Finding(claim, name, "corrected", places.estimate(name), gates)
+        except UserError as error:
+            yield Finding(claim, name, "corrected", None, gates, reason=str(error))

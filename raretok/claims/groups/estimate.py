@@ -1,0 +1,126 @@
+r"""The page `groups`: what neurons do together, beside the sum of what each does alone.
+
+Groups are chosen on one half of the blocks of documents and measured on the other, so an interval
+leaves one block out of the sums with the groups held.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+
+from raretok.errors import NotTestableError
+from raretok.stats.jackknife import Estimate, jackknife
+
+KINDS = ("rare", "common")  # of targets, and what groups are chosen for, in the order of the data
+LeftOut = Float[np.ndarray, " left_out"]
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Loss change of groups that go together and the sum of their single effects, by block."""
+
+    joint: Float[np.ndarray, "token_class block chosen_for set percent"]  # weighted sums, nats
+    single: Float[np.ndarray, "token_class block chosen_for set percent"]
+    weight: Float[np.ndarray, "token_class block"]
+    percent: Float[np.ndarray, " percent"]
+    n_neurons: int  # of the layer
+    means: dict[str, Float[np.ndarray, "left_out token_class chosen_for set percent"]] = field(
+        init=False, repr=False
+    )
+
+    def __post_init__(self) -> None:
+        sums = {"joint": self.joint, "single": self.single}
+        means = {name: means_left_out(one, self.weight) for name, one in sums.items()}
+        object.__setattr__(self, "means", means)
+
+    @classmethod
+    def of(cls, data: xr.Dataset) -> "Groups":
+        """From the part `groups` of a measurement."""
+        percent = data.percent.values.astype(float)
+        n_neurons = round(100 / percent[-1] * data.sizes["rank"])
+        sums = (data[name].values.astype(float) for name in ("joint", "single", "weight"))
+        return cls(*sums, percent, n_neurons)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Neurons in a group of each percentage, at least one."""
+        return [max(1, round(one / 100 * self.n_neurons)) for one in self.percent]
+
+    @property
+    def n_sets(self) -> int:
+        """Matched random sets beside each group."""
+        return self.joint.shape[3] - 1
+
+    def at(self, percent: float) -> int:
+        """Where a percentage stands. Raises `NotTestableError` where it was not measured."""
+        near = np.flatnonzero(np.isclose(self.percent, percent))
+        if not near.size:
+            raise NotTestableError(f"groups of {percent:g} % were not measured: measure them")
+        return int(near[0])
+
+    def mean(self, name: str, kind: str, chosen_for: str, percent: float) -> LeftOut:
+        """Mean change of a class of targets by a group, nats a token; `name`: joint or single."""
+        return self.of_set(name, kind, chosen_for, percent)[:, 0]
+
+    def of_set(
+        self, name: str, kind: str, chosen_for: str, percent: float
+    ) -> Float[np.ndarray, "left_out set"]:
+        """The same of the group and of every random set."""
+        at = (KINDS.index(kind), KINDS.index(chosen_for))
+        return self.means[name][:, *at, :, self.at(percent)]
+
+
+def means_left_out(
+    sums: Float[np.ndarray, "token_class block *rest"],
+    weight: Float[np.ndarray, "token_class block"],
+) -> Float[np.ndarray, "left_out token_class *rest"]:
+    """Means over all blocks, then without each of them. Raises `NotTestableError` for no weight."""
+    n = weight.shape[1]
+    kept = np.vstack([np.ones(n), 1 - np.eye(n)])
+    total = kept @ weight.T
+    if not (total > 0).all():
+        raise NotTestableError("a part of the documents has no position of a class")
+    flat = sums.reshape(*weight.shape, -1)
+    means = np.einsum("lb,cbr->lcr", kept, flat) / total[..., None]
+    return means.reshape(n + 1, len(weight), *sums.shape[2:])
+
+
+def effect(groups: Groups, kind: str, chosen_for: str, percent: float) -> Estimate:
+    """Loss change as a group goes together, nats a token."""
+    return jackknife(groups.mean("joint", kind, chosen_for, percent))
+
+
+def of_sets(groups: Groups, kind: str, chosen_for: str, percent: float) -> tuple[float, float]:
+    """Range of the loss change over the matched random sets, nats a token."""
+    sets = groups.of_set("joint", kind, chosen_for, percent)[0, 1:]
+    return float(sets.min()), float(sets.max())
+
+
+def ratio(over: LeftOut, under: LeftOut, what: str) -> Estimate:
+    """A ratio of positive means, its interval found for the logarithm.
+
+    Raises `NotTestableError`, naming `what`, where one of them is not positive.
+    """
+    if min(over.min(), under.min()) <= 0:
+        raise NotTestableError(f"{what}: a ratio needs effects that raise the loss on both sides")
+    return jackknife(np.log(over / under)).through(np.exp)
+
+
+def synergy(groups: Groups, kind: str, chosen_for: str, percent: float) -> Estimate:
+    """Effect of a group that goes together over the sum of what its neurons do alone."""
+    pair = (groups.mean(name, kind, chosen_for, percent) for name in ("joint", "single"))
+    return ratio(*pair, "joint over single effects")
+
+
+def selectivity(groups: Groups, chosen_for: str, percent: float) -> Estimate:
+    """Effect of a group on rare targets over its effect on common ones."""
+    pair = (groups.mean("joint", kind, chosen_for, percent) for kind in KINDS)
+    return ratio(*pair, "rare over common effect")
+
+
+def selectivity_of_sets(groups: Groups, chosen_for: str, percent: float) -> Estimate:
+    """The same of the mean over the matched random sets."""
+    pair = (groups.of_set("joint", kind, chosen_for, percent)[:, 1:].mean(axis=1) for kind in KINDS)
+    return ratio(*pair, "rare over common effect of the random sets")

@@ -1,0 +1,216 @@
+"""Figures, tables and sentences of the page `groups`."""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from raretok.claims.finding import or_none
+from raretok.claims.groups.estimate import (
+    KINDS,
+    Groups,
+    effect,
+    of_sets,
+    selectivity,
+    selectivity_of_sets,
+    synergy,
+)
+from raretok.claims.study import Study
+from raretok.claims.style import COLOURS
+from raretok.errors import NotTestableError, UserError
+from raretok.stats.jackknife import Estimate
+
+MARKS = {"rare": "o", "common": "s"}
+LINEAR = 0.01  # nats: below it the axis of effects is linear, so that none and negative ones show
+RATIOS = (0.5, 3)  # shown of joint over single effects
+NONE = "not to be had"
+
+
+def together(ax: Axes, groups: Groups, chosen_for: str) -> None:
+    """Loss change by how many neurons go together, with 95 % intervals, over random sets."""
+    for i, kind in enumerate(KINDS):
+        bands = [of_sets(groups, kind, chosen_for, one) for one in groups.percent]
+        shade = {"color": COLOURS[kind], "alpha": 0.2, "lw": 0, "label": f"{kind}, random sets"}
+        ax.fill_between(groups.percent, *np.transpose(bands), **shade)
+        found = [effect(groups, kind, chosen_for, one) for one in groups.percent]
+        series(ax, groups, found, i, kind, label=f"{kind} targets")
+    ax.axhline(0, color="0.3", lw=0.8)
+    ax.set_yscale("symlog", linthresh=LINEAR)
+    percents(ax, groups)
+    ax.set(title=f"chosen for {chosen_for} targets", ylabel="change of the loss (nats a token)")
+
+
+def over_single(
+    ax: Axes, groups: Groups, chosen_for: str, beside: dict[str, Groups] | None = None
+) -> None:
+    """Joint over the sum of single effects by size; other models as thin lines, rare targets."""
+    for i, (name, other) in enumerate((beside or {}).items()):
+        ratios = [or_none(partial(synergy, other, "rare", chosen_for, p)) for p in other.percent]
+        there = [(p, one.value) for p, one in zip(other.percent, ratios, strict=True) if one]
+        if there:
+            ax.plot(*np.transpose(there), ("-", "--", ":", "-.")[i % 4], color="0.55", label=name)
+    for i, kind in enumerate(KINDS):
+        found = [or_none(partial(synergy, groups, kind, chosen_for, p)) for p in groups.percent]
+        series(ax, groups, found, i, kind, label=f"{kind} targets")
+    ax.axhline(1, color="0.3", lw=0.8)
+    ticks = (0.5, 0.7, 1, 1.5, 2, 3)
+    ax.set(yscale="log", ylim=RATIOS, title=f"chosen for {chosen_for} targets")
+    ax.set_yticks(ticks, [f"{one:g}" for one in ticks])
+    ax.set_ylabel("joint over the sum of single effects")
+    percents(ax, groups)
+
+
+def series(
+    ax: Axes, groups: Groups, found: list[Estimate | None], i: int, kind: str, *, label: str
+) -> None:
+    """Marks with intervals, the second series a little to the right."""
+    there = [(p, one) for p, one in zip(groups.percent, found, strict=True) if one]
+    x = [p * (1 + 0.08 * i) for p, _ in there]
+    style = {"marker": MARKS[kind], "ms": 5, "lw": 1.4, "color": COLOURS[kind], "label": label}
+    ax.plot(x, [one.value for _, one in there], **style)
+    ends = ([getattr(one, end) for _, one in there] for end in ("low", "high"))
+    ax.vlines(x, *ends, color=COLOURS[kind], lw=1.2)
+
+
+def percents(ax: Axes, groups: Groups) -> None:
+    ax.set(xscale="log", xlabel="neurons that go together, % of the layer")
+    ax.set_xticks(groups.percent, [f"{one:g}" for one in groups.percent])
+    ax.xaxis.minorticks_off()
+    ax.yaxis.minorticks_off()
+
+
+def group_table(groups: Groups) -> pd.DataFrame:
+    """Every size and choice of the group: effects, random sets, joint over single, selectivity."""
+    rows = [one_row(groups, chosen_for, p) for chosen_for in KINDS for p in groups.percent]
+    return pd.DataFrame(rows).set_index(["chosen for", "% of the layer"])
+
+
+def one_row(groups: Groups, chosen_for: str, percent: float) -> dict[str, str]:
+    row = {
+        "chosen for": chosen_for,
+        "% of the layer": f"{percent:g}",
+        "neurons": str(groups.sizes[groups.at(percent)]),
+    }
+    for kind in KINDS:
+        low, high = of_sets(groups, kind, chosen_for, percent)
+        row[f"{kind} loss, nats"] = shown(partial(effect, groups, kind, chosen_for, percent))
+        row[f"{kind} loss, random sets"] = f"{low:.2g} to {high:.2g}"
+        row[f"joint over single, {kind}"] = shown(
+            partial(synergy, groups, kind, chosen_for, percent)
+        )
+    row["rare over common"] = shown(partial(selectivity, groups, chosen_for, percent))
+    row["the same of random sets"] = shown(
+        partial(selectivity_of_sets, groups, chosen_for, percent)
+    )
+    return row
+
+
+def models_table(models: dict[str, Groups | str], percent: float = 1.0) -> pd.DataFrame:
+    """One row a model: its group chosen for rare targets, or why there is none."""
+    columns: dict[str, Callable[[Groups], Estimate]] = {
+        "rare loss, nats": lambda one: effect(one, "rare", "rare", percent),
+        "common loss, nats": lambda one: effect(one, "common", "rare", percent),
+        "joint over single, rare": lambda one: synergy(one, "rare", "rare", percent),
+        "rare over common": lambda one: selectivity(one, "rare", percent),
+        "of the group for common": lambda one: selectivity(one, "common", percent),
+    }
+    rows = {}
+    for name, one in models.items():
+        if isinstance(one, str):
+            rows[name] = [f"gap: {one}", *[""] * (len(columns) - 1)]
+        else:
+            rows[name] = [shown(partial(compute, one)) for compute in columns.values()]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=list(columns))
+    return table.rename_axis("model")
+
+
+def shown(compute: Callable[[], Estimate]) -> str:
+    one = or_none(compute)
+    return NONE if one is None else f"{one.value:.3g} ({one.low:.3g} to {one.high:.3g})"
+
+
+def against_sum(one: Estimate | None) -> str:
+    """How a joint effect compares with the sum of single ones, as its interval allows."""
+    if one is None:
+        return "cannot be compared with"
+    if one.low > 1:
+        return "is more than"
+    return "is less than" if one.high < 1 else "cannot be told from"
+
+
+MEANING = {
+    "is more than": "they stand in for each other: alone, each is partly made up for by the others",
+    "is less than": "they overlap: what one takes away, another cannot take away again",
+    "cannot be told from": "they add up as far as these documents can tell",
+    "cannot be compared with": "one of the two does not raise the loss",
+}
+SAID = (
+    *("neurons_1", "n_sets", "most", "joint_1", "joint_most", "sets_1", "against_sets_1"),
+    *("synergy_1", "against_sum_1", "meaning_1"),
+    *("selectivity_1", "selectivity_common_1", "more_selective_1"),
+)
+
+
+def against_sets(groups: Groups, percent: float = 1.0) -> str:
+    """Whether the group chosen for rare targets does more to them than every random set."""
+    one, (_, high) = (
+        effect(groups, "rare", "rare", percent),
+        of_sets(groups, "rare", "rare", percent),
+    )
+    return "more than any" if one.low > high else "not clearly more than every one"
+
+
+def more_selective(groups: Groups, percent: float = 1.0) -> str:
+    """Which of the two groups favours rare targets more, as far as the intervals lie apart."""
+    pair = [or_none(partial(selectivity, groups, kind, percent)) for kind in KINDS]
+    if None in pair:
+        return "cannot be compared with"
+    own, other = pair
+    if own.low > other.high:
+        return "is higher than"
+    return "is lower than" if own.high < other.low else "cannot be told from"
+
+
+def said(groups: Groups | str, percent: float = 1.0) -> dict[str, str]:
+    """What the page's sentences name; the reason in place of each where there is no group."""
+    if isinstance(groups, str):
+        return dict.fromkeys(SAID, f"not testable here: {groups}")
+    ratio = or_none(partial(synergy, groups, "rare", "rare", percent))
+    low, high = of_sets(groups, "rare", "rare", percent)
+    words = against_sum(ratio)
+    values = (
+        str(groups.sizes[groups.at(percent)]),
+        str(groups.n_sets),
+        f"{groups.percent[-1]:g}",
+        shown(partial(effect, groups, "rare", "rare", percent)),
+        shown(partial(effect, groups, "rare", "rare", float(groups.percent[-1]))),
+        f"{low:.2g} to {high:.2g}",
+        against_sets(groups, percent),
+        shown(partial(synergy, groups, "rare", "rare", percent)),
+        words,
+        MEANING[words],
+        shown(partial(selectivity, groups, "rare", percent)),
+        shown(partial(selectivity, groups, "common", percent)),
+        more_selective(groups, percent),
+    )
+    return dict(zip(SAID, values, strict=True))
+
+
+def read(studies: dict[str, Study]) -> dict[str, Groups | str]:
+    """Groups by model; where they were not measured, the reason."""
+    found: dict[str, Groups | str] = {}
+    for name, one in studies.items():
+        try:
+            found[name] = Groups.of(one.part("groups"))
+        except UserError as error:
+            found[name] = str(error)
+    return found
+
+
+def there(groups: Groups | str) -> Groups:
+    """The groups, for a figure. Raises `NotTestableError` with the reason where there are none."""
+    if isinstance(groups, str):
+        raise NotTestableError(groups)
+    return groups

@@ -1,0 +1,180 @@
+"""The page `layers`: whether the neurons of the last MLP do more than those before it (G3)."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+
+from raretok.claims.finding import Finding, found, or_none
+from raretok.claims.regimes.estimate import concentration, head_of, lift, rank_curves
+from raretok.claims.sample import KINDS, Sample
+from raretok.errors import NotTestableError, UserError
+from raretok.stats.jackknife import Estimate, jackknife
+
+ESTIMANDS = (("G3", "share of the last layer"), ("G3", "lift of the layer before"))
+BACK = (-1, -2, -3, -4)  # layers that are read, the last one first
+READING = "corrected"
+EFFECTS = ("total", "unmediated")
+
+Agreement = Float[np.ndarray, "token_class subset bound measure"]
+
+
+@dataclass(frozen=True)
+class Layers:
+    """First-order effects of the last layers, by layer; of those that are missing the reason."""
+
+    total: dict[int, Sample]
+    unmediated: dict[int, Sample]  # the same positions and blocks
+    agreement: dict[int, Agreement]
+    audit: dict[int, float]  # largest error of the exact effects, nats
+    counted: dict[str, float]
+    gaps: dict[int, str]
+
+    @property
+    def whole(self) -> dict[int, Sample]:
+        """Total effects of every layer asked for that the model has, at least two.
+
+        Raises `NotTestableError` where one of them was not measured.
+        """
+        return complete(self.total, int(self.counted["layers"]))
+
+    @cached_property
+    def numbers(self) -> dict[int, "Numbers"]:
+        """What the page tells of every layer that was measured, the last one first."""
+
+        def share_of(layer: int) -> Estimate | None:
+            return or_none(lambda: share(self.whole, layer))
+
+        return {
+            layer: numbers(sample, self.unmediated[layer], share_of(layer))
+            for layer, sample in self.total.items()
+        }
+
+
+def read(
+    part: Callable[[str], xr.Dataset], blocks: Callable[[xr.Dataset, str], Sample], n_layers: int
+) -> Layers:
+    """The measured layers of a model of `n_layers`, as `Study.part` and `Study.blocks` give them.
+
+    Raises `NotTestableError` where none was measured.
+    """
+    parts, gaps = {}, {}
+    for layer in BACK:
+        try:
+            parts[layer] = part(f"layer: {layer}")
+        except NotTestableError as error:
+            gaps[layer] = str(error)
+    if not parts:
+        raise NotTestableError(next(iter(gaps.values())))
+    first = next(iter(parts.values()))
+    counted = {name: float(first[name]) for name in ("positions", "documents")}
+    return Layers(
+        *({layer: blocks(one, name) for layer, one in parts.items()} for name in EFFECTS),
+        {layer: one.agreement.values.astype(float) for layer, one in parts.items()},
+        {layer: float(one.audit_max_error) for layer, one in parts.items()},
+        counted | {"layers": float(min(n_layers, len(BACK)))},
+        gaps,
+    )
+
+
+def complete(layers: dict[int, Sample], n: int) -> dict[int, Sample]:
+    """The last `n` layers, all of the same positions.
+
+    Raises `NotTestableError` where one is missing.
+    """
+    if n < 2:
+        raise NotTestableError("the model has one layer: there is none before the last")
+    missing = [str(layer) for layer in BACK[:n] if layer not in layers]
+    if missing:
+        raise NotTestableError(f"layer {', '.join(missing)} was not measured: measure it first")
+    if any(not np.array_equal(one.weight, layers[-1].weight) for one in layers.values()):
+        raise UserError("layers were measured at other positions: measure them again")
+    return {layer: layers[layer] for layer in BACK[:n]}
+
+
+def head_influence(
+    sample: Sample, kind: str, effect: Sample | None = None
+) -> Float[np.ndarray, " left_out"]:
+    """Influence of the top 1 % of a layer, each ablated alone, added up; nats a token.
+
+    Chosen on some blocks and measured on others; `effect`: another effect of the same neurons.
+    """
+    head = head_of(sample)
+    if effect is None:
+        return rank_curves(sample, kind)[:, :head].sum(axis=1)
+    order = np.argsort(-sample.influence(kind), axis=-1, kind="stable")[..., :head]
+    values = effect.influence(kind, measured=True)
+    return np.take_along_axis(values, order, axis=-1).sum(axis=-1).mean(axis=1)
+
+
+def share(layers: dict[int, Sample], layer: int, kind: str = "rare") -> Estimate:
+    """Influence of one layer's top 1 % over that of the top 1 % of every layer, paired by block.
+
+    Raises `NotTestableError` where those of all layers together do not help.
+    """
+    each = {at: head_influence(one, kind) for at, one in layers.items()}
+    total = np.sum(list(each.values()), axis=0)
+    if not (total > 0).all():
+        raise NotTestableError(f"the top neurons of these layers do not help {kind} targets")
+    return jackknife(each[layer] / total)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What the page tells of one layer; None where a number cannot be had."""
+
+    influence: dict[str, Estimate | None]  # by class of targets, nats a token
+    unmediated: dict[str, Estimate | None]  # of the same neurons; empty for exact effects
+    lift: Estimate | None
+    concentration: Estimate | None
+    share: Estimate | None
+    reliability: float
+
+
+def numbers(sample: Sample, unmediated: Sample | None, share: Estimate | None) -> Numbers:
+    """R1's lift and R0's concentration of a layer, and the influence of its head."""
+
+    def of(kind: str, effect: Sample | None) -> Estimate | None:
+        return or_none(lambda: jackknife(head_influence(sample, kind, effect)))
+
+    return Numbers(
+        {kind: of(kind, None) for kind in KINDS},
+        {kind: of(kind, unmediated) for kind in KINDS} if unmediated else {},
+        or_none(partial(lift, sample, "rare")),
+        or_none(partial(concentration, sample)),
+        share,
+        sample.reliability("rare"),
+    )
+
+
+def findings(layers: dict[int, Sample], counted: dict[str, float]) -> Iterator[Finding]:
+    """G3 of the layers of one model; `counted`: positions, documents and layers that it has.
+
+    Raises `NotTestableError` where the last layer was not measured.
+    """
+    if -1 not in layers:
+        raise NotTestableError("layer -1 was not measured: measure it first")
+    of: dict[str, tuple[int, Callable[[], Estimate]]] = {
+        "share of the last layer": (
+            -1,
+            lambda: share(complete(layers, int(counted.get("layers", len(layers)))), -1),
+        ),
+        "lift of the layer before": (-2, lambda: lift(before(layers), "rare")),
+    }
+    for name, (layer, compute) in of.items():
+        sample = layers.get(layer, layers[-1])
+        gates = counted | {
+            "neurons": float(head_of(sample)),
+            "reliability": sample.reliability("rare"),
+        }
+        yield found("G3", name, READING, gates, compute)
+
+
+def before(layers: dict[int, Sample]) -> Sample:
+    """The layer before the last. Raises `NotTestableError` where it was not measured."""
+    if -2 not in layers:
+        raise NotTestableError("layer -2 was not measured: measure it first")
+    return layers[-2]

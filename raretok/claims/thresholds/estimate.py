@@ -1,0 +1,117 @@
+"""The page `thresholds`: what hangs on the rule that makes a token rare (G2).
+
+Every rule classes the same measured positions anew; what was drawn as neither rare nor common
+stands for many positions of the text, so that it weighs heavily where a rule calls it rare.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, get_args
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+
+from raretok.claims.dynamics.estimate import influence
+from raretok.claims.finding import Finding, found, or_none
+from raretok.claims.regimes.curve import bin_weights, lift_scatter, log_lift
+from raretok.claims.regimes.estimate import concentration, head_of, lift, rank_curves
+from raretok.claims.sample import KINDS, Sample
+from raretok.claims.thresholds import gradient
+from raretok.errors import UserError
+from raretok.stats.jackknife import Estimate, jackknife
+from raretok.text.protocol import Rule
+from raretok.text.rarity import classes_of
+
+ESTIMANDS = (
+    ("G2", "lift at 10 over 20 %"),
+    ("G2", "step at the threshold"),
+    ("G2", "below the elbow"),
+)
+DEFAULT = 15.0  # % of the types that are rare
+PERCENTILES = (2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 50.0)
+RULES = tuple((rule, by) for by in ("target", "input") for rule in reversed(get_args(Rule)))
+QUANTITIES: dict[str, Callable[[Sample], Estimate]] = {
+    "lift on rare (R1)": lambda sample: lift(sample, "rare"),
+    "lift on common (R3)": lambda sample: lift(sample, "common"),
+    "concentration (R0)": concentration,
+    "influence of the group": influence,
+}
+
+At = Callable[..., Sample]  # of a percentile, a rule, and what is rare: target or input
+
+
+@dataclass(frozen=True)
+class Case:
+    """What one definition of rare gives; `reason` where it gives nothing."""
+
+    percentile: float
+    rule: Rule = "percentile"
+    by: str = "target"
+    types: int = 0
+    positions: int = 0  # rare ones
+    worth: float = 0.0  # equally weighted positions that would scatter as much (Kish, 1965)
+    found: dict[str, Estimate | None] = field(default_factory=dict)
+    reason: str = ""
+
+
+def case(study: Any, percentile: float, rule: Rule = "percentile", by: str = "target") -> Case:
+    """Every quantity under one definition of rare, on the positions of a study's measurement."""
+    asked = Case(percentile, rule, by)
+    try:
+        sample, model = study.at(percentile, rule, by), study.part("model")
+        influence(sample)  # needs rare targets in every part of the documents, as all others do
+    except UserError as error:
+        return replace(asked, reason=str(error))
+    classes = classes_of(model.counts.values, model.counted.values, rule, percentile)
+    weight = sample.weight[sample.stratum == KINDS["rare"]]
+    return replace(
+        asked,
+        types=int(classes.rare.sum()),
+        positions=weight.size,
+        worth=float(weight.sum() ** 2 / (weight**2).sum()),
+        found={name: or_none(partial(of, sample)) for name, of in QUANTITIES.items()},
+    )
+
+
+def sweep(study: Any) -> list[Case]:
+    """Every quantity for several percentages of rare types."""
+    return [case(study, percentile) for percentile in PERCENTILES]
+
+
+def rules(study: Any) -> list[Case]:
+    """Every quantity under each rule, rare by the target and by the input."""
+    return [case(study, study.parameters.rare_percentile, rule, by) for rule, by in RULES]
+
+
+def lift_ratio(one: Sample, other: Sample) -> Estimate:
+    """R1's lift in one sample over that in another, documents paired.
+
+    What a sample of neurons leaves open counts for both as if they shared none: an upper bound.
+    """
+    values, scatters = zip(*(log_lifts(sample) for sample in (one, other)), strict=True)
+    return jackknife(values[0] - values[1], float(np.hypot(*scatters))).through(np.exp)
+
+
+def log_lifts(sample: Sample) -> tuple[Float[np.ndarray, " left_out"], float]:
+    """ln of R1's lift without each block, and its scatter over samples of neurons."""
+    curves, head = rank_curves(sample, "rare"), head_of(sample)
+    weights = bin_weights(curves, head)
+    scatter = lift_scatter(curves[0], head, weights, rng=np.random.default_rng(head))
+    return np.array([log_lift(one, head, weights) for one in curves]), scatter
+
+
+def findings(
+    at: At, effects: xr.Dataset, model: xr.Dataset, percentile: float = DEFAULT
+) -> Iterator[Finding]:
+    """G2 of one measurement; `at` gives its sample for a percentage of rare types."""
+    sample, x = at(percentile), gradient.log_frequency(effects, model)
+    gates = sample.gates | {"reliability": sample.reliability("rare")}
+    computed = (
+        lambda: lift_ratio(at(10.0), at(20.0)),
+        lambda: gradient.step(sample, x),
+        lambda: gradient.below_elbow(sample, x, gradient.log_elbow(model)),
+    )
+    for key, compute in zip(ESTIMANDS, computed, strict=True):
+        yield found(*key, sample.protocol.name, gates, compute)

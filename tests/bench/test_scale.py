@@ -1,0 +1,96 @@
+"""Costs of large models: counts against published sizes, predictions against what was timed."""
+
+import pytest
+
+from raretok.bench import cost, scale
+from raretok.measure import layers
+from raretok.measure.record import Folder
+
+PUBLISHED = {  # parameters, of the released files
+    "Llama-3.2-1B": 1_235_814_400,
+    "Llama-2-7B": 6_738_415_616,
+    "Llama-3.1-70B": 70_553_706_496,
+    "Llama-3.1-405B": 405_853_388_800,
+}
+WORK = cost.read()[0] | {"per_context": 4.0, "bytes_a_pair": 1.5}  # of the shipped model
+
+
+def test_the_shapes_have_the_published_numbers_of_parameters():
+    found = {name: shape.parameters() for name, shape in scale.MODELS.items()}
+    small = Folder(scale.DATA / "measurements" / "smollm2-135m-q4").read("model")
+    assert found.pop("SmolLM2-135M") == small.architecture["n_parameters"]
+    assert found == PUBLISHED
+
+
+@pytest.mark.parametrize("shape", scale.MODELS.values(), ids=scale.MODELS)
+def test_a_forward_pass_is_two_operations_a_parameter_and_token(shape):
+    logits = 2 * shape.d_model * shape.vocabulary
+    assert shape.forward() + logits == pytest.approx(2 * shape.parameters(), rel=0.15)
+
+
+def test_blocks_are_those_of_the_bench_where_the_model_is_theirs():
+    """Two matrices an MLP and full attention: the third matrix is what the shapes have more."""
+    row = WORK | {"context": scale.CONTEXT}
+    d, n, layers_ = (row[name] for name in ("d_model", "neurons", "n_layers"))
+    ours = scale.Shape(d, layers_, n, row["vocabulary"], d_kv=d).forward()
+    assert ours - 2 * layers_ * d * n == cost.operations(row)[0].flops
+
+
+@pytest.mark.parametrize("shape", scale.MODELS.values(), ids=scale.MODELS)
+def test_costs_grow_in_proportion_to_the_positions(shape):
+    one, ten = (scale.costs(shape, WORK, n)[["operations", "hours"]] for n in (10**5, 10**6))
+    ratio = ten / one
+    assert ratio.drop("last MLP").to_numpy() == pytest.approx(10)
+    assert ratio.loc["last MLP"].to_numpy() == pytest.approx(10, rel=0.02)  # some is done once
+
+
+def test_what_each_part_is_in_forward_passes():
+    shape = scale.MODELS["Llama-3.1-70B"]
+    cost_of = scale.costs(shape, WORK).operations
+    screen = cost_of["screen"] / cost_of["forward pass"]
+    assert 1 + scale.CLASSES < screen < 1.1 * (1 + scale.CLASSES)
+    later = sum(shape.n_layers - 1 - layer for layer in range(shape.n_layers)) / shape.n_layers
+    expected = scale.NEURONS * later * scale.EXACT
+    assert cost_of["exact ablation"] / cost_of["forward pass"] == pytest.approx(expected)
+
+
+def test_time_is_that_of_the_slower_of_arithmetic_and_memory():
+    found = scale.costs(scale.MODELS["Llama-2-7B"], WORK)
+    at_peak = found.operations / found.peak / 3600
+    assert (found.hours >= at_peak / scale.UTILISATION * (1 - 1e-12)).all()
+    assert (found.hours >= found.bytes / scale.BANDWIDTH / 3600 * (1 - 1e-12)).all()
+
+
+def test_weights_take_two_bytes_and_the_cards_hold_everything():
+    study = scale.table(WORK)
+    for name, n in PUBLISHED.items():
+        assert study.loc[name, "weights, GB"] == pytest.approx(2 * n / 1e9)
+    held = study[["weights, GB", "activations, GB", "head, GB"]].sum(axis=1)
+    assert (study.GPUs * 80 >= held).all()
+    assert ((study.GPUs - 1) * 80 < held).all()
+    parts = study.filter(like=", h").drop(columns="all, h")
+    assert parts.sum(axis=1).to_numpy() == pytest.approx(study["all, h"].to_numpy())
+
+
+def test_exact_ablation_has_the_share_of_the_shipped_measurements():
+    assert scale.EXACT == layers.ABLATED / layers.SCREENED
+
+
+def test_what_was_timed_is_predicted_within_a_factor_of_two():
+    checked = scale.checks()
+    assert set(checked.index.levels[0]) == {"gpt2-small", "pythia-1b", "SmolLM2-135M"}
+    # Whole contexts are few, so that what is not counted weighs more.
+    ratio = checked.ratio.drop(("SmolLM2-135M", "effects: whole contexts"))
+    assert ratio.between(0.5, 2).all()
+    assert checked.ratio.between(1 / 3, 3).all()
+
+
+def test_the_sentences_hold_the_numbers_of_the_tables():
+    row = scale.measured()
+    study, checked = scale.table(row), scale.checks()
+    said = scale.told(row, study, checked)
+    largest = study.iloc[-1]
+    assert said["scale_hours"] == scale.few(largest["all, h"])
+    assert largest[f"{said['scale_part']}, h"] == max(largest.filter(like=", h").iloc[:-1])
+    assert said["scale_positions"] == f"{scale.POSITIONS:,}"
+    assert said["scale_low"] == scale.few(checked.ratio.min())
