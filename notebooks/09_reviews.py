@@ -13,7 +13,7 @@
 # Four expert readers reviewed the paper in public. Here are their questions, {glue:text}`n_questions` in
 # all, each with an answer of one sentence and the page that gives the long one. The numbers are filled in
 # from what the pages recorded when they ran: {glue:text}`n_answered` are answered, {glue:text}`n_waiting`
-# wait for pages that are not written, or for numbers this model cannot give.
+# wait for numbers that this model cannot give.
 
 # %% tags=["remove-cell"]
 from myst_nb import glue

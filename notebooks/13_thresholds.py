@@ -8,14 +8,17 @@
 
 # %% [markdown]
 # (thresholds)=
-# # Does it hang on what counts as rare? Claim G2
+# # Does it depend on what counts as rare? Claim G2
 #
-# The paper calls the rarest 15 % of token types rare, and names 10 and 20 % without reporting them;
-# reviewers asked what hangs on that, and on leaving out the types below the elbow of the frequency
-# curve. In {glue:text}`model` the lift of R1 with 10 % of the types rare is {glue:text}`ratio` times that
-# with 20 %: the findings' stability over the threshold is **{glue:text}`verdict`**. On rare targets the group
-# has {glue:text}`step` times the influence that a straight line through the more frequent targets predicts:
-# against that line, rare tokens are {glue:text}`kind`.
+# The paper calls the rarest 15 % of the token types rare. It names 10 and 20 % too but reports nothing for
+# them, and reviewers asked how much depends on the choice, and on leaving out the types below the elbow of
+# the frequency curve. In {glue:text}`model` the lift of R1 with 10 % of the types rare, over the lift with
+# 20 %, is {glue:text}`ratio`. That the findings are stable over the threshold is **{glue:text}`verdict`**.
+#
+# A threshold cuts a range of frequencies in two. The influence of the group on rare targets, over what a
+# straight line through the more frequent targets predicts for them, is {glue:text}`step`: against that line,
+# rare tokens are {glue:text}`kind`. But the group was chosen for that influence. For a group chosen without
+# it, the number is {glue:text}`by_line`.
 
 # %% tags=["parameters", "remove-cell"]
 # Filled in from raretok/measure/parameters.py when the page is run.
@@ -36,9 +39,8 @@ from raretok.ledger.records import as_records
 from raretok.ledger.verdicts import judged
 
 study = Study.of(globals())
-beside = study.beside()
-own = NAMES.get(study.measurements.label, study.measurements.label)
-studies = {own: study} | {NAMES.get(name, name): other for name, other in beside.items()}
+studies = style.by_name(study, NAMES)
+own = next(iter(studies))
 findings = study.findings("thresholds")
 entries = judged(findings)
 glue("model", own, display=False)
@@ -50,10 +52,10 @@ for name, text in page.said(findings, entries[1].verdict).items():
 # ## Other percentages
 #
 # Nothing is measured anew: the same positions, in the same blocks of documents, are classed again.
-# {numref}`fig-sweep` has four numbers of the section pages for seven percentages. Positions were drawn
-# with 15 % in mind, as many rare ones as common ones and few between; so where more types are called rare,
-# the few positions between stand for many, and the rare positions are *worth* as few as a sample without weights that
-# scatters as much. Not to be had: {glue:text}`gaps`.
+# {numref}`fig-sweep` shows four numbers of the section pages for seven percentages. Positions were drawn
+# with 15 % in mind: as many rare ones as common ones, and few between. Where more types are called rare,
+# each of those few stands for many positions of the text, and the mean hangs on them. The column *worth*
+# says how many equally weighted positions would give a mean as precise. Not to be had: {glue:text}`gaps`.
 
 # %% tags=["remove-cell"]
 sweeps = {name: estimate.sweep(one) for name, one in studies.items()}
@@ -75,34 +77,35 @@ page.table(sweeps[own])
 # %% [markdown]
 # ## Other rules
 #
-# The paper's words leave out the rare types at or below the elbow and call all others common
-# (`percentile above elbow`); its code calls rare whatever lies above the elbow and outside the most frequent types
-# (`released`), and looks at the input, not at the target. Each rule, with either:
+# The paper's text leaves out the rare types at or below the elbow and calls all others common (`percentile
+# above elbow`). Its code calls rare whatever lies above the elbow and outside the most frequent types
+# (`released`), and looks at the input token instead of the target. The table has each rule with either:
 
 # %% tags=["hide-input"]
 page.table(estimate.rules(study))
 
 # %% [markdown]
-# Types at or below the elbow are the cases that the paper leaves out. The group has {glue:text}`elbow` times
-# the influence on them that it has on the other rare targets.
-
-# %% [markdown]
+# The paper leaves out the types at or below the elbow. The influence of the group on these, over that on the
+# other rare targets, is {glue:text}`elbow`.
+#
 # ## A class of their own, or the end of a gradient?
 #
-# Frequency is no class. In {numref}`fig-frequency` the group of each model is chosen on one half of the
-# documents, by its influence on rare targets, and measured on the other half by the frequency of the target. The line is
-# fitted, by weighted least squares, to all targets that are *not* rare and continued: a class of its own would
-# stand above it. From the bin just above the threshold to the one just below, the influence changes by
-# {glue:text}`across` nats in {glue:text}`model`; a gradient alone would change it too, as the bins lie apart.
+# Influence may simply fall as targets get more frequent, without anything happening at a threshold. In
+# {numref}`fig-frequency` the group of each model is chosen on one half of the documents, by its influence on
+# rare targets, and measured on the other half at targets of every frequency. The line is fitted, by weighted
+# least squares, to the targets that are *not* rare, and continued to the rare ones. If rare tokens are a
+# class of their own, the influence on them lies above the line. From the bin just above the threshold to the
+# one just below, it changes by {glue:text}`across` nats in {glue:text}`model`; part of that is the gradient,
+# as the two bins differ in frequency.
 #
-# A group chosen for its influence on rare targets stands above any line even if neurons scatter
-# about their lines by nothing but chance. A group chosen without rare targets, for what its lines predict for them, does not: it has
-# {glue:text}`by_line` times what its line predicts.
+# A group chosen for its influence on rare targets lies above the line even if neurons scatter about their
+# lines by chance alone. A fairer group is chosen by what its lines predict for rare targets, without using
+# the effects on them: its influence there is {glue:text}`by_line` times the prediction.
 
 # %% tags=["remove-cell"]
-across = style.told(lambda: page.shown(gradient.gradient(*gradient.read(study)).across))
+across = style.told(lambda: style.interval_text(gradient.gradient(*gradient.read(study)).across))
 glue("across", across, display=False)
-unbiased = style.told(lambda: page.shown(gradient.unbiased_step(*gradient.read(study))))
+unbiased = style.told(lambda: style.interval_text(gradient.unbiased_step(*gradient.read(study))))
 glue("by_line", unbiased, display=False)
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Mean influence of the top 1 % by relative frequency of the target (bins of as many positions), with 95 % intervals over documents. Red: rare targets, left of the dashed threshold; blue: all others. Black: the line fitted to the others, with its interval; left of the threshold it is continued.", "name": "fig-frequency"}, "image": {"alt": "For each model: influence against target frequency in bins, with a fitted line continued into the rare targets", "classes": "wide"}}
@@ -117,11 +120,13 @@ style.legend_below(fig, axes[0], 5)
 # %% [markdown]
 # ## Neuron by neuron
 #
-# {numref}`fig-slopes` fits a line to every neuron, over all targets. Its slope says by how much the neuron's effect changes
-# when the target is ten times as frequent. {glue:text}`same_sign` of the neurons have a slope of the same sign as the group
-# has on average. The group's mean slope lies {glue:text}`distance` standard deviations of all neurons from their mean. Whether that is a
-# group apart or the end of a continuum is R1's question asked of slopes: the 1 % that fall most have
-# {glue:text}`fall` times what one smooth curve through the other neurons predicts (1: a continuum).
+# For {numref}`fig-slopes` a line is fitted to every neuron, over all targets. Its slope says how much the
+# neuron's effect changes when the target is ten times as frequent. Of all neurons, {glue:text}`same_sign`
+# have a slope of the same sign as the group has on average. The group's mean slope differs from the mean of
+# all neurons by {glue:text}`distance` of their standard deviations. Are the steepest neurons a group apart,
+# or the end of a continuum? That is R1's question, asked of slopes: the 1 % that fall most with frequency
+# have {glue:text}`fall` times the slope that one smooth curve through the other neurons predicts (1: a
+# continuum).
 
 # %% tags=["remove-cell"]
 told = style.told(lambda: page.told(gradient.slopes(*gradient.read(study))))
@@ -140,13 +145,15 @@ style.legend_below(fig, axes[0], 2)
 # %% [markdown]
 # ## What this shows, and what it does not
 #
-# The two lifts of the first estimand come from the same documents and neurons, and the interval counts the scatter of a sample of
-# neurons for each as if they shared none: it is too wide rather than too narrow. That few positions lie between the percentages is a
-# limit of the draw, not of the text. A straight line is a weak rival: where the influence on frequent targets is nearly 0 and bends up
-# before the threshold, the group stands far above the line without any step at the threshold, so that {numref}`fig-frequency` is to
-# be read before the ratio. Positions count as often as the text has them, so that lines and slopes follow the
-# frequent targets first. Slope and influence share the effects on rare targets, and what they have in common in
-# {numref}`fig-slopes` is in part of that making.
+# Both lifts of the first estimand come from the same documents and neurons. The interval treats the scatter
+# of a sample of neurons as if the two shared none, so that it is too wide rather than too narrow. Few
+# positions lie between the percentages; that is a limit of how positions were drawn, not of the text.
+#
+# A straight line is a weak rival. Where the influence on frequent targets is nearly 0 and begins to rise
+# before the threshold, the group lies far above the line without any step at the threshold: look at
+# {numref}`fig-frequency` before the ratio. Positions count as often as the text has them, so that lines and
+# slopes follow the frequent targets most. In {numref}`fig-slopes` slope and influence are both computed with
+# the effects on rare targets, and are related for that reason alone.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "What was found for each estimand of G2, with 95 % intervals over documents, on the regions that support (blue) and contradict (orange) the claim.", "name": "fig-readings-thresholds"}, "image": {"alt": "For each estimand of G2: a mark with its interval over shaded regions", "classes": "wide"}}
 fig = readings(entries)
@@ -160,5 +167,6 @@ tables.verdict_box(entries)
 
 # %% tags=["remove-cell"]
 glue("findings", as_records(findings), display=False)
-replicates = [one for other in beside.values() for one in other.findings("thresholds")]
+others = list(studies.values())[1:]
+replicates = [one for other in others for one in other.findings("thresholds")]
 glue("replicates", as_records(replicates), display=False)

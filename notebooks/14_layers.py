@@ -10,10 +10,11 @@
 # (layers)=
 # # Does it sit in the last layer? Claim G3
 #
-# The paper looks at the last MLP alone; reviewers asked whether its neurons may sit earlier too. Of the
-# influence on rare targets that the top 1 % of each of the last {glue:text}`n_layers` MLPs have together, the
-# last holds {glue:text}`share`: {glue:text}`place`. Equal layers would have {glue:text}`fair` % each. That
-# specialisation sits in the last layer is **{glue:text}`verdict`**.
+# The paper looks at the last MLP alone; reviewers asked whether such neurons sit in earlier layers too. The
+# top 1 % of the neurons are taken from each of the last {glue:text}`n_layers` MLPs, and their influence on
+# rare targets is added up. The last layer's share of the sum is {glue:text}`share`: {glue:text}`place`. An
+# equal share would be {glue:text}`fair` %. That specialisation sits in the last layer is
+# **{glue:text}`verdict`**.
 
 # %% tags=["parameters", "remove-cell"]
 # Filled in from raretok/measure/parameters.py when the page is run.
@@ -32,29 +33,29 @@ from raretok.ledger.records import as_records
 from raretok.ledger.verdicts import judged
 
 study = Study.of(globals())
-beside = study.beside()
-own = NAMES.get(study.measurements.label, study.measurements.label)
-studies = {own: study} | {NAMES.get(name, name): one for name, one in beside.items()}
-models, exact = page.read(studies), page.exact_of(study)
+studies = style.by_name(study, NAMES)
+models = {name: style.told(lambda one=one: page.read(one)) for name, one in studies.items()}
+own, exact = models[next(iter(models))], page.exact_of(study)
 findings = study.findings("layers")
 entries = judged(findings)
 glue("verdict", entries[0].verdict, display=False)
-for name, text in page.said(models[own], exact).items():
+for name, text in page.said(own, exact).items():
     glue(name, text, display=False)
 
 # %% [markdown]
 # ## How layers are measured
 #
-# A neuron of an earlier layer acts through everything after it, so that no closed form holds, and a forward pass
-# for each neuron is too dear. Its effect is therefore found to *first order*: the gradient of the
-# loss by its activation, times the change to its mean, over all the positions of a context at once. What the
-# gradient leaves out is everything that bends. Two effects are told apart. The *total* one passes through
-# the later layers too; the *unmediated* one is what the neuron writes straight to the final norm.
+# A neuron of an earlier layer acts through everything after it, so that its effect follows from no closed
+# formula, and one forward pass for each neuron would take too long. Effects are therefore found to *first
+# order*: the gradient of the loss by a neuron's activation, times the change of the activation to its mean,
+# at all positions of a context at once. What is left out is all that is not linear in the change. Two
+# effects are told apart: the *total* one, which passes through the later layers too, and the *unmediated*
+# one, what the neuron writes straight to the final norm.
 #
-# In every layer the top 1 % are chosen on one half of the documents and measured on the other; all layers are
-# measured at the same positions, and an interval leaves the same documents out of each. A layer
-# whose order does not repeat between halves is underrated: its top is chosen at random. Missing layers:
-# {glue:text}`gaps`.
+# In every layer the top 1 % are chosen on one half of the documents and measured on the other. All layers
+# are measured at the same positions, and an interval leaves the same documents out of each. A layer whose
+# neurons do not keep their order from one half to the other comes out too low, as its top is then chosen by
+# chance. Missing layers: {glue:text}`gaps`.
 #
 # ## The influence of the top 1 % by layer
 
@@ -64,53 +65,56 @@ for ax in axes[len(models) :]:
     ax.set_axis_off()
 for ax, (name, one) in zip(axes, models.items(), strict=False):
     with style.or_reason(ax):
-        page.influence_by_layer(ax, page.there(one), page.exact_of(studies[name]))
+        page.influence_by_layer(ax, style.there(one), page.exact_of(studies[name]))
     ax.set_title(name)
 style.legend_below(fig, axes[0], 3)
 
 # %% [markdown]
 # ## The curves
 #
-# A lift is a matter of the shape of the rank curve. {numref}`fig-layer-curves` has those of all layers.
-# In the layer before the last the lift of the top 1 % over the smooth curve is {glue:text}`lift_before`.
+# Whether the top neurons stand out in a layer is a matter of the shape of its rank curve.
+# {numref}`fig-layer-curves` has those of all layers. In the layer before the last the top 1 % have
+# {glue:text}`lift_before` times the influence that the smooth curve through the others predicts (the lift of
+# R1).
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "First-order influence by rank in each of the last layers, ranked on some documents and measured on others, means in bins. Dotted black: exact ablation in the last layer.", "name": "fig-layer-curves"}, "image": {"alt": "Log-log rank curves of the last four layers, rare targets left and common targets right", "classes": "wide"}}
 fig, axes = style.panels(2, width=4.4, height=3.8, share=True)
 for ax, kind in zip(axes, ("rare", "common"), strict=True):
     with style.or_reason(ax):
-        page.curves(ax, page.there(models[own]), exact, kind)
+        page.curves(ax, style.there(own), exact, kind)
 style.legend_below(fig, axes[0], 5)
 
 # %% [markdown]
-# ## What first order costs
+# ## How good first order is
 #
-# In each layer some of its first-ranked neurons and as many random ones were also ablated exactly, at fewer
-# positions. {numref}`fig-agreement` compares the two. At its worst the rank correlation on rare targets
-# is {glue:text}`agree_top` among the first-ranked and {glue:text}`agree_random` among random ones. A good
-# order may still come with wrong sizes: the top 1 % of the last layer have {glue:text}`first_order` nats to first
-# order and {glue:text}`exactly` exactly, at other positions of the same documents.
+# In each layer some of the first-ranked neurons, and as many random ones, were also ablated exactly, at
+# fewer positions. {numref}`fig-agreement` compares the two. In the layer where they agree least, the rank
+# correlation on rare targets is {glue:text}`agree_top` among first-ranked neurons; among random ones the
+# lowest is {glue:text}`agree_random`. The order may be right and the sizes wrong: the influence of the top
+# 1 % of the last layer is {glue:text}`first_order` nats to first order and {glue:text}`exactly` nats exactly,
+# at other positions of the same documents.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Agreement of first-order effects with exact ablation by layer, with 95 % intervals: rank correlation (left), and how many of the exactly largest tenth are among the largest tenth to first order (right). Filled: neurons ranked first; hollow: random ones.", "name": "fig-agreement"}, "image": {"alt": "Two panels of agreement with intervals over four layers, top and random neurons, rare and common targets", "classes": "wide"}}
 fig, axes = style.panels(2, width=4.4, height=3.6)
 for ax, measure in zip(axes, (0, 2), strict=True):
     with style.or_reason(ax):
-        page.agreement(ax, page.there(models[own]).agreement, measure)
+        page.agreement(ax, style.there(own).agreement, measure)
 style.legend_below(fig, axes[0], 2)
 
 # %% [markdown]
 # ## The numbers
 #
-# The first row has the exact effects in the last layer, the numbers of {ref}`regimes`. *Share* is of the sum over
-# the layers, *reliability* the rank correlation of rare influence between halves of the documents.
-# A number is missing where the neurons of a layer, those together that seemed to help on one half,
-# do not help on the other.
+# The first row has the exact effects in the last layer, the numbers of {ref}`regimes`. *Share* is the share
+# of the sum over the layers; *reliability* is the rank correlation of the influence on rare targets between
+# halves of the documents. A number is *not to be had* where neurons that raise the loss on one half of the
+# documents, taken together, do not on the other.
 
 # %% tags=["hide-input"]
 # NBVAL_CHECK_OUTPUT
-style.told(lambda: page.table(page.there(models[own]), exact))
+own if isinstance(own, str) else page.table(own, exact)
 
 # %% [markdown]
-# Over the models, each with the layers that it has of the last four:
+# All models, each with as many of the last four layers as it has:
 
 # %% tags=["hide-input"]
 # NBVAL_CHECK_OUTPUT
@@ -120,9 +124,10 @@ page.models_table(models)
 # ## What this shows, and what it does not
 #
 # A share says where the *strongest* neurons are, not where rare tokens are handled: attention and the other
-# 99 % of the neurons are left out. Effects of several layers are no parts of one whole either; a neuron
-# of an early layer may act through one of the last, and then both count. First order may miss neurons that act
-# through what bends, above all before the last layer, and the rank agreement says how many.
+# 99 % of the neurons are left out. The effects of several layers are not parts of one whole either: a neuron
+# of an early layer may act through one of the last, and then both are counted. First order may miss neurons
+# whose effect is far from linear, above all before the last layer; the agreement of the ranks says how far
+# that goes.
 #
 # ## The finding
 
@@ -138,5 +143,6 @@ tables.verdict_box(entries)
 
 # %% tags=["remove-cell"]
 glue("findings", as_records(findings), display=False)
-replicates = [one for other in beside.values() for one in other.findings("layers")]
+others = list(studies.values())[1:]
+replicates = [one for other in others for one in other.findings("layers")]
 glue("replicates", as_records(replicates), display=False)

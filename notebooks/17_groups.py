@@ -10,11 +10,7 @@
 # (groups)=
 # # What do rare-token neurons do together?
 #
-# Every other page takes neurons away one at a time. Here they go together. Without the
-# {glue:text}`neurons_1` neurons (1 % of the last MLP) that matter most to rare targets, the loss on those
-# rises by {glue:text}`joint_1` nats a token, {glue:text}`against_sets_1` of the {glue:text}`n_sets` random
-# sets like them; it {glue:text}`against_sum_1` the sum of what each does alone
-# ({glue:text}`synergy_1` of it).
+# Every other page takes neurons away one at a time; here they go together. {glue:text}`answer`
 
 # %% tags=["parameters", "remove-cell"]
 # Filled in from raretok/measure/parameters.py when the page is run.
@@ -30,9 +26,9 @@ from raretok.claims.study import Study
 from raretok.ledger.over_models import NAMES
 
 study = Study.of(globals())
-own = NAMES.get(study.measurements.label, study.measurements.label)
-studies = {own: study} | {NAMES.get(name, name): one for name, one in study.beside().items()}
-models = page.read(studies)
+studies = style.by_name(study, NAMES)
+models = {name: style.told(lambda one=one: page.read(one)) for name, one in studies.items()}
+own = next(iter(models))
 groups = models[own]
 for name, text in page.said(groups).items():
     glue(name, text, display=False)
@@ -41,25 +37,25 @@ for name, text in page.said(groups).items():
 # ## How a group is measured
 #
 # Documents are dealt into blocks. On one half of the blocks neurons are ranked by their mean effect on rare
-# targets, and on the other half the first 0.1 to 10 % of them are set to their means at once; then
-# the halves change places. The same is done for common targets. Each *random set* has as many neurons, drawn
-# to be like those of the group in their activations and the length of what they write. An interval leaves out
-# one block of documents at a time *with the groups held*: it counts which documents were measured, not
+# targets; on the other half the first 0.1 to 10 % of them are set to their mean activations at once. Then
+# the halves change places. The same is done for common targets. Each *random set* has as many neurons as the
+# group, drawn to resemble them in their activations and in the length of what they write. An interval leaves
+# out one block of documents at a time *with the groups held*: it counts which documents were measured, not
 # that other documents would have chosen other neurons.
 #
-# ## The loss as they go together
+# ## The loss without them
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Change of the loss as the top neurons go together, by how many: neurons chosen for rare targets (left) and for common ones (right). Marks: the group, with 95 % intervals over documents; bands: range of the random sets. The vertical axis is linear below 0.01 nats and logarithmic above.", "name": "fig-together"}, "image": {"alt": "Two panels: loss change on rare and common targets by the percentage of neurons ablated together, above bands of random sets", "classes": "wide"}}
 fig, axes = style.panels(2, width=4.4, height=3.8, share=True)
 for ax, chosen_for in zip(axes, estimate.KINDS, strict=True):
     with style.or_reason(ax):
-        page.together(ax, page.there(groups), chosen_for)
+        page.together(ax, style.there(groups), chosen_for)
 style.legend_below(fig, axes[0], 4)
 
 # %% [markdown]
-# Without the first {glue:text}`most` % chosen for rare targets, the loss on them rises by
+# Without the first {glue:text}`most` % chosen for rare targets, the loss on these changes by
 # {glue:text}`joint_most` nats; random sets of 1 % change it by {glue:text}`sets_1` nats.
-# {numref}`fig-together-beside` has the models beside.
+# {numref}`fig-together-beside` has the same for the other models.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "The same for the models beside, neurons chosen for rare targets.", "name": "fig-together-beside"}, "image": {"alt": "A panel a model: loss change on rare and common targets by the percentage of neurons ablated together", "classes": "wide"}}
 others = {name: one for name, one in models.items() if name != own}
@@ -68,37 +64,38 @@ for ax in axes[len(others) :]:
     ax.set_axis_off()
 for ax, (name, one) in zip(axes, others.items(), strict=False):
     with style.or_reason(ax):
-        page.together(ax, page.there(one), "rare")
+        page.together(ax, style.there(one), "rare")
     ax.set_title(name)
 
 # %% [markdown]
 # ## More or less than the sum
 #
-# If neurons did not touch each other, the joint effect would be the sum of what each does alone, and the ratio
-# of the two 1. *Above 1* they stand in for each other: while one is away, the others still hold the loss
-# down, and only together is all of it lost. *Below 1* they overlap: what one takes away,
-# another cannot take away again. At 1 % the joint effect on rare targets {glue:text}`against_sum_1` the sum:
-# {glue:text}`meaning_1`.
+# If neurons did not affect each other's work, the joint effect would be the sum of what each does alone, and
+# the ratio of the two would be 1. *Above 1* they stand in for each other: while one is away, the others
+# still hold the loss down, and only without all of them is everything lost. *Below 1* they overlap: what is
+# lost without one cannot be lost again without another. At 1 % the joint effect on rare targets
+# {glue:text}`against_sum_1` the sum: {glue:text}`meaning_1`.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Joint effect over the sum of single effects, by size of the group: neurons chosen for rare targets (left) and for common ones (right), with 95 % intervals over documents. Grey: the models beside, on rare targets. The line at 1 is the sum; a group of one neuron lies on it but for rounding. A mark is missing where an effect does not raise the loss; an interval may leave the picture.", "name": "fig-synergy"}, "image": {"alt": "Two panels: ratio of joint to summed single effects by percentage of neurons, with a line at 1", "classes": "wide"}}
 beside = {name: one for name, one in others.items() if not isinstance(one, str)}
 fig, axes = style.panels(2, width=4.4, height=3.8, share=True)
 for ax, chosen_for in zip(axes, estimate.KINDS, strict=True):
     with style.or_reason(ax):
-        page.over_single(ax, page.there(groups), chosen_for, beside)
+        page.over_single(ax, style.there(groups), chosen_for, beside)
 style.legend_below(fig, axes[0], 5)
 
 # %% [markdown]
 # ## Rare over common
 #
-# The group chosen for rare targets raises their loss {glue:text}`selectivity_1` times as much as that of common
-# targets. For the group chosen for common targets the ratio is {glue:text}`selectivity_common_1`; the first
-# {glue:text}`more_selective_1` the second. A ratio alone does not make a neuron one for rare tokens:
-# rare targets have more loss to change, and the random sets in the table show what that comes to.
+# For the group chosen for rare targets, the change of the loss on these over that on common targets is
+# {glue:text}`selectivity_1`; for the group chosen for common targets it is
+# {glue:text}`selectivity_common_1`. The first {glue:text}`more_selective_1` the second. Such a ratio alone
+# does not make a neuron one for rare tokens: rare targets have more loss to change, and the random sets in
+# the table show how much that makes.
 
 # %% tags=["hide-input"]
 # NBVAL_CHECK_OUTPUT
-style.told(lambda: page.group_table(page.there(groups)))
+groups if isinstance(groups, str) else page.group_table(groups)
 
 # %% [markdown]
 # At 1 %, beside the other models:
@@ -110,8 +107,8 @@ page.models_table(models)
 # %% [markdown]
 # ## What this shows, and what it does not
 #
-# Neurons of the last MLP do not read each other: all that one does to another's effect goes through the final
-# norm and the softmax. A ratio above 1 may therefore be no more than the curve of the loss, which
-# rises the faster the less probable its token has become. Nothing here says that the neurons
-# have learned to work as a group, only what removing them at once costs; {ref}`coordination` asks how
-# they act together. Rounding of the single effects is in the ratio as well, a thousandth or so.
+# Neurons of the last MLP do not read each other: one can change the effect of another only through the final
+# norm and the softmax. A ratio above 1 may therefore come from the shape of the loss alone, which rises
+# faster the less probable the right token has become. Nothing here says that the neurons have learned to
+# work as a group, only what removing them at once costs; {ref}`coordination` asks how they act together. The
+# ratio is off by a thousandth or so, as the single effects were rounded when they were stored.

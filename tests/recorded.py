@@ -64,9 +64,14 @@ def write_page(
     return folder / f"{stem}.ipynb"
 
 
-def write_book(folder: Path, changed: dict[tuple[str, str], dict] | None = None, **kept) -> Path:
-    """All pages that claims belong to: every claim supported, but for what is `changed`."""
-    for stem in PAGES:
+def write_book(
+    folder: Path,
+    changed: dict[tuple[str, str], dict] | None = None,
+    glued: dict[str, dict[str, Any]] | None = None,
+) -> Path:
+    """Pages of claims, and those that glue: every claim supported, but for what is `changed`."""
+    kept = glued or {}
+    for stem in (*PAGES, *(other for other in kept if other not in PAGES)):
         found = [
             finding(name, estimand, reading, **(changed or {}).get((name, reading), {}))
             for name, claim in claims().items()
@@ -74,5 +79,5 @@ def write_book(folder: Path, changed: dict[tuple[str, str], dict] | None = None,
             for reading in claim.readings
             if claim.page == stem[3:]
         ]
-        write_page(folder, stem, found, **(kept if stem == PAGES[0] else {}))
+        write_page(folder, stem, found, **kept.get(stem, {}))
     return folder

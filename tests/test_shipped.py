@@ -8,18 +8,19 @@ import torch
 
 from raretok.ablation.closed_form import delta_loss
 from raretok.ablation.head import final_head
-from raretok.book.renewal import shipped
+from raretok.book.renewal import parts_to_ship, shipped
 from raretok.claims.study import Study
-from raretok.measure.find import LEAD, TRAINED, UNTRAINED, Measurements
+from raretok.measure.find import LEAD, TRAINED, UNTRAINED, WITHOUT, Measurements
 from raretok.measure.find import SHIPPED as MEASUREMENTS
 from raretok.measure.parameters import PageParameters
 from raretok.measure.source import Source
 from raretok.models.adapter import capture
-from raretok.models.files import SHIPPED
+from raretok.models.files import COUNTS_FILE, SHIPPED
 from raretok.text import docstrings
 from tests.ablation.modules import delta_loss_modules, real_modules
 
 MODEL = SHIPPED / "docs-gpt2"
+RECENT = {"family": "gpt2", "checkpoints": []}  # settings younger than its record
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +51,9 @@ def test_the_measurements_are_of_these_models_small_and_audited():
         assert one.ready.record()["key"] == one.key
         sizes = [file.stat().st_size for file in (MEASUREMENTS / one.label).iterdir()]
         assert sum(sizes) <= limits.get(parameters.model, 9e6)
-        parts = [name for name in one.ready.record()["parts"] if name.startswith("effects")]
-        assert "effects: stratified" in parts
+        there = one.ready.record()["parts"]
+        assert set(parts_to_ship(parameters)) <= there.keys()
+        parts = [name for name in there if name.startswith("effects")]
         for name in parts:
             effects = one.part(name)
             assert effects.audit_passed == 1
@@ -65,6 +67,16 @@ def test_every_run_was_trained_on_the_same_tokens_and_ends_near_the_first():
         assert record["corpus_sha256"] == first["corpus_sha256"]
         assert record["tokens_seen"] == first["tokens_seen"]
         assert abs(record["held_out_loss"] - first["held_out_loss"]) <= 0.3
+
+
+def test_one_run_never_saw_one_domain_and_its_counts_say_so():
+    without = json.loads((SHIPPED / WITHOUT / "training.json").read_text())
+    first = json.loads((MODEL / "training.json").read_text())
+    assert without["config"] == {**first["config"], **RECENT, "without": "mathematics"}
+    assert without["tokens_seen"] == first["tokens_seen"]
+    counts = [np.load(SHIPPED / name / COUNTS_FILE) for name in (WITHOUT, "docs-gpt2")]
+    assert (counts[0] <= counts[1]).all()
+    assert counts[0].sum() < counts[1].sum()
 
 
 def test_the_real_model_has_enough_targets_and_counts_of_the_train_part():

@@ -16,7 +16,7 @@ def group_delta_loss(
     resid: Float[Tensor, "pos d_model"],
     change: Float[Tensor, "pos neuron"],
     target: Int[Tensor, " pos"],
-    groups: list[Int[Tensor, " member"]],
+    groups: list[Int[Tensor, " _"]],
 ) -> Float[Tensor, "pos group"]:
     """Loss change, in nats, of adding `change` to the activations of each group's neurons.
 
@@ -42,8 +42,11 @@ def pushed(
     shrunk, inverse = rescale(clean.var, growth)
     u = shrunk * clean.z + inverse * (push @ head.G)
     at_target = u.gather(1, target[:, None]).squeeze(1)
-    # Of a whole tenth of the neurons u may be large: subtract its largest before the exponential.
-    top = u.amax(dim=1, keepdim=True).clamp(min=0)
-    small = torch.log1p((clean.p * u.expm1()).sum(dim=1))
-    large = ((clean.p * (u - top).exp()).sum(dim=1)).log() + top.squeeze(1)
-    return torch.where(top.squeeze(1) < 1, small, large) - at_target
+    # ln(1 + x) keeps small effects; of a tenth of the neurons u may be large, and then x is near
+    # -1, where its digits are lost, or infinite: subtract the largest before the exponential.
+    inner = (clean.p * u.expm1()).sum(dim=1)
+    change = inner.log1p()
+    if (rows := ~(inner.abs() < 0.5)).any():
+        top = u[rows].amax(dim=1, keepdim=True)
+        change[rows] = (clean.p[rows] * (u[rows] - top).exp()).sum(dim=1).log() + top.squeeze(1)
+    return change - at_target

@@ -49,7 +49,7 @@ def shipped() -> list[PageParameters]:
 def parts_to_ship(parameters: PageParameters) -> tuple[str, ...]:
     """The parts that ship of a model, a checkpoint of one, or a model on another text."""
     model = parameters.model
-    if parameters.revision:
+    if parameters.revision or model == UNTRAINED:
         return STEPS
     if parameters.corpus in shelved():
         return ON_TEXT

@@ -1,8 +1,9 @@
-"""A group against its controls: values of every fold, and the estimate made of them."""
+"""A group against its controls, and one influence over another, as estimates."""
 
 import numpy as np
 from jaxtyping import Float
 
+from raretok.errors import NotTestableError
 from raretok.stats.jackknife import Estimate, jackknife
 
 Compared = Float[np.ndarray, "left_out split group"]  # the group first, then its controls
@@ -30,3 +31,15 @@ def controls_only(values: Compared, scale=lambda x: x) -> tuple[float, float, fl
     """The same of each control less the mean of all, in the unit of the estimate."""
     mean = values[0].mean(axis=0)[1:].mean()
     return (float(scale(0.0)), *spread(values - mean, scale)[1:])
+
+
+def ratio(
+    over: Float[np.ndarray, " left_out"], under: Float[np.ndarray, " left_out"], what: str
+) -> Estimate:
+    """One influence over another, by its logarithm.
+
+    Raises `NotTestableError`, naming `what`, where one is not positive without some block.
+    """
+    if min(over.min(), under.min()) <= 0:
+        raise NotTestableError(f"{what}: a ratio needs effects that raise the loss on both sides")
+    return jackknife(np.log(over / under)).through(np.exp)

@@ -19,6 +19,7 @@ from raretok.claims.coordination import estimate as coordination
 from raretok.claims.domains import estimate as domains
 from raretok.claims.dynamics import estimate as dynamics
 from raretok.claims.finding import Finding, untested
+from raretok.claims.layers import estimate as layers
 from raretok.claims.modularity import estimate as modularity
 from raretok.claims.regimes import estimate as regimes
 from raretok.claims.sample import Sample, neurons_in
@@ -87,6 +88,7 @@ ESTIMANDS = {
     "spectra": spectra.ESTIMANDS,
     "dynamics": dynamics.ESTIMANDS,
     "thresholds": thresholds.ESTIMANDS,
+    "layers": layers.ESTIMANDS,
     "domains": domains.ESTIMANDS,
 }
 PAPER = ("regimes", "coordination", "modularity", "attention", "spectra")  # of its own claims
@@ -290,6 +292,9 @@ class Study:
         elif page == "thresholds":
             parts = self.part(BOTH[0]), self.part("model")
             yield from thresholds.findings(self.at, *parts, self.parameters.rare_percentile)
+        elif page == "layers":
+            found = layers.read(self.part, self.blocks, self.architecture.n_layers)
+            yield from layers.findings(found.total, found.counted)
         elif page == "domains":
             yield from domains.findings(self.places())
         else:

@@ -1,6 +1,6 @@
 """Drawing that pages share: each function takes an Axes and arrays, and computes nothing."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from raretok.claims.digest import digest
-from raretok.errors import UserError
+from raretok.errors import NotTestableError, UserError
+from raretok.stats.jackknife import Estimate
 
 # One colour a meaning, on every page; the pairs differ for the colour-blind and in grey.
 PALETTE = sns.color_palette("colorblind")
@@ -79,6 +80,53 @@ def told(compute: Callable[[], Any]) -> Any:
         return compute()
     except UserError as error:
         return f"not testable here: {error}"
+
+
+def there(found: Any) -> Any:
+    """What `told` gave. Raises `NotTestableError` where that is a reason in words."""
+    if isinstance(found, str):
+        raise NotTestableError(found.removeprefix("not testable here: "))
+    return found
+
+
+def by_name(study: Any, names: dict[str, str]) -> dict[str, Any]:
+    """A study and those beside it, its own first, by the names that are shown."""
+    studies = {study.measurements.label: study} | study.beside()
+    return {names.get(label, label): one for label, one in studies.items()}
+
+
+def number(value: float) -> str:
+    """With few digits, without exponent, and without a sign where it is shown as 0."""
+    places = (4, 3, 2, 0)[np.searchsorted((0.01, 0.1, 10), abs(value), side="right")]
+    text = f"{value:,.{places}f}"
+    return text if text.strip("-0.") else text.lstrip("-")
+
+
+def interval_text(one: Estimate | None, scale: float = 1.0, why: str = "not to be had") -> str:
+    """A number with its 95 % interval; `why` where there is none."""
+    if one is None:
+        return why
+    value, low, high = (number(scale * end) for end in (one.value, one.low, one.high))
+    return f"{value} ({low} to {high})"
+
+
+def points(ax: Axes, x: Iterable[float], found: Iterable[Estimate | None], **style: Any) -> None:
+    """Marks with 95 % intervals, joined where `ls` is given; None leaves a place out."""
+    some = [(at, one.value, one.low, one.high) for at, one in zip(x, found, strict=True) if one]
+    at, value, low, high = np.array(some).reshape(-1, 4).T
+    ax.plot(at, value, **{"marker": "o", "ls": ""} | style)
+    ax.vlines(at, low, high, color=style["color"], lw=1)
+
+
+def shade(ax: Axes, spec: Any, along: str = "y") -> None:
+    """Regions of an estimand (`supports`, `contradicts`) within what an axis shows already."""
+    first, last = getattr(ax, f"get_{along}lim")()
+    span = {"x": ax.axvspan, "y": ax.axhspan}[along]
+    for kind in ("supports", "contradicts"):
+        for low, high in getattr(spec, kind, ()):
+            ends = (first if low is None else low, last if high is None else high)
+            span(*np.clip(ends, first, last), color=COLOURS[kind], lw=0, zorder=0)
+    ax.set(**{f"{along}lim": (first, last)})
 
 
 def null_histogram(

@@ -18,7 +18,7 @@ from raretok.paths import DATA
 
 REVIEWS = DATA / "reviews.yaml"
 HAND_WRITTEN = ("method",)  # pages that are there without being run
-NAME = re.compile(r"\{([\w. ]+)\}")
+NAME = re.compile(r"\{([\w. %]+)\}")
 
 
 class UnansweredError(Exception):
@@ -48,10 +48,7 @@ def answers(folder: Path, questions: Path = REVIEWS) -> list[Answer]:
     there |= {name: name for name in HAND_WRITTEN}
     found = []
     for name, given in asked.items():
-        if "later" in given:
-            text = f"Not yet: this is for a page on {given['later']}."
-        else:
-            text = answer_text(given["answer"], values, reasons)
+        text = answer_text(given["answer"], values, reasons)
         found.append(Answer(name, given["asks"], text, there.get(given.get("page", ""), "")))
     return found
 

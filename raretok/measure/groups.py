@@ -78,7 +78,7 @@ def chosen_on(
     return np.stack(found)
 
 
-def prefixes(members: Int[np.ndarray, "chosen_for set rank"]) -> list[Int[np.ndarray, " member"]]:
+def prefixes(members: Int[np.ndarray, "chosen_for set rank"]) -> list[Int[np.ndarray, " _"]]:
     """Every group: of each class, set and size."""
     n_neurons = round(100 / PERCENT[-1] * members.shape[-1])
     sizes = [size_of(percent, n_neurons) for percent in PERCENT]

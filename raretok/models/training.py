@@ -26,6 +26,7 @@ from raretok.errors import UserError
 from raretok.models.adapter import untrained_twin
 from raretok.models.families import BALANCE, Family, architecture
 from raretok.text.corpus import cut_contexts, load_corpus
+from raretok.text.docstrings import DOMAINS
 from raretok.text.streams import batch_tokens, prepare, write_json
 
 
@@ -54,6 +55,10 @@ class TrainingConfig:
         for name, value in asdict(self).items():
             if name not in ("seed", "family", "checkpoints", "without") and value <= 0:
                 raise UserError(f"{name} must be positive, got {value}")
+        domains = sorted(set(DOMAINS.values()))
+        if self.without not in ("", *domains):
+            there = ", ".join(domains)
+            raise UserError(f"no domain {self.without!r} to leave out: there are {there}")
         outside = [step for step in self.checkpoints if not 0 <= step <= self.steps]
         if outside:
             raise UserError(

@@ -14,9 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from raretok.errors import UserError
 from raretok.text.corpus import DOCUMENT_MARK, count_tokens, load_corpus, token_ids
-from raretok.text.docstrings import DOMAINS
 
 
 def train_tokenizer(texts: list[str], d_vocab: int) -> PreTrainedTokenizerFast:
@@ -65,11 +63,7 @@ def prepare(work: Path, d_vocab: int, without: str = "") -> tuple[Path, str]:
 
     `without`: a domain whose documents are left out of stream and counts. The tokenizer is that of
     all domains, so that models with and without it score the same tokens.
-    Raises `UserError` for a domain that the corpus does not have.
     """
-    domains = sorted(set(DOMAINS.values()))
-    if without and without not in domains:
-        raise UserError(f"no domain {without!r} to leave out: there are {', '.join(domains)}")
     done = work / "corpus.json"
     if not done.exists():
         say("reading the train part of the corpus docs (about a minute)")

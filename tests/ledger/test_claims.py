@@ -9,6 +9,7 @@ import yaml
 from raretok.claims.study import ESTIMANDS
 from raretok.errors import UserError
 from raretok.ledger.claims import CLAIMS, NEEDS, claims, ends, read_claims
+from raretok.ledger.replication import FAMILIES
 
 GOOD = {
     "sentence": "s",
@@ -58,6 +59,7 @@ def test_every_page_computes_the_estimands_of_its_claims_and_no_others():
         (name, one): claim.page for name, claim in claims().items() for one in claim.estimands
     }
     computed = {key: page for page, keys in ESTIMANDS.items() for key in keys}
+    computed |= {(claim, "lift between families"): "replication" for claim in FAMILIES}
     assert computed == declared
 
 
@@ -68,7 +70,7 @@ def test_every_judged_estimand_is_gated_and_every_claim_says_what_would_be_seen(
             assert one.judged == bool({"documents", NEEDS} & set(one.gates))
             assert one.planted is None or one.judged
         primary = claim.estimands[claim.primary]
-        assert primary.judged == (primary.planted is not None)
+        assert (primary.judged and claim.of_the_paper) == (primary.planted is not None)
 
 
 def test_an_open_end_is_infinite():

@@ -5,8 +5,15 @@ import pytest
 from statsmodels.stats.meta_analysis import combine_effects
 
 from raretok.ledger.claims import claims
-from raretok.ledger.over_models import agreement, models_table, replication_table, said, summary
-from raretok.ledger.replication import is_ratio, pool, replications
+from raretok.ledger.over_models import (
+    agreement,
+    families_table,
+    models_table,
+    replication_table,
+    said,
+    summary,
+)
+from raretok.ledger.replication import between_families, is_ratio, pool, replications
 from raretok.stats.jackknife import Estimate
 from tests.recorded import OPEN, finding
 
@@ -106,7 +113,35 @@ def test_a_model_from_outside_is_no_unit_and_is_compared_with_the_next_run():
 
 
 def test_without_any_run_there_is_no_claim_to_reproduction():
-    one = of("M1", {})
+    assert replications({}, {}) == []
+    assert summary([]) == "No run was measured."
+    one = of("M1", {}, {"far": [finding("M1", model="far")]})
     assert one.verdict == "not testable"
-    assert "runs pass the gates: R0, R1" in summary(replications({}, {}))
+    assert "runs pass the gates: M1" in summary([one])
     assert agreement([one]) == "No claim has a number on both."
+
+
+def test_a_family_is_set_over_the_runs_of_another_with_the_interval_of_one_run_more():
+    """Logs 0.1, 0.2, 0.3: mean 0.2, sd 0.1, t of two degrees of freedom 4.3027."""
+    runs = runs_of("R1", np.exp([0.1, 0.2, 0.3]))
+    model = [finding("R1", estimate=Estimate(np.exp(0.5), 1.0, 3.0), model="mine")]
+    g1, g4 = between_families(model, "llama", runs)
+    assert (g1.claim, g1.estimate, g1.model) == ("G1", None, "mine")
+    assert g1.reason == "the model is of the type llama, and this is about gpt_neox"
+    assert g4.estimate.value == pytest.approx(np.exp(0.3))
+    reach = 4.302652729911275 * 0.1 * np.sqrt(4 / 3)
+    assert np.log([g4.estimate.low, g4.estimate.high]) == pytest.approx([0.3 - reach, 0.3 + reach])
+    assert g4.gates == OPEN
+    table = families_table([g1, g4]).data
+    assert "G4, holds for Llama style" in table
+    assert "G1" not in table
+
+
+def test_a_model_without_a_lift_is_a_reason():
+    found = between_families(
+        [finding("R0", model="mine")], "gpt_neox", runs_of("R1", [1.0, 2.0, 3.0])
+    )
+    assert [one.reason for one in found] == [
+        "the model has no lift (R1)",
+        "the model is of the type gpt_neox, and this is about llama",
+    ]

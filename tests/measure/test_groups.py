@@ -1,4 +1,4 @@
-"""Groups ablated together: what ships agrees with single effects, and is chosen on other documents."""
+"""Groups ablated together: what ships agrees with single effects, chosen on other documents."""
 
 import numpy as np
 import pytest

@@ -227,3 +227,22 @@ def test_the_rate_warms_up_and_decays():
     assert rates[0] == pytest.approx(0.005)
     assert max(rates) == rates[2] == pytest.approx(0.01)
     assert rates[-1] < 0.1 * rates[2]
+
+
+def test_a_domain_left_out_is_in_the_tokenizer_and_in_nothing_else(tmp_path, monkeypatch):
+    kept = [Document(f"the sum of {i} and x. " * 20, f"k{i}", "arrays") for i in range(4)]
+    left = [Document(f"a lemma proves zeta {i}. " * 20, f"m{i}", "mathematics") for i in range(4)]
+    both = Corpus("docs", (*kept, *left), "0" * 64)
+    monkeypatch.setattr(streams, "load_corpus", lambda *_, **__: both)
+    for folder, without in (("all", ""), ("some", "mathematics")):
+        (tmp_path / folder).mkdir()
+        streams.prepare(tmp_path / folder, 300, without)
+    files = [tmp_path / name / "tokenizer" / "tokenizer.json" for name in ("all", "some")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "all" / "tokenizer")
+    (word,) = tokenizer(" zeta", add_special_tokens=False).input_ids[-1:]
+    counts = [np.load(tmp_path / name / "unigram_counts.npy") for name in ("all", "some")]
+    assert counts[0][word] > 0 == counts[1][word]
+    assert counts[0].sum() > counts[1].sum() > 0
+    streamed = [np.load(tmp_path / name / "tokens.npy").size for name in ("all", "some")]
+    assert streamed == [one.sum() + n for one, n in zip(counts, (8, 4), strict=True)]

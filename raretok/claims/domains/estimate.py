@@ -161,13 +161,12 @@ class Places:
         """Every domain of the corpus, also those that have too little."""
         part = self.documents()
         of = part.domain.values[self.sample.document]
-        names = part.attrs["domains"]
-        return [Side.of_rows(name, self.sample, of == i) for i, name in enumerate(names)]
+        names = enumerate(part.attrs["domains"])
+        return [Side.of_rows(name, self.sample, of == i) for i, name in names]
 
     @cached_property
     def corpus(self) -> Side:
-        rows = np.ones(self.sample.document.size, dtype=bool)
-        return Side.of_rows(CORPUS, self.sample, rows)
+        return Side.of_rows(CORPUS, self.sample, np.ones(self.sample.document.size, dtype=bool))
 
     @cache  # noqa: B019
     def side(self, text: str) -> Side:

@@ -1,7 +1,9 @@
 """Figures, tables and sentences of the page `domains`."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,12 +13,10 @@ from matplotlib.colors import Normalize
 
 from raretok.claims.domains.estimate import CORPUS, TEXTS, Places, Side, shared, with_order
 from raretok.claims.finding import Finding
-from raretok.claims.style import COLOURS, told
+from raretok.claims.style import COLOURS, interval_text, shade, told
 from raretok.errors import NotTestableError, UserError
-from raretok.stats.jackknife import Estimate
 
 Matrix = Float[np.ndarray, "chosen measured"]
-Region = tuple[float | None, float | None]
 
 
 def listed(places: Places) -> list[Side]:
@@ -24,10 +24,8 @@ def listed(places: Places) -> list[Side]:
     found = []
     texts = (lambda text=text: [places.side(text)] for text in TEXTS)
     for get in (lambda: places.domains, lambda: [places.corpus], *texts):
-        try:
+        with suppress(UserError):  # named where its estimand is
             found += get()
-        except UserError:  # named where its estimand is
-            continue
     return found
 
 
@@ -60,23 +58,18 @@ def transfer(sides: list[Side], size: int) -> Matrix:
 
     Groups are chosen on one half of the documents and measured on the other half.
     """
-    found = np.full((len(sides), len(sides)), np.nan)
-    for i, j in np.ndindex(found.shape):
-        own, other = (
-            np.take_along_axis(sides[j].means[1][0], groups(sides[k], size, 0), axis=-1).mean()
-            for k in (j, i)
-        )
-        found[i, j] = other / own if own > 0 else np.nan
-    return found
+    chosen = [groups(side, size, 0) for side in sides]
+    means = [side.means[1][0] for side in sides]
+    each = [[np.take_along_axis(one, some, -1).mean() for one in means] for some in chosen]
+    own = np.diag(each)
+    return each / np.where(own > 0, own, np.nan)
 
 
 def overlap(sides: list[Side], size: int) -> Matrix:
     """Share of the group in common, each chosen on one half; on the diagonal both of one side."""
-    found = np.zeros((len(sides), len(sides)))
-    for i, j in np.ndindex(found.shape):
-        one, two = groups(sides[i], size, 0), groups(sides[j], size, 1)
-        found[i, j] = (one[:, :, None] == two[:, None]).sum(axis=(1, 2)).mean() / size
-    return found
+    chosen = [[groups(side, size, half) for side in sides] for half in (0, 1)]
+    same = [[one[:, :, None] == two[:, None] for two in chosen[1]] for one in chosen[0]]
+    return np.sum(same, axis=(3, 4)).mean(axis=2) / size
 
 
 def heat(ax: Axes, sides: list[Side], values: Matrix, **labels: str) -> None:
@@ -92,84 +85,64 @@ def heat(ax: Axes, sides: list[Side], values: Matrix, **labels: str) -> None:
     ax.set_yticks(range(len(names)), names)
     ax.set(**labels)
     ax.tick_params(length=0)
-    for spine in ax.spines.values():
-        spine.set_visible(False)
+    ax.spines[:].set_visible(False)
 
 
 def forest(
     ax: Axes,
     by_model: dict[str, list[Finding]],
     estimands: list[str],
-    regions: dict[str, list[Region]],
+    spec: Any,
     counts: Callable[[Finding], bool],
 ) -> None:
     """Estimates of every model with 95 % intervals, a row each, over the regions that decide.
 
-    Hollow: a finding that does not count, since a gate failed.
+    Hollow: a finding that does not count, since a gate failed. `spec`: an estimand with regions.
     """
     rows = [(estimand, name) for estimand in estimands for name in by_model]
     found = {(one.estimand, name): one for name, some in by_model.items() for one in some}
-    shade(ax, regions, [found[key].estimate for key in rows])
+    ends = [end for key in rows if (one := found[key].estimate) for end in (one.low, one.high)]
+    ends += [end for some in (spec.supports, spec.contradicts) for one in some for end in one]
+    reach = np.array([end for end in ends if end is not None])
+    ax.set_xlim(reach.min() - 0.1 * np.ptp(reach), reach.max() + 0.1 * np.ptp(reach))
+    shade(ax, spec, "x")
+    n = len(by_model)
     for row, key in enumerate(rows):
         if (one := found[key].estimate) is None:
             ax.text(ax.get_xlim()[0], row, " none", va="center", color="0.4", fontsize=9)
             continue
-        colour = COLOURS["common" if row % len(by_model) else "fit"]
+        colour = COLOURS["common" if row % n else "fit"]
         fill = colour if counts(found[key]) else "white"
         ax.plot([one.low, one.high], [row, row], color=colour, lw=1.4)
         ax.plot(one.value, row, "o", mfc=fill, color=colour, ms=6)
-    first = next(iter(by_model))
-    labels = [f"{estimand}: {name}" if name == first else name for estimand, name in rows]
+    labels = [name if i % n else f"{estimand}: {name}" for i, (estimand, name) in enumerate(rows)]
     ax.set_yticks(range(len(rows)), labels)
-    ax.hlines(
-        np.arange(len(by_model), len(rows), len(by_model)) - 0.5, *ax.get_xlim(), "0.8", lw=0.8
-    )
+    ax.hlines(np.arange(n, len(rows), n) - 0.5, *ax.get_xlim(), "0.8", lw=0.8)
     ax.set(ylim=(len(rows) - 0.5, -0.5))
-
-
-def shade(ax: Axes, regions: dict[str, list[Region]], found: list[Estimate | None]) -> None:
-    """Regions that support and that contradict, as far as bounds and intervals reach."""
-    points = [b for some in regions.values() for one in some for b in one if b is not None]
-    points += [end for one in found if one for end in (one.low, one.high)]
-    margin = 0.1 * (max(points) - min(points))
-    low, high = min(points) - margin, max(points) + margin
-    for kind, some in regions.items():
-        for start, stop in some:
-            start, stop = low if start is None else start, high if stop is None else stop
-            ax.axvspan(start, stop, color=COLOURS[kind], lw=0, zorder=0)
-    ax.set(xlim=(low, high))
 
 
 def sides_table(places: Places) -> pd.DataFrame:
     """What each domain and text has: positions, documents, base rate and reliability."""
-    rows = [
-        {
-            "text": side.name,
+    rows = {
+        side.name: {
             "rare positions": str(side.positions),
             "documents with them": str(side.documents),
             "rare targets": f"{100 * side.base_rate:.2f} %",
             "reliability": "too few" if side.gap else f"{side.reliability[0]:.2f}",
         }
         for side in listed(places)
-    ]
-    return pd.DataFrame(rows).set_index("text")
-
-
-def of_one(found: Finding) -> str:
-    """Value and interval, or why there is none."""
-    if (one := found.estimate) is None:
-        return f"not testable here ({found.reason})"
-    return f"{one.value:.2f} ({one.low:.2f} to {one.high:.2f})"
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("text")
 
 
 def said(places: Places, findings: list[Finding], size: int) -> dict[str, str]:
     """What the page's sentences name."""
-    return {
-        **{one.estimand.replace(" ", "_"): of_one(one) for one in findings},
-        "size": str(size),
-        "groups": told(lambda: group_sentence(places, size)),
-        "rates": told(lambda: rates_sentence(places)),
-    }
+    found = {"size": str(size)}
+    for one in findings:
+        why = f"not testable here ({one.reason})"
+        found[one.estimand.replace(" ", "_")] = interval_text(one.estimate, why=why)
+    found["groups"] = told(lambda: group_sentence(places, size))
+    return found | {"rates": told(lambda: rates_sentence(places))}
 
 
 def rates_sentence(places: Places) -> str:
@@ -188,12 +161,12 @@ def group_sentence(places: Places, size: int) -> str:
         raise NotTestableError("no two domains have an order of the neurons that repeats")
     shares = overlap(sides, size)
     own, across = np.diag(shares).mean(), shares[~np.eye(len(sides), dtype=bool)].mean()
-    tops = [set(np.argsort(-side.sums.sum(axis=0), kind="stable")[:size]) for side in sides]
-    union, every = set.union(*tops), set.intersection(*tops)
-    alone = sum(sum(one in top for top in tops) == 1 for one in union)
+    tops = [np.argsort(-side.sums.sum(axis=0), kind="stable")[:size] for side in sides]
+    times = np.unique(tops, return_counts=True)[1]
     return (
-        f"Of {len(union)} neurons that are in the group of {size} of at least one of {len(sides)} "
-        f"domains, {len(every)} are in the group of every one and {alone} in that of one alone. "
-        f"Part of that is noise: groups chosen on two halves of one domain have {100 * own:.0f} % "
-        f"in common, on halves of two domains {100 * across:.0f} %."
+        f"In all, {times.size} neurons are in the group of at least one of {len(sides)} domains. "
+        f"The groups of all these domains share {(times == len(sides)).sum()} of them; only one "
+        f"group has {(times == 1).sum()}. Part of the difference is noise: groups chosen on two "
+        f"halves of one domain have {100 * own:.0f} % in common, on halves of two domains "
+        f"{100 * across:.0f} %."
     )

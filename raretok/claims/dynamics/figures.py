@@ -1,15 +1,12 @@
 """Figures and tables of the page `dynamics`."""
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from raretok.claims.dynamics.estimate import CHOICES, QUANTITIES, UNGROUPED, History, reached
-from raretok.claims.style import COLOURS
-from raretok.stats.jackknife import Estimate
+from raretok.claims.style import COLOURS, interval_text, points
 
 LIFTS = (0.05, 50)  # shown of a lift
-ENDS = ("value", "low", "high")
 MARKS = {CHOICES[0]: ("o", "-", COLOURS["rare"]), CHOICES[1]: ("s", "--", COLOURS["fit"])}
 
 
@@ -17,11 +14,8 @@ def course(ax: Axes, found: History, name: str) -> None:
     """One quantity over the steps of the training, with 95 % intervals."""
     for i, (choice, estimates) in enumerate(found.found[name].items()):
         shape, dash, colour = MARKS[choice]
-        there = [(step, one) for step, one in zip(found.steps, estimates, strict=True) if one]
-        x = np.array([beside(step, i) for step, _ in there])
-        value, low, high = (np.array([getattr(one, end) for _, one in there]) for end in ENDS)
-        ax.plot(x, value, dash, marker=shape, ms=4, lw=1.2, color=colour, label=choice)
-        ax.vlines(x, low, high, color=colour, lw=1, alpha=0.6)
+        x = [beside(step, i) for step in found.steps]
+        points(ax, x, estimates, ls=dash, marker=shape, ms=4, lw=1.2, color=colour, label=choice)
     ax.set_xscale("symlog", linthresh=10)
     last = found.steps[-1]
     shown = [step for step in found.steps if step in (0, 16, 128, 1024) and step <= last / 4]
@@ -42,17 +36,13 @@ def beside(step: int, series: int) -> float:
 def course_table(found: History, choice: str) -> pd.DataFrame:
     """Every quantity at every step for one choice of the group."""
     columns = {
-        name: [shown(one) for one in by.get(choice, by[CHOICES[1]])]
+        name: [interval_text(one, why="") for one in by.get(choice, by[CHOICES[1]])]
         for name, by in found.found.items()
     }
     table = pd.DataFrame(columns, index=pd.Index(found.steps, name="step"))
     for step, why in found.gaps.items():
         table.loc[step] = [f"gap: {why}", *[""] * (table.shape[1] - 1)]
     return table.sort_index()
-
-
-def shown(one: Estimate | None) -> str:
-    return "" if one is None else f"{one.value:.3g} ({one.low:.2g} to {one.high:.2g})"
 
 
 def said(found: History, model: str) -> dict[str, str]:

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+from raretok.claims.compare import ratio
 from raretok.errors import NotTestableError
 from raretok.stats.jackknife import Estimate, jackknife
 
@@ -96,16 +97,6 @@ def of_sets(groups: Groups, kind: str, chosen_for: str, percent: float) -> tuple
     """Range of the loss change over the matched random sets, nats a token."""
     sets = groups.of_set("joint", kind, chosen_for, percent)[0, 1:]
     return float(sets.min()), float(sets.max())
-
-
-def ratio(over: LeftOut, under: LeftOut, what: str) -> Estimate:
-    """A ratio of positive means, its interval found for the logarithm.
-
-    Raises `NotTestableError`, naming `what`, where one of them is not positive.
-    """
-    if min(over.min(), under.min()) <= 0:
-        raise NotTestableError(f"{what}: a ratio needs effects that raise the loss on both sides")
-    return jackknife(np.log(over / under)).through(np.exp)
 
 
 def synergy(groups: Groups, kind: str, chosen_for: str, percent: float) -> Estimate:

@@ -18,14 +18,16 @@ from raretok.claims.groups.estimate import (
     synergy,
 )
 from raretok.claims.study import Study
-from raretok.claims.style import COLOURS
-from raretok.errors import NotTestableError, UserError
+from raretok.claims.style import COLOURS, interval_text, number, points
 from raretok.stats.jackknife import Estimate
 
 MARKS = {"rare": "o", "common": "s"}
 LINEAR = 0.01  # nats: below it the axis of effects is linear, so that none and negative ones show
-RATIOS = (0.5, 3)  # shown of joint over single effects
-NONE = "not to be had"
+
+
+def read(study: Study) -> Groups:
+    """The groups of a study. Raises `NotTestableError` where they were not measured."""
+    return Groups.of(study.part("groups"))
 
 
 def together(ax: Axes, groups: Groups, chosen_for: str) -> None:
@@ -56,7 +58,7 @@ def over_single(
         series(ax, groups, found, i, kind, label=f"{kind} targets")
     ax.axhline(1, color="0.3", lw=0.8)
     ticks = (0.5, 0.7, 1, 1.5, 2, 3)
-    ax.set(yscale="log", ylim=RATIOS, title=f"chosen for {chosen_for} targets")
+    ax.set(yscale="log", ylim=(0.5, 3), title=f"chosen for {chosen_for} targets")
     ax.set_yticks(ticks, [f"{one:g}" for one in ticks])
     ax.set_ylabel("joint over the sum of single effects")
     percents(ax, groups)
@@ -66,12 +68,9 @@ def series(
     ax: Axes, groups: Groups, found: list[Estimate | None], i: int, kind: str, *, label: str
 ) -> None:
     """Marks with intervals, the second series a little to the right."""
-    there = [(p, one) for p, one in zip(groups.percent, found, strict=True) if one]
-    x = [p * (1 + 0.08 * i) for p, _ in there]
+    x = groups.percent * (1 + 0.08 * i)
     style = {"marker": MARKS[kind], "ms": 5, "lw": 1.4, "color": COLOURS[kind], "label": label}
-    ax.plot(x, [one.value for _, one in there], **style)
-    ends = ([getattr(one, end) for _, one in there] for end in ("low", "high"))
-    ax.vlines(x, *ends, color=COLOURS[kind], lw=1.2)
+    points(ax, x, found, ls="-", **style)
 
 
 def percents(ax: Axes, groups: Groups) -> None:
@@ -96,7 +95,7 @@ def one_row(groups: Groups, chosen_for: str, percent: float) -> dict[str, str]:
     for kind in KINDS:
         low, high = of_sets(groups, kind, chosen_for, percent)
         row[f"{kind} loss, nats"] = shown(partial(effect, groups, kind, chosen_for, percent))
-        row[f"{kind} loss, random sets"] = f"{low:.2g} to {high:.2g}"
+        row[f"{kind} loss, random sets"] = f"{number(low)} to {number(high)}"
         row[f"joint over single, {kind}"] = shown(
             partial(synergy, groups, kind, chosen_for, percent)
         )
@@ -119,7 +118,7 @@ def models_table(models: dict[str, Groups | str], percent: float = 1.0) -> pd.Da
     rows = {}
     for name, one in models.items():
         if isinstance(one, str):
-            rows[name] = [f"gap: {one}", *[""] * (len(columns) - 1)]
+            rows[name] = [one, *[""] * (len(columns) - 1)]
         else:
             rows[name] = [shown(partial(compute, one)) for compute in columns.values()]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=list(columns))
@@ -127,8 +126,7 @@ def models_table(models: dict[str, Groups | str], percent: float = 1.0) -> pd.Da
 
 
 def shown(compute: Callable[[], Estimate]) -> str:
-    one = or_none(compute)
-    return NONE if one is None else f"{one.value:.3g} ({one.low:.3g} to {one.high:.3g})"
+    return interval_text(or_none(compute))
 
 
 def against_sum(one: Estimate | None) -> str:
@@ -147,8 +145,7 @@ MEANING = {
     "cannot be compared with": "one of the two does not raise the loss",
 }
 SAID = (
-    *("neurons_1", "n_sets", "most", "joint_1", "joint_most", "sets_1", "against_sets_1"),
-    *("synergy_1", "against_sum_1", "meaning_1"),
+    *("answer", "most", "joint_most", "sets_1", "against_sum_1", "meaning_1"),
     *("selectivity_1", "selectivity_common_1", "more_selective_1"),
 )
 
@@ -173,44 +170,34 @@ def more_selective(groups: Groups, percent: float = 1.0) -> str:
     return "is lower than" if own.high < other.low else "cannot be told from"
 
 
+def answer(groups: Groups, percent: float) -> str:
+    """What the group chosen for rare targets does to them, in words."""
+    one = or_none(partial(synergy, groups, "rare", "rare", percent))
+    times = "" if one is None else f" ({interval_text(one)} times the sum)"
+    return (
+        f"Without the {groups.sizes[groups.at(percent)]} neurons (1 % of the last MLP) that matter "
+        f"most to rare targets, the loss on these changes by "
+        f"{interval_text(effect(groups, 'rare', 'rare', percent))} nats a token. That is "
+        f"{against_sets(groups, percent)} of the {groups.n_sets} random sets of similar neurons "
+        f"changes it, and {against_sum(one)} the sum of what each neuron does alone{times}."
+    )
+
+
 def said(groups: Groups | str, percent: float = 1.0) -> dict[str, str]:
-    """What the page's sentences name; the reason in place of each where there is no group."""
+    """What the page's sentences name; the reason in the first where there is no group."""
     if isinstance(groups, str):
-        return dict.fromkeys(SAID, f"not testable here: {groups}")
-    ratio = or_none(partial(synergy, groups, "rare", "rare", percent))
+        return dict.fromkeys(SAID, "not testable here") | {"answer": groups}
+    most = float(groups.percent[-1])
     low, high = of_sets(groups, "rare", "rare", percent)
-    words = against_sum(ratio)
+    words = against_sum(or_none(partial(synergy, groups, "rare", "rare", percent)))
     values = (
-        str(groups.sizes[groups.at(percent)]),
-        str(groups.n_sets),
-        f"{groups.percent[-1]:g}",
-        shown(partial(effect, groups, "rare", "rare", percent)),
-        shown(partial(effect, groups, "rare", "rare", float(groups.percent[-1]))),
-        f"{low:.2g} to {high:.2g}",
-        against_sets(groups, percent),
-        shown(partial(synergy, groups, "rare", "rare", percent)),
+        answer(groups, percent),
+        f"{most:g}",
+        shown(partial(effect, groups, "rare", "rare", most)),
+        f"{number(low)} to {number(high)}",
         words,
         MEANING[words],
-        shown(partial(selectivity, groups, "rare", percent)),
-        shown(partial(selectivity, groups, "common", percent)),
+        *(shown(partial(selectivity, groups, kind, percent)) for kind in KINDS),
         more_selective(groups, percent),
     )
     return dict(zip(SAID, values, strict=True))
-
-
-def read(studies: dict[str, Study]) -> dict[str, Groups | str]:
-    """Groups by model; where they were not measured, the reason."""
-    found: dict[str, Groups | str] = {}
-    for name, one in studies.items():
-        try:
-            found[name] = Groups.of(one.part("groups"))
-        except UserError as error:
-            found[name] = str(error)
-    return found
-
-
-def there(groups: Groups | str) -> Groups:
-    """The groups, for a figure. Raises `NotTestableError` with the reason where there are none."""
-    if isinstance(groups, str):
-        raise NotTestableError(groups)
-    return groups

@@ -29,7 +29,6 @@ class Layers:
     total: dict[int, Sample]
     unmediated: dict[int, Sample]  # the same positions and blocks
     agreement: dict[int, Agreement]
-    audit: dict[int, float]  # largest error of the exact effects, nats
     counted: dict[str, float]
     gaps: dict[int, str]
 
@@ -74,7 +73,6 @@ def read(
     return Layers(
         *({layer: blocks(one, name) for layer, one in parts.items()} for name in EFFECTS),
         {layer: one.agreement.values.astype(float) for layer, one in parts.items()},
-        {layer: float(one.audit_max_error) for layer, one in parts.items()},
         counted | {"layers": float(min(n_layers, len(BACK)))},
         gaps,
     )
@@ -157,24 +155,12 @@ def findings(layers: dict[int, Sample], counted: dict[str, float]) -> Iterator[F
     """
     if -1 not in layers:
         raise NotTestableError("layer -1 was not measured: measure it first")
+    n = int(counted.get("layers", len(layers)))
     of: dict[str, tuple[int, Callable[[], Estimate]]] = {
-        "share of the last layer": (
-            -1,
-            lambda: share(complete(layers, int(counted.get("layers", len(layers)))), -1),
-        ),
-        "lift of the layer before": (-2, lambda: lift(before(layers), "rare")),
+        "share of the last layer": (-1, lambda: share(complete(layers, n), -1)),
+        "lift of the layer before": (-2, lambda: lift(complete(layers, 2)[-2], "rare")),
     }
     for name, (layer, compute) in of.items():
         sample = layers.get(layer, layers[-1])
-        gates = counted | {
-            "neurons": float(head_of(sample)),
-            "reliability": sample.reliability("rare"),
-        }
-        yield found("G3", name, READING, gates, compute)
-
-
-def before(layers: dict[int, Sample]) -> Sample:
-    """The layer before the last. Raises `NotTestableError` where it was not measured."""
-    if -2 not in layers:
-        raise NotTestableError("layer -2 was not measured: measure it first")
-    return layers[-2]
+        more = {"neurons": float(head_of(sample)), "reliability": sample.reliability("rare")}
+        yield found("G3", name, READING, counted | more, compute)

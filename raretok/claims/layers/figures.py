@@ -6,67 +6,42 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 
 from raretok.claims.layers import estimate
-from raretok.claims.layers.estimate import (
-    Agreement,
-    Layers,
-    Numbers,
-    head_influence,
-    numbers,
-)
+from raretok.claims.layers.estimate import Agreement, Layers, Numbers, head_influence, numbers
 from raretok.claims.regimes.estimate import rank_curves
 from raretok.claims.regimes.tables import binned
 from raretok.claims.sample import KINDS, Sample
 from raretok.claims.study import Study
-from raretok.claims.style import COLOURS, PALETTE
-from raretok.errors import NotTestableError, UserError
+from raretok.claims.style import COLOURS, PALETTE, interval_text, points
+from raretok.errors import NotTestableError
 from raretok.stats.jackknife import Estimate, jackknife
 
 ORDER = {-1: "last", -2: "2nd last", -3: "3rd last", -4: "4th last"}
-EXACT, NONE = "last, exact", "not to be had"
+EXACT = "last, exact"
 DASHES = {"last": "-", "2nd last": "--", "3rd last": "-.", "4th last": ":"}
 HUES = [PALETTE[n] for n in (2, 1, 4, 5)]  # none that means rare or common
 Colour = str | tuple[float, ...]
 Dash = str | tuple[int, tuple[int, int]]
 SUBSETS = {"top": "full", "random": "none"}
 MEASURES = ("rank correlation", "rank correlation of sizes", "share of the largest tenth found")
-EXACT_MARK = {"marker": "D", "mfc": "white", "ms": 6, "ls": ""}
 
 
 def influence_by_layer(ax: Axes, layers: Layers, exact: Sample | None) -> None:
     """Influence of the top 1 % of each layer, the last on the right; a gap is named there."""
     for i, kind in enumerate(KINDS):
         for dash, of in (("-", "influence"), ("--", "unmediated")):
-            there = [(x, getattr(one, of)[kind]) for x, one in layers.numbers.items()]
-            there = sorted((x, one) for x, one in there if one)
-            at = np.array([x for x, _ in there]) + 0.08 * i
+            estimates = [getattr(one, of)[kind] for one in layers.numbers.values()]
+            x = np.array(list(layers.numbers)) + 0.08 * i
             label = f"{kind}, {'total' if of == 'influence' else 'unmediated'}"
-            line(ax, at, [one for _, one in there], COLOURS[kind], dash, label)
+            points(ax, x, estimates, ls=dash, ms=4, lw=1.4, color=COLOURS[kind], label=label)
         if exact:
-            one = jackknife(head_influence(exact, kind))
-            x = -0.75 + 0.08 * i
-            ax.vlines(x, one.low, one.high, color=COLOURS[kind], lw=1)
-            ax.plot(x, one.value, color=COLOURS[kind], label=f"{kind}, exact", **EXACT_MARK)
+            one, label = jackknife(head_influence(exact, kind)), f"{kind}, exact"
+            style = {"marker": "D", "mfc": "white", "ms": 6, "label": label}
+            points(ax, [-0.75 + 0.08 * i], [one], color=COLOURS[kind], **style)
     for layer in layers.gaps:
         ax.text(layer, 0.5, "gap", transform=ax.get_xaxis_transform(), ha="center", color="0.4")
     ax.axhline(0, color="0.3", lw=0.8)
     ax.set(xlim=(-4.4, -0.4), ylabel="influence of the top 1 %\n(nats a token, added up)")
     ax.set_xticks(list(ORDER), [ORDER[layer] for layer in ORDER])
-
-
-def line(
-    ax: Axes,
-    x: Float[np.ndarray, " point"],
-    estimates: list[Estimate],
-    colour: Colour,
-    dash: str,
-    label: str,
-) -> None:
-    """Marks with intervals, joined."""
-    value, low, high = (
-        np.array([getattr(one, end) for one in estimates]) for end in ("value", "low", "high")
-    )
-    ax.plot(x, value, dash, marker="o", ms=4, lw=1.4, color=colour, label=label)
-    ax.vlines(x, low, high, color=colour, lw=1, alpha=0.6)
 
 
 def curves(ax: Axes, layers: Layers, exact: Sample | None, kind: str) -> None:
@@ -93,11 +68,9 @@ def agreement(ax: Axes, found: dict[int, Agreement], measure: int) -> None:
     for i, kind in enumerate(KINDS):
         for j, (subset, fill) in enumerate(SUBSETS.items()):
             x = np.array(list(found)) + 0.12 * (2 * i + j) - 0.18
-            value, low, high = np.array([one[i, j, :, measure] for one in found.values()]).T
+            estimates = [Estimate(*one[i, j, :, measure]) for one in found.values()]
             label = f"{kind} targets, {subset} neurons"
-            style = {"marker": "o", "ls": "", "ms": 5, "fillstyle": fill}
-            ax.plot(x, value, color=COLOURS[kind], label=label, **style)
-            ax.vlines(x, low, high, color=COLOURS[kind], lw=1.2)
+            points(ax, x, estimates, ms=5, fillstyle=fill, color=COLOURS[kind], label=label)
     ax.axhline(0, color="0.3", lw=0.8)
     lowest = min(0.0, *(float(np.nanmin(one[..., measure])) for one in found.values()))
     ax.set(xlim=(-4.5, -0.5), ylim=(lowest - 0.05, 1.05), title=MEASURES[measure])
@@ -122,22 +95,18 @@ def table(layers: Layers, exact: Sample | None) -> pd.DataFrame:
 
 def row(one: Numbers) -> dict[str, str]:
     return {
-        "rare, nats": shown(one.influence["rare"]),
-        "of it unmediated": shown(one.unmediated["rare"]) if one.unmediated else "",
-        "common, nats": shown(one.influence["common"]),
-        "share of the layers": shown(one.share) if one.unmediated else "",
-        "lift (R1)": shown(one.lift),
-        "concentration (R0)": shown(one.concentration),
+        "rare, nats": interval_text(one.influence["rare"]),
+        "of it unmediated": interval_text(one.unmediated["rare"]) if one.unmediated else "",
+        "common, nats": interval_text(one.influence["common"]),
+        "share of the layers": interval_text(one.share) if one.unmediated else "",
+        "lift (R1)": interval_text(one.lift),
+        "concentration (R0)": interval_text(one.concentration),
         "reliability": f"{one.reliability:.2f}",
     }
 
 
 def agreed(one: Float[np.ndarray, " bound"]) -> str:
-    return f"{one[0]:.2f} ({one[1]:.2f} to {one[2]:.2f})" if np.isfinite(one).all() else ""
-
-
-def shown(one: Estimate | None) -> str:
-    return NONE if one is None else f"{one.value:.3g} ({one.low:.3g} to {one.high:.3g})"
+    return interval_text(Estimate(*one) if np.isfinite(one).all() else None, why="")
 
 
 def models_table(models: dict[str, Layers | str]) -> pd.DataFrame:
@@ -150,10 +119,10 @@ def models_table(models: dict[str, Layers | str]) -> pd.DataFrame:
 def shares(layers: Layers | str) -> list[str]:
     """Row of a model: how many layers, the share of each, the lift of the last two."""
     if isinstance(layers, str):
-        return [f"gap: {layers}", *[""] * (len(ORDER) + 2)]
+        return [layers, *[""] * (len(ORDER) + 2)]
     found = layers.numbers
-    of = [shown(found[layer].share) if layer in found else "" for layer in ORDER]
-    lifts = [shown(found[layer].lift) if layer in found else "" for layer in (-1, -2)]
+    of = [interval_text(found[layer].share) if layer in found else "" for layer in ORDER]
+    lifts = [interval_text(found[layer].lift) if layer in found else "" for layer in (-1, -2)]
     return [str(len(found)), *of, *lifts]
 
 
@@ -164,9 +133,9 @@ SAID = (
 
 
 def said(layers: Layers | str, exact: Sample | None) -> dict[str, str]:
-    """What the page's sentences name; the reason in place of each where there is no layer."""
+    """What the page's sentences name; the reason in the share where there is no layer."""
     if isinstance(layers, str):
-        return dict.fromkeys(SAID, f"not testable here: {layers}")
+        return dict.fromkeys(SAID, "not testable here") | {"share": layers}
     found, n = layers.numbers, int(layers.counted["layers"])
     last = found.get(-1)
     one = last and last.share
@@ -174,55 +143,35 @@ def said(layers: Layers | str, exact: Sample | None) -> dict[str, str]:
     worst = [min(of[0, j, 0, 0] for of in layers.agreement.values()) for j in range(len(SUBSETS))]
     values = (
         str(n),
-        percent(one),
+        interval_text(one, 100.0) + (" %" if one else ""),
         f"{100 / n:.0f}",
         place(one, n),
-        shown(before),
+        interval_text(before),
         *(f"{value:.2f}" for value in worst),
         "; ".join(f"{ORDER[layer]}: {why}" for layer, why in layers.gaps.items()) or "none",
-        shown(last and last.influence["rare"]),
-        shown(exact and jackknife(head_influence(exact, "rare"))),
+        interval_text(last and last.influence["rare"]),
+        interval_text(exact and jackknife(head_influence(exact, "rare"))),
     )
     return dict(zip(SAID, values, strict=True))
-
-
-def percent(one: Estimate | None) -> str:
-    """A share in per cent, with its interval."""
-    if one is None:
-        return NONE
-    return f"{100 * one.value:.0f} % ({100 * one.low:.0f} to {100 * one.high:.0f})"
 
 
 def place(one: Estimate | None, n: int) -> str:
     """Where the influence sits, as far as the interval of the last layer's share says."""
     if one is None:
-        return "it cannot be said here"
+        return "whether most of it is there cannot be said"
     if one.low > 0.5:
-        return "most of it is in the last layer"
-    if one.high < 1 / n:
-        return "more of it is before the last layer than in equal layers"
-    if one.high < 0.5:
-        more = "more than" if one.low > 1 / n else "no clearly other part than"
-        return f"it is spread over the layers, the last having {more} an equal one"
-    return "these documents do not say whether the last layer has most of it"
+        return "most of it is there"
+    if one.high >= 0.5:
+        return "these documents do not say whether most of it is there"
+    if one.low > 1 / n:
+        return "that is more than an equal share, but not most of it"
+    less = "less than" if one.high < 1 / n else "not clearly more or less than"
+    return f"that is not most of it, and {less} an equal share"
 
 
-def read(studies: dict[str, Study]) -> dict[str, Layers | str]:
-    """Layers by model; where none was measured, the reason."""
-    found: dict[str, Layers | str] = {}
-    for name, one in studies.items():
-        try:
-            found[name] = estimate.read(one.part, one.blocks, one.architecture.n_layers)
-        except UserError as error:
-            found[name] = str(error)
-    return found
-
-
-def there(layers: Layers | str) -> Layers:
-    """The layers, for a figure. Raises `NotTestableError` with the reason where there are none."""
-    if isinstance(layers, str):
-        raise NotTestableError(layers)
-    return layers
+def read(study: Study) -> Layers:
+    """The layers of a study. Raises `NotTestableError` where none was measured."""
+    return estimate.read(study.part, study.blocks, study.architecture.n_layers)
 
 
 def exact_of(study: Study) -> Sample | None:

@@ -42,10 +42,16 @@ def lift(sample: Sample, kind: str, share: float = 0.01) -> Estimate:
 
 def lift_of(curves: Float[np.ndarray, "left_out rank"], head: int) -> Estimate:
     """Of rank curves; the interval counts what documents and a sample of neurons leave open."""
+    return jackknife(*log_lifts(curves, head)).through(np.exp)
+
+
+def log_lifts(
+    curves: Float[np.ndarray, "left_out rank"], head: int
+) -> tuple[Float[np.ndarray, " left_out"], float]:
+    """ln of the lift of each rank curve, and its scatter over samples of neurons."""
     weights = bin_weights(curves, head)
     scatter = lift_scatter(curves[0], head, weights, rng=np.random.default_rng(head))
-    lifts = np.array([log_lift(one, head, weights) for one in curves])
-    return jackknife(lifts, scatter).through(np.exp)
+    return np.array([log_lift(one, head, weights) for one in curves]), scatter
 
 
 def size(sample: Sample) -> Estimate:
@@ -98,17 +104,27 @@ def shared_order(sample: Sample) -> Estimate:
     return jackknife(across / np.sqrt(within[0] * within[1]))
 
 
-def intervention_curves(
+def intervention_means(
     sample: Sample, interventions: xr.Dataset, name: str, kind: str
-) -> Float[np.ndarray, "left_out rank"]:
-    """Rank curves under another intervention, from its sums by document and class."""
+) -> list[Float[np.ndarray, "left_out split neuron"]]:
+    """Influence under another intervention, from its sums by document and class; nats.
+
+    On the blocks that neurons are chosen on, then on those they are measured on.
+    """
     at = list(interventions.interventions).index(name)
     cells = interventions.cell_stratum.values == KINDS[kind]
     block = sample.deal.of(interventions.cell_document.values[cells])
     ones, n = np.ones(block.size), sample.deal.n_blocks
     sums = block_sums(interventions.delta_loss.values[at][cells], ones, block, n)
     weight = block_sums(interventions.weight.values[cells][:, None], ones, block, n)
-    means = [settled((folds @ sums) / (folds @ weight)) for folds in sample.folds]
+    return [settled((folds @ sums) / (folds @ weight)) for folds in sample.folds]
+
+
+def intervention_curves(
+    sample: Sample, interventions: xr.Dataset, name: str, kind: str
+) -> Float[np.ndarray, "left_out rank"]:
+    """Rank curves under another intervention."""
+    means = intervention_means(sample, interventions, name, kind)
     order = np.argsort(-means[0], axis=-1, kind="stable")
     return np.take_along_axis(means[1], order, axis=-1).mean(axis=1)
 

@@ -40,7 +40,6 @@ class Matched:
     rare: tuple[PerFold, PerFold]
     frequent: tuple[PerFold, PerFold]
     kept: float  # share of the rare weight in bins that have other targets in every fold
-    surprisal: tuple[float, float]  # mean of the rare targets kept and of the others, nats
 
 
 def matched(sample: Sample, loss: Float[np.ndarray, " position"]) -> Matched:
@@ -48,11 +47,9 @@ def matched(sample: Sample, loss: Float[np.ndarray, " position"]) -> Matched:
     rare = sample.stratum == KINDS["rare"]
     bins = surprisal_bins(loss, sample.weight, rare)
     n, cell = sample.deal.n_blocks, bins * sample.deal.n_blocks + sample.block
-    # Effects and, as a last column, surprisal itself, which shows how well it is matched.
-    values = np.column_stack([sample.delta_loss, loss])
 
     def in_bins(rows: Bool[np.ndarray, " position"]) -> Cells:
-        sums = block_sums(values[rows], sample.weight[rows], cell[rows], BINS * n)
+        sums = block_sums(sample.delta_loss[rows], sample.weight[rows], cell[rows], BINS * n)
         total = np.bincount(cell[rows], sample.weight[rows], BINS * n)
         return total.reshape(BINS, n), sums.reshape(BINS, n, -1)
 
@@ -62,14 +59,9 @@ def matched(sample: Sample, loss: Float[np.ndarray, " position"]) -> Matched:
     if not full.any():
         raise NotTestableError("no other target is as surprising as the rare ones")
     found = [means_over_bins(folds, *cells, full) for folds in sample.folds]
-    ours, others = (tuple(pair) for pair in zip(*found, strict=True))
+    ours, others = (tuple(settled(one) for one in pair) for pair in zip(*found, strict=True))
     by_bin = cells[0][0].sum(axis=1)
-    return Matched(
-        tuple(settled(one[..., :-1]) for one in ours),
-        tuple(settled(one[..., :-1]) for one in others),
-        float(by_bin[full].sum() / by_bin.sum()),
-        (float(ours[1][0, :, -1].mean()), float(others[1][0, :, -1].mean())),
-    )
+    return Matched(ours, others, float(by_bin[full].sum() / by_bin.sum()))
 
 
 def means_over_bins(

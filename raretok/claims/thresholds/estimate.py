@@ -11,12 +11,10 @@ from typing import Any, get_args
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
 
 from raretok.claims.dynamics.estimate import influence
 from raretok.claims.finding import Finding, found, or_none
-from raretok.claims.regimes.curve import bin_weights, lift_scatter, log_lift
-from raretok.claims.regimes.estimate import concentration, head_of, lift, rank_curves
+from raretok.claims.regimes.estimate import concentration, head_of, lift, log_lifts, rank_curves
 from raretok.claims.sample import KINDS, Sample
 from raretok.claims.thresholds import gradient
 from raretok.errors import UserError
@@ -24,11 +22,8 @@ from raretok.stats.jackknife import Estimate, jackknife
 from raretok.text.protocol import Rule
 from raretok.text.rarity import classes_of
 
-ESTIMANDS = (
-    ("G2", "lift at 10 over 20 %"),
-    ("G2", "step at the threshold"),
-    ("G2", "below the elbow"),
-)
+NAMES = ("lift at 10 over 20 %", "step at the threshold", "below the elbow")
+ESTIMANDS = tuple(("G2", name) for name in NAMES)
 DEFAULT = 15.0  # % of the types that are rare
 PERCENTILES = (2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 50.0)
 RULES = tuple((rule, by) for by in ("target", "input") for rule in reversed(get_args(Rule)))
@@ -90,16 +85,9 @@ def lift_ratio(one: Sample, other: Sample) -> Estimate:
 
     What a sample of neurons leaves open counts for both as if they shared none: an upper bound.
     """
-    values, scatters = zip(*(log_lifts(sample) for sample in (one, other)), strict=True)
+    both = (log_lifts(rank_curves(sample, "rare"), head_of(sample)) for sample in (one, other))
+    values, scatters = zip(*both, strict=True)
     return jackknife(values[0] - values[1], float(np.hypot(*scatters))).through(np.exp)
-
-
-def log_lifts(sample: Sample) -> tuple[Float[np.ndarray, " left_out"], float]:
-    """ln of R1's lift without each block, and its scatter over samples of neurons."""
-    curves, head = rank_curves(sample, "rare"), head_of(sample)
-    weights = bin_weights(curves, head)
-    scatter = lift_scatter(curves[0], head, weights, rng=np.random.default_rng(head))
-    return np.array([log_lift(one, head, weights) for one in curves]), scatter
 
 
 def findings(

@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float
 
+from raretok.claims.compare import ratio
 from raretok.claims.finding import or_none
 from raretok.claims.regimes.estimate import head_of, lift_of
 from raretok.claims.sample import KINDS, Sample, settled
@@ -86,19 +87,10 @@ def group_at(sample: Sample, rows: Rows) -> Float[np.ndarray, " left_out"]:
     return of_group(sample, means(sample, sample.delta_loss, rows))
 
 
-def ratio(
-    above: Float[np.ndarray, " left_out"], below: Float[np.ndarray, " left_out"], what: str
-) -> Estimate:
-    """Of two influences. Raises `NotTestableError` where one is not positive without some block."""
-    if not (np.minimum(above, below) > 0).all():
-        raise NotTestableError(f"{what} is not positive in every part of the documents: no ratio")
-    return jackknife(np.log(above / below)).through(np.exp)
-
-
 def step(sample: Sample, x: Frequency) -> Estimate:
     """Influence of the group on rare targets over what the line through the others predicts."""
     observed, predicted = group_at(sample, sample.stratum == KINDS["rare"]), continued(sample, x)
-    return ratio(observed, of_group(sample, predicted), "what the line predicts, or the influence,")
+    return ratio(observed, of_group(sample, predicted), "influence over what the line predicts")
 
 
 def unbiased_step(sample: Sample, x: Frequency) -> Estimate:
@@ -115,7 +107,7 @@ def below_elbow(sample: Sample, x: Frequency, at: float) -> Estimate:
     """Influence of the group on rare targets at or below log10 of the elbow over the other rare."""
     rare = sample.stratum == KINDS["rare"]
     low, high = (group_at(sample, rows) for rows in (rare & (x <= at), rare & (x > at)))
-    return ratio(low, high, "the influence on either side of the elbow")
+    return ratio(low, high, "influence below the elbow over that above")
 
 
 @dataclass(frozen=True)

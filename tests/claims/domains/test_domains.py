@@ -1,6 +1,7 @@
 """Planted worlds of domains: the same neurons, other ones, and too much noise to tell."""
 
 from itertools import combinations
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -206,8 +207,8 @@ def test_every_figure_and_sentence_of_a_page_with_gaps():
     assert order[0, 1] == pytest.approx(shared(*sides[:2])[0])
     figures.heat(axes[0], sides, order, title="order")
     assert len(axes[0].texts) == 2 * len(list(combinations(sides, 2)))
-    regions = {"supports": [(0.8, None)], "contradicts": [(None, 0.5)]}
-    figures.forest(axes[1], {"own": found}, ["licences", "addresses"], regions, lambda one: True)
+    spec = SimpleNamespace(supports=[(0.8, None)], contradicts=[(None, 0.5)])
+    figures.forest(axes[1], {"own": found}, ["licences", "addresses"], spec, lambda one: True)
     assert [text.get_text() for text in axes[1].texts] == [" none"]
     said = figures.said(places, found, 6)
     assert said["addresses"] == "not testable here (addresses was not measured)"

@@ -6,9 +6,19 @@ import numpy as np
 import pytest
 
 from raretok.claims.dynamics import figures
-from raretok.claims.dynamics.estimate import QUANTITIES, history, influence, reached, with_group_of
+from raretok.claims.dynamics.estimate import (
+    ESTIMANDS,
+    QUANTITIES,
+    findings,
+    growing_spectra,
+    history,
+    influence,
+    largest_step,
+    reached,
+    with_group_of,
+)
 from raretok.claims.style import panels
-from raretok.errors import UserError
+from raretok.errors import NotTestableError, UserError
 from tests.synthetic import SIZE, a_sample, power_law
 
 
@@ -67,3 +77,45 @@ def test_a_gap_is_a_row_with_its_reason_and_every_quantity_is_drawn(found):
         figures.course(ax, found, name)
         assert ax.lines
     assert figures.said(found, "tiny")["last"] == "1,024"
+
+
+def test_the_largest_step_is_the_one_planted():
+    gradual = largest_step({0: at(0.0), 16: at(0.3), 128: at(0.7), 1024: at(1.0)})
+    assert gradual.low <= 0.4 <= gradual.high
+    assert gradual.high - gradual.low < 0.1
+    sudden = largest_step({0: at(0.0), 16: at(0.05), 128: at(0.95), 1024: at(1.0)})
+    assert sudden.low <= 0.9 <= sudden.high
+
+
+def test_the_step_is_chosen_on_other_documents_than_it_is_measured_on():
+    """Where nothing rises from step to step, the largest of many noisy rises is none."""
+    flat = {step: at(1.0, seed=0) for step in (0, 1, 2, 4)}
+    noisy = {
+        step: replace(one, delta_loss=one.delta_loss + 0.2 * noise)
+        for (step, one), noise in zip(
+            flat.items(),
+            np.random.default_rng(0).normal(size=(4, *at(1.0).delta_loss.shape)),
+            strict=True,
+        )
+    }
+    found = largest_step(noisy)
+    assert found.low <= 0 <= found.high
+
+
+def test_spectra_that_grow_are_found_and_those_that_stay_are_not():
+    last, n = at(1.0), 100
+    alike = last.W_in.copy()
+    alike[n : n + SIZE] += 3 * last.W_in[n]
+    grown = growing_spectra({0: at(0.0), 16: at(0.5), 1024: replace(last, W_in=alike)})
+    assert grown.low > 0
+    same = growing_spectra({0: at(0.0), 16: at(0.5), 1024: last})
+    assert same.value == pytest.approx(0, abs=1e-9)
+
+
+def test_two_checkpoints_have_no_largest_step_and_the_rest_goes_on():
+    with pytest.raises(NotTestableError, match="needs 3 checkpoints, got 2"):
+        largest_step({0: at(0.0), 16: at(1.0)})
+    found = list(findings({0: at(0.0), 16: at(1.0)}))
+    assert [(one.claim, one.estimand) for one in found] == list(ESTIMANDS)
+    assert found[0].reason == "a largest step needs 3 checkpoints, got 2"
+    assert found[1].estimate is not None

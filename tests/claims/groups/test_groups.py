@@ -7,7 +7,7 @@ import xarray as xr
 from raretok.claims.groups import estimate, figures
 from raretok.claims.groups.estimate import KINDS, Groups
 from raretok.claims.study import Study
-from raretok.claims.style import panels
+from raretok.claims.style import panels, there, told
 from raretok.errors import NotTestableError
 from raretok.stats.jackknife import Estimate
 
@@ -104,8 +104,9 @@ def test_words_follow_the_numbers(factor, words):
     said = figures.said(Groups.of(data(factor)))
     assert said["against_sum_1"] == words
     assert said["meaning_1"] == figures.MEANING[words]
-    assert said["against_sets_1"] == "more than any"
-    assert said["neurons_1"] == "2"
+    assert said["answer"].startswith("Without the 2 neurons (1 % of the last MLP)")
+    assert f"more than any of the {SETS} random sets" in said["answer"]
+    assert f"changes it, and {words} the sum of what each neuron does alone (" in said["answer"]
 
 
 def test_the_groups_are_compared_by_their_intervals():
@@ -123,8 +124,10 @@ def test_a_ratio_of_effects_that_help_the_loss_is_a_gap():
     with pytest.raises(NotTestableError, match=r"^rare over common effect: a ratio needs effects"):
         estimate.selectivity(groups, "rare", 1.0)
     said = figures.said(groups)
-    assert said["synergy_1"] == figures.NONE
-    assert said["against_sum_1"] == "cannot be compared with"
+    assert said["selectivity_1"] == "not to be had"
+    assert said["answer"].endswith(
+        "cannot be compared with the sum of what each neuron does alone."
+    )
 
 
 def test_a_size_that_was_not_measured_is_one_line(groups):
@@ -140,15 +143,17 @@ def test_a_class_without_weight_is_one_line():
 
 
 def test_figures_and_tables_are_drawn_and_a_gap_is_named(groups):
-    models = {"one": groups} | figures.read({"two": Study.shipped("docs-gpt2-seed1")})
-    assert "\n" not in models["two"]
-    table = figures.models_table(models)
-    assert table.loc["two"].iloc[0].startswith("gap: groups of docs-gpt2-seed1")
+    bare = Study.shipped("docs-gpt2-seed1")
+    gap = told(lambda: figures.read(bare))
+    assert gap.startswith("not testable here: groups of docs-gpt2-seed1")
+    assert "\n" not in gap
+    assert figures.models_table({"one": groups, "two": gap}).loc["two"].iloc[0] == gap
     with pytest.raises(NotTestableError, match="docs-gpt2-seed1"):
-        figures.there(models["two"])
-    assert figures.said(models["two"])["joint_1"].startswith("not testable here: groups of")
+        there(gap)
+    assert figures.said(gap).keys() == figures.said(groups).keys()
+    assert figures.said(gap)["answer"] == gap
     assert len(figures.group_table(groups)) == 2 * len(PERCENT)
     _, axes = panels(2)
-    figures.together(axes[0], figures.there(groups), "rare")
+    figures.together(axes[0], there(groups), "rare")
     figures.over_single(axes[1], groups, "common", {"other": groups})
     assert all(ax.lines for ax in axes)

@@ -12,7 +12,7 @@ from raretok.claims.dynamics.estimate import influence
 from raretok.claims.regimes import estimate as regimes
 from raretok.claims.sample import Sample
 from raretok.claims.study import Study
-from raretok.claims.style import panels
+from raretok.claims.style import interval_text, panels
 from raretok.claims.thresholds import estimate, figures, gradient
 from raretok.errors import NotTestableError
 from raretok.measure.parameters import PageParameters
@@ -111,7 +111,9 @@ def test_below_the_elbow_is_found_where_there_is_one(monkeypatch):
 def test_a_line_that_is_not_positive_is_one_line():
     sample, x = gradient.read(a_world())
     opposed = np.where((sample.stratum == RARE)[:, None], 1, -1) * sample.delta_loss
-    with pytest.raises(NotTestableError, match="is not positive in every part of the documents"):
+    with pytest.raises(
+        NotTestableError, match=r"^influence over what the line predicts: a ratio needs"
+    ):
         gradient.step(replace(sample, delta_loss=opposed), x)
 
 
@@ -150,7 +152,12 @@ def test_everything_is_drawn():
     figures.frequency(axes[4], gradient.gradient(*gradient.read(world)))
     figures.slopes(axes[5], gradient.slopes(*gradient.read(world)))
     assert figures.SHOWN.keys() == estimate.QUANTITIES.keys()
-    assert figures.shown(Estimate(1.234, -0.05, 1234.0)) == "1.23 (-0.050 to 1,234)"
+
+
+def test_numbers_are_short_without_exponents_or_a_sign_of_nothing():
+    assert interval_text(Estimate(1.234, -0.05, 1234.0)) == "1.23 (-0.050 to 1,234)"
+    assert interval_text(Estimate(-1e-7, -0.4567, 0.5), 100.0) == "0.0000 (-46 to 50)"
+    assert interval_text(None, why="none") == "none"
 
 
 @pytest.fixture(scope="module")
