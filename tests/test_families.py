@@ -11,16 +11,18 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from raretok.claims.study import ESTIMANDS, Study
+from raretok.claims.layers.estimate import read as layers_of
+from raretok.claims.study import CORRECTED, ESTIMANDS, PAPER, Study
 from raretok.ledger.records import finding_of
 from raretok.ledger.verdicts import judged
-from raretok.measure import find, source
+from raretok.measure import find, layers, source
 from raretok.measure.parameters import PageParameters
 from raretok.text.protocol import PROTOCOLS
 from tests.tiny import write_model
 
 ROOT = Path(__file__).parents[1]
-PAGES = tuple(ESTIMANDS)
+BEYOND = ("thresholds", "layers", "domains", "rivals", "groups")
+PAGES = (*PAPER, *BEYOND)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +51,7 @@ def study(request, texts, tmp_path_factory):
         model = str(write_model(folder / family, family, d_mlp=d_mlp, n_layers=3))
     given = PageParameters(model=model, corpus=str(texts), n_ctx=32, n_positions=150)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (find, source):
+        for module in (find, source, layers):
             patch.setattr(module, "RUNS", folder / "runs")
         patch.setattr("raretok.ablation.resumption.RUNS", folder / "runs")
         study = Study(given)
@@ -73,16 +75,25 @@ def test_a_page_runs_to_its_end_and_records_every_estimand(study, page, monkeypa
         kept[name] = value
 
     monkeypatch.setattr("myst_nb.glue", glue)
+    monkeypatch.setattr(Study, "beside", lambda self: {})
     namespace = study.parameters.model_dump()
     for cell in cells_of(page):
         exec(cell, namespace)
     plt.close("all")
-    found = [finding_of(record, page) for record in kept["findings"]]
+    found = [finding_of(record, page) for record in kept.get("findings", [])]
     keys = {(one.claim, one.estimand, one.reading) for one in found}
-    assert keys == {(*key, protocol) for key in ESTIMANDS[page] for protocol in PROTOCOLS}
+    readings = PROTOCOLS if page in PAPER else (CORRECTED,)
+    assert keys == {(*key, one) for key in ESTIMANDS.get(page, ()) for one in readings}
     for one, entry in zip(found, judged(found), strict=False):
         assert (one.estimate is None) == bool(one.reason)
         assert entry.verdict != "not testable" or entry.why
+
+
+def test_a_layer_deeper_than_the_model_is_a_gap_and_the_others_are_there(study):
+    found = layers_of(study.part, study.blocks, study.architecture.n_layers)
+    if study.architecture.n_layers < 4:
+        assert found.gaps[-4] == "layer -4 is deeper than the model: it has 3 layers"
+    assert len(found.total) == min(4, study.architecture.n_layers)
 
 
 def test_activations_of_a_gated_model_are_compared_by_rank(study):
