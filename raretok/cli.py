@@ -179,7 +179,7 @@ def train(
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     work: Annotated[Path | None, typer.Option(help="checkpoints; default runs/train-NAME")] = None,
     seed: Annotated[int, typer.Option(help="seed of weights and batches")] = 0,
-    family: Annotated[str, typer.Option(help="gpt2, neox, llama or moe")] = "gpt2",
+    family: Annotated[str, typer.Option(help="gpt2, neox or llama")] = "gpt2",
     checkpoints: Annotated[
         str, typer.Option(help="steps whose weights are kept, such as 0,16,1024")
     ] = "",

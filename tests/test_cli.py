@@ -108,7 +108,7 @@ def refused(words: list[str], message: str, capsys, monkeypatch) -> None:
         (["train", "x", "--tokens", "0"], "n_tokens must be positive, got 0"),
         (["train", "../x"], "is no name for a folder"),
         (["train", "x", "--device", "tpu"], "no device 'tpu'"),
-        (["train", "x", "--family", "bert"], "no family 'bert': use gpt2, neox, llama, moe"),
+        (["train", "x", "--family", "bert"], "no family 'bert': use gpt2, neox, llama"),
         (["train", "x", "--checkpoints", "0-9"], "--checkpoints 0-9: write steps with commas"),
         (["train", "x", "--checkpoints", "9,5884"], "no checkpoint at step 5884"),
         (["train", "x", "--without", "cooking"], "no domain 'cooking' to leave out: there are arr"),

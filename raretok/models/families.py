@@ -2,19 +2,9 @@
 
 from typing import Literal
 
-from transformers import (
-    GPT2Config,
-    GPTNeoXConfig,
-    LlamaConfig,
-    MixtralConfig,
-    PretrainedConfig,
-)
+from transformers import GPT2Config, GPTNeoXConfig, LlamaConfig, PretrainedConfig
 
-Family = Literal["gpt2", "neox", "llama", "moe"]
-
-N_EXPERTS, N_CHOSEN = 4, 2  # of a mixture of experts, in all and for one token
-# Weight of the loss that spreads tokens over experts (Fedus et al., 2021, section 2.2).
-BALANCE = 0.01
+Family = Literal["gpt2", "neox", "llama"]
 
 
 def architecture(
@@ -27,11 +17,7 @@ def architecture(
     d_vocab: int,
     n_ctx: int,
 ) -> PretrainedConfig:
-    """Configuration of these sizes, without dropout; W_U is the embedding in every family.
-
-    Of a mixture of experts `d_mlp` is shared among the experts a token is sent to, so that a
-    token meets as many neurons as in the other families.
-    """
+    """Configuration of these sizes, without dropout; W_U is the embedding in every family."""
     if family == "gpt2":
         return _gpt2(n_layers, d_model, n_heads, d_mlp, d_vocab, n_ctx)
     sizes = {
@@ -49,7 +35,7 @@ def architecture(
         return GPTNeoXConfig(**sizes, use_parallel_residual=True, rotary_pct=0.25)
     sizes["num_key_value_heads"] = max(1, n_heads // 2)
     sizes["rope_parameters"] = {"rope_type": "default", "rope_theta": 10_000.0}
-    return LlamaConfig(**sizes) if family == "llama" else _moe(sizes)
+    return LlamaConfig(**sizes)
 
 
 def _gpt2(
@@ -67,14 +53,4 @@ def _gpt2(
         attn_pdrop=0.0,
         bos_token_id=0,
         eos_token_id=0,
-    )
-
-
-def _moe(sizes: dict) -> MixtralConfig:
-    sizes["intermediate_size"] //= N_CHOSEN
-    return MixtralConfig(
-        **sizes,
-        num_local_experts=N_EXPERTS,
-        num_experts_per_tok=N_CHOSEN,
-        router_aux_loss_coef=BALANCE,
     )

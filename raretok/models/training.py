@@ -24,7 +24,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
 from raretok.errors import UserError
 from raretok.models.adapter import untrained_twin
-from raretok.models.families import BALANCE, Family, architecture
+from raretok.models.families import Family, architecture
 from raretok.text.corpus import cut_contexts, load_corpus
 from raretok.text.docstrings import DOMAINS
 from raretok.text.streams import batch_tokens, prepare, write_json
@@ -158,18 +158,17 @@ def training_step(
     config: TrainingConfig,
     device: str,
 ) -> float:
-    """One update; returns its loss, in nats per token (of a mixture without the balance)."""
+    """One update; returns its loss, in nats per token."""
     for group in optimizer.param_groups:
         group["lr"] = config.rate(step)
     tokens = batch_tokens(
         stream, step, batch=config.batch, n_ctx=config.n_ctx, seed=config.seed
     ).to(device)
-    routed = {"output_router_logits": True} if config.family == "moe" else {}
     with torch.autocast(device_type=torch.device(device).type, dtype=torch.bfloat16):
-        output = forward(input_ids=tokens[:, :-1], use_cache=False, **routed)
-    loss = next_token_loss(output.logits, tokens)
+        logits = forward(input_ids=tokens[:, :-1], use_cache=False).logits
+    loss = next_token_loss(logits, tokens)
     optimizer.zero_grad(set_to_none=True)
-    (loss + BALANCE * output.aux_loss if routed else loss).backward()
+    loss.backward()
     # Without the clip a few early batches of tables and signatures throw the weights far off.
     nn.utils.clip_grad_norm_(forward.parameters(), 1.0)
     optimizer.step()
