@@ -60,7 +60,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "dynamics": (),  # of the checkpoints, not of the model itself
     "thresholds": BOTH[:1],
     "layers": (BOTH[0], *(f"layer: -{back}" for back in LAYERS)),
-    "domains": (BOTH[0], "documents"),
+    "domains": (BOTH[0], "domains"),
     "rivals": (BOTH[0], "interventions", "unembedding"),
     "groups": (BOTH[0], "groups"),
 }
@@ -255,7 +255,7 @@ class Study:
     def places(self) -> domains.Places:
         """Where the page `domains` looks for the same neurons."""
         sample = self.shown(CORRECTED)
-        return domains.Places(sample, lambda: self.part("documents"), self.on, self.two_models)
+        return domains.Places(sample, lambda: self.part("domains"), self.on, self.two_models)
 
     def two_models(self) -> tuple[xr.Dataset, xr.Dataset]:
         """Influence in one domain and in the others: of a model that never saw it, and of one."""

@@ -20,7 +20,7 @@ from raretok.errors import UserError
 from raretok.measure.attention_capture import capture_rows
 from raretok.measure.find import Measurements
 from raretok.measure.groups import together
-from raretok.measure.influence import PRECISE, blocks_of, documents_part, influence_sums
+from raretok.measure.influence import PRECISE, blocks_of, influence_sums
 from raretok.measure.layers import SCREENED, screened_blocks
 from raretok.measure.layers import scored as screened_at
 from raretok.measure.parts import (
@@ -243,14 +243,6 @@ def check_unembedding(
         yield checked(name, quantity, data[quantity].values, again[quantity].values, 0.0)
 
 
-def check_documents(
-    name: str, data: xr.Dataset, source: Source, rng: np.random.Generator, _: str
-) -> Iterator[Checked]:
-    """Every document."""
-    again = documents_part(source, None)
-    yield checked(name, "domain", data.domain.values * 1.0, again.domain.values * 1.0, 0.0)
-
-
 def check_layer(
     name: str, data: xr.Dataset, source: Source, rng: np.random.Generator, layer: str
 ) -> Iterator[Checked]:
@@ -286,10 +278,9 @@ CHECKS: dict[str, Callable[..., Iterator[Checked]]] = {
     "attention": check_attention,
     "heads": check_heads,
     "unembedding": check_unembedding,
-    "documents": check_documents,
     "layer": check_layer,
     "groups": check_groups,
 }
-# Influence on parts of a corpus is what `effects` is, at other positions.
-UNCHECKED = ("influence",)
-CHECKED_LARGE = ("model", "effects", "attention", "unembedding", "documents")
+# Influence on parts of a text is what `effects` is, at other positions.
+UNCHECKED = ("influence", "domains")
+CHECKED_LARGE = ("model", "effects", "attention", "unembedding")

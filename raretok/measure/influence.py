@@ -1,5 +1,6 @@
 """Influence summed up by blocks of documents: all that an estimate with an interval needs."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +24,7 @@ PRECISE = 8  # binary digits of sums that every estimate reads: off by 0.2 % at 
 SCORED = 800  # rare positions of a part of the corpus, and as many common ones
 EXACT = 1e-7  # nats of a pair
 OTHERS = "the others"
+FEWEST = 4  # documents that are dealt into blocks
 
 
 def blocks_of(positions: Positions, rng: np.random.Generator) -> Int[np.ndarray, " position"]:
@@ -47,19 +49,35 @@ def influence_sums(
     return np.stack(sums), np.stack(weights)
 
 
-def counted_in(positions: Positions) -> dict[str, int]:
-    """Positions and documents of the rarer class, for the gates."""
-    of = [positions.stratum == stratum for stratum in CLASSES.values()]
+def counted_in(positions: Positions, classes: Iterable[int] = (RARE, COMMON)) -> dict[str, int]:
+    """Positions and documents of the rarest of the classes, for the gates."""
+    of = [positions.stratum == stratum for stratum in classes]
     return {
         "positions": int(min(rows.sum() for rows in of)),
         "documents": int(min(np.unique(positions.document[rows]).size for rows in of)),
     }
 
 
-def documents_part(source: Source, asked: "Measurements | None") -> xr.Dataset:
-    """Domain of each document of the corpus."""
+def domains_part(source: Source, asked: "Measurements | None") -> xr.Dataset:
+    """Influence of every neuron on the rare targets of each domain of the corpus.
+
+    Raises `NotTestableError` where the corpus has one domain.
+    """
     names, of = np.unique([one.domain for one in source.corpus.documents], return_inverse=True)
-    return xr.Dataset({"domain": ("document", of)}, attrs={"domains": names.tolist()})
+    if names.size < 2:
+        raise NotTestableError(f"the corpus {source.corpus.name} has one domain, {names[0]}")
+    everything, rng = source.everything("corrected"), source.rng("domains")
+    rare, domain = everything.stratum == RARE, of[everything.document]
+    chosen = [rng.permutation(np.flatnonzero(rare & (domain == i))) for i in range(names.size)]
+    rows = np.sort(np.concatenate([some[:SCORED] for some in chosen]))
+    drawn, effects, found = everything[rows], effects_at(source, everything[rows]), []
+    for i in range(names.size):
+        mine = domain[rows] == i
+        some, share = drawn[mine], float(rare[domain == i].mean())
+        few = np.unique(some.document).size < FEWEST
+        block = np.zeros(len(some), dtype=np.int64) if few else blocks_of(some, rng)
+        found.append(summed(effects[mine], some, block, share, (RARE,)))
+    return stacked(found, names.tolist())
 
 
 def influence_part(source: Source, asked: "Measurements | None", domain: str = "") -> xr.Dataset:
@@ -72,30 +90,44 @@ def influence_part(source: Source, asked: "Measurements | None", domain: str = "
         raise NotTestableError(f"the corpus has no domain {domain!r}")
     found, names = [], [domain, OTHERS] if domain else ["all"]
     for name in names:
-        everything = source.everything("corrected")
+        everything, rng = source.everything("corrected"), source.rng(f"influence {name}")
         if domain:
-            inside = (domains[everything.document] == domain) == (name == domain)
-            everything = everything[inside]
-        found.append(influence_of(source, everything, f"influence {name}"))
-    n = max(one.sizes["block"] for one in found)  # few documents make fewer blocks
-    padded = [one.pad(block=(0, n - one.sizes["block"]), constant_values=0) for one in found]
-    return xr.concat(padded, "part").assign_attrs(parts=names)
+            everything = everything[(domains[everything.document] == domain) == (name == domain)]
+        drawn = draw_stratified(everything, n_per_class=SCORED, n_middle=0, rng=rng)
+        effects, share = effects_at(source, drawn), float((everything.stratum == RARE).mean())
+        found.append(summed(effects, drawn, blocks_of(drawn, rng), share))
+    return stacked(found, names)
 
 
-def influence_of(source: Source, everything: Positions, purpose: str) -> xr.Dataset:
-    """Influence on some of these positions, summed over the vocabulary."""
-    rng = source.rng(purpose)
-    drawn = draw_stratified(everything, n_per_class=SCORED, n_middle=0, rng=rng)
+def effects_at(source: Source, drawn: Positions) -> Float[np.ndarray, "position neuron"]:
+    """Loss change of mean-ablating every neuron, summed over the vocabulary; nats."""
     seen = gather(source.model, source.contexts, drawn, include_first=False, progress=True)
-    target = source.on_device(drawn.target)
-    head = final_head(source.model)
+    head, target = final_head(source.model), source.on_device(drawn.target)
     found = delta_loss(head, seen.resid, seen.post, target, seen.mean_post, tolerance=EXACT)
-    sums, weight = influence_sums(found.cpu().numpy(), drawn, blocks_of(drawn, rng))
+    return found.cpu().numpy()
+
+
+def summed(
+    effects: Float[np.ndarray, "position neuron"],
+    drawn: Positions,
+    block: Int[np.ndarray, " position"],
+    rare_share: float,
+    classes: Iterable[int] = (RARE, COMMON),
+) -> xr.Dataset:
+    """What is kept of the effects on one part of a text."""
+    sums, weight = influence_sums(effects, drawn, block)
     return xr.Dataset(
         {
             "sums": (("token_class", "block", "neuron"), rounded(sums, PRECISE)),
             "weight": (("token_class", "block"), weight),
-            "rare_share": ((), float((everything.stratum == RARE).mean())),
-            **{name: ((), value) for name, value in counted_in(drawn).items()},
+            "rare_share": ((), rare_share),
+            **{name: ((), value) for name, value in counted_in(drawn, classes).items()},
         }
     )
+
+
+def stacked(found: list[xr.Dataset], names: list[str]) -> xr.Dataset:
+    """Parts of a text in one dataset; few documents make fewer blocks, the rest are empty."""
+    n = max(one.sizes["block"] for one in found)
+    padded = [one.pad(block=(0, n - one.sizes["block"]), constant_values=0) for one in found]
+    return xr.concat(padded, "part").assign_attrs(parts=names)

@@ -21,7 +21,7 @@ from raretok.measure.gates import gate_rate
 from raretok.measure.groups import groups_part
 from raretok.measure.head_ablation import HeadEffects, ablate_heads, targets_of
 from raretok.measure.head_sums import WHOLE as WHOLE_LAYER
-from raretok.measure.influence import documents_part, influence_part
+from raretok.measure.influence import domains_part, influence_part
 from raretok.measure.layers import layer_part
 from raretok.measure.parameters import PageParameters
 from raretok.measure.record import in_steps, rounded
@@ -255,6 +255,6 @@ PARTS: dict[str, Callable[..., xr.Dataset]] = {
     "layer": layer_part,
     "groups": groups_part,
     "unembedding": unembedding_part,
-    "documents": documents_part,
+    "domains": domains_part,
     "influence": influence_part,
 }

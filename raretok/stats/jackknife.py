@@ -9,6 +9,7 @@ $$\widehat{\mathrm{var}} = \frac{G - 1}{G} \sum_g (\hat\theta_{(g)} - \bar\theta
 chosen on some documents and measured on others in it as in the whole.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -107,7 +108,7 @@ def block_sums(
     n_blocks: int,
 ) -> Float[np.ndarray, "block *rest"]:
     """Weighted sums over the rows of each block, in float64 and in the order of the rows."""
-    flat = values.reshape(len(values), -1)
+    flat = values.reshape(len(values), math.prod(values.shape[1:]))
     sums = np.stack([weight[block == b] @ flat[block == b] for b in range(n_blocks)])
     return sums.reshape(n_blocks, *values.shape[1:])
 

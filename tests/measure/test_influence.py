@@ -1,6 +1,7 @@
 """Influence summed over blocks: against loops, and by domains of a text that a tiny model reads."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from raretok.measure.influence import (
     SCORED,
     blocks_of,
     counted_in,
-    documents_part,
+    domains_part,
     influence_part,
     influence_sums,
 )
@@ -75,9 +76,10 @@ def source(tmp_path):
 
 
 def test_the_corpus_and_its_domains(source):
-    documents = documents_part(source, None)
-    assert documents.domains == ["notes", "tales"]
-    assert documents.domain.values.tolist() == [1] * DOMAINS["tales"] + [0] * DOMAINS["notes"]
+    domains = domains_part(source, None)
+    assert domains.parts == ["notes", "tales"]
+    assert domains.documents.values.tolist() == [DOMAINS["notes"], DOMAINS["tales"]]
+    assert not domains.weight.values[:, 1].any()
     found = influence_part(source, None, "tales")
     assert found.parts == ["tales", OTHERS]
     assert found.documents.values.tolist() == list(DOMAINS.values())
@@ -92,8 +94,18 @@ def test_the_corpus_and_its_domains(source):
     # Each part puts the mean activations of its own contexts in place: nearly those of all.
     apart = found.sums.values[:, 0].sum(axis=(0, 1))
     assert np.corrcoef(apart, whole.sums.values[0, 0].sum(axis=0))[0, 1] > 0.99
+    assert domains.weight.values.sum() == whole.weight.values[0, 0].sum()
+    together = domains.sums.values[:, 0].sum(axis=(0, 1))
+    assert np.corrcoef(together, apart)[0, 1] > 0.99
 
 
 def test_a_domain_that_is_not_there_is_one_line(source):
     with pytest.raises(NotTestableError, match="the corpus has no domain 'songs'"):
         influence_part(source, None, "songs")
+
+
+def test_a_corpus_of_one_domain_is_one_line(source):
+    one = replace(source.corpus.documents[0], domain="all")
+    source.corpus = replace(source.corpus, documents=(one,) * 12)
+    with pytest.raises(NotTestableError, match="the corpus text has one domain, all"):
+        domains_part(source, None)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from raretok.claims.finding import Finding
 from raretok.claims.sample import KINDS, Folds, Sample, rank_correlation, ranked, settled
@@ -28,7 +28,7 @@ TEXTS = ("licences", "addresses")
 ESTIMANDS = tuple(("G5", name) for name in ("between domains", *TEXTS, "unseen domain"))
 CORPUS = "the corpus"
 FEWEST = 8  # documents of a domain: a block each, and what G5's gate asks for
-POSITIONS = 100  # rare ones of a domain: of fewer a half ranks next to nothing
+POSITIONS = 200  # rare ones of a domain: what G5's gate asks for, too
 DOMAINS = 3  # with two there is one pair, and nothing between domains in general
 
 
@@ -78,26 +78,23 @@ class Side:
         return rank_correlation(*self.ranks).mean(axis=1)
 
     @classmethod
-    def of_rows(cls, name: str, sample: Sample, rows: Bool[np.ndarray, " position"]) -> "Side":
-        """Of some positions of a sample; their documents are dealt into blocks of their own."""
-        rare = rows & (sample.stratum == KINDS["rare"])
+    def of_sample(cls, name: str, sample: Sample) -> "Side":
+        """Of a whole corpus; its documents are dealt into blocks of their own."""
+        rare = sample.stratum == KINDS["rare"]
         document, weight = sample.document[rare], sample.weight[rare]
-        present, block = np.unique(document, return_inverse=True)
-        if present.size >= FEWEST:
-            block = deal(document, rng=sample.rng(f"deal {name}")).of(document)
-        block, total = block % FEWEST, sample.weight[rows].sum()
+        block = deal(document, rng=sample.rng(f"deal {name}")).of(document) % FEWEST
         return cls(
             name,
             block_sums(sample.delta_loss[rare].astype(np.float64), weight, block, FEWEST),
             np.bincount(block, weight, FEWEST),
             int(rare.sum()),
-            present.size,
-            float(weight.sum() / total) if total > 0 else 0.0,
+            np.unique(document).size,
+            float(weight.sum() / sample.weight.sum()),
         )
 
     @classmethod
     def of_part(cls, name: str, data: xr.Dataset, part: int = 0) -> "Side":
-        """Of a part `influence`, whose documents lie in blocks already."""
+        """Of a part `influence` or `domains`, whose documents lie in blocks already."""
         one = data.isel(part=part, token_class=list(KINDS).index("rare"))
         block = np.arange(one.sizes["block"]) % FEWEST
         sums, weight = one.sums.values.astype(np.float64), one.weight.values.astype(np.float64)
@@ -152,21 +149,19 @@ class Places:
     """Domains and texts of one model; what of them is missing says so when it is asked for."""
 
     sample: Any  # a Sample, or what says why there is none
-    documents: Callable[[], xr.Dataset]  # the part of that name
+    of_domains: Callable[[], xr.Dataset]  # the part `domains`
     text: Callable[[str], xr.Dataset]  # influence on another text
     two_models: Callable[[], tuple[xr.Dataset, xr.Dataset]]  # without a domain, and with it
 
     @cached_property
     def domains(self) -> list[Side]:
         """Every domain of the corpus, also those that have too little."""
-        part = self.documents()
-        of = part.domain.values[self.sample.document]
-        names = enumerate(part.attrs["domains"])
-        return [Side.of_rows(name, self.sample, of == i) for i, name in names]
+        part = self.of_domains()
+        return [Side.of_part(name, part, i) for i, name in enumerate(part.attrs["parts"])]
 
     @cached_property
     def corpus(self) -> Side:
-        return Side.of_rows(CORPUS, self.sample, np.ones(self.sample.document.size, dtype=bool))
+        return Side.of_sample(CORPUS, self.sample)
 
     @cache  # noqa: B019
     def side(self, text: str) -> Side:

@@ -30,7 +30,7 @@ from raretok.text.protocol import PROTOCOLS
 from raretok.text.rarity import COMMON, RARE
 
 NAMES = ("arrays", "graphs", "law", "poems")
-NEURONS, PER_DOCUMENT = 120, 12
+NEURONS, PER_DOCUMENT = 120, 24
 
 
 def effects(same: bool, seed: int = 0):
@@ -40,7 +40,7 @@ def effects(same: bool, seed: int = 0):
 
 
 def a_world(by_domain, noise=2.0, documents=(10, 12, 16, 3), seed=0):
-    """A sample of these domains, of which the last has too few documents, and their codes."""
+    """A sample of these domains, of which the last has too few documents, and the part of them."""
     rng = np.random.default_rng(seed)
     of = np.repeat(np.arange(len(NAMES)), documents)
     document = np.repeat(np.arange(of.size), 2 * PER_DOCUMENT)
@@ -60,7 +60,30 @@ def a_world(by_domain, noise=2.0, documents=(10, 12, 16, 3), seed=0):
         deal(document, rng=rng),
         6,
     )
-    return sample, xr.Dataset({"domain": ("document", of)}, attrs={"domains": list(NAMES)})
+    return sample, a_domains_part(sample, of[document])
+
+
+def a_domains_part(sample, domain, blocks=16) -> xr.Dataset:
+    """Sums over blocks of the rare targets of each domain, as they are measured."""
+    rare = sample.stratum == RARE
+    sums = np.zeros((len(NAMES), 2, blocks, NEURONS))
+    weight = np.zeros(sums.shape[:3])
+    for i in range(len(NAMES)):
+        mine = rare & (domain == i)
+        block = np.unique(sample.document[mine], return_inverse=True)[1] % blocks
+        np.add.at(sums[i, 0], block, sample.delta_loss[mine])
+        np.add.at(weight[i, 0], block, 1.0)
+    counts = [rare & (domain == i) for i in range(len(NAMES))]
+    return xr.Dataset(
+        {
+            "sums": (("part", "token_class", "block", "neuron"), sums),
+            "weight": (("part", "token_class", "block"), weight),
+            "rare_share": ("part", np.full(len(NAMES), 0.25)),
+            "positions": ("part", [one.sum() for one in counts]),
+            "documents": ("part", [np.unique(sample.document[one]).size for one in counts]),
+        },
+        attrs={"parts": list(NAMES)},
+    )
 
 
 def a_part(by_part, noise=0.3, blocks=16, seed=0) -> xr.Dataset:
@@ -83,7 +106,7 @@ def a_part(by_part, noise=0.3, blocks=16, seed=0) -> xr.Dataset:
 
 
 def places_of(same: bool, noise=2.0, two_models=None) -> Places:
-    sample, documents = a_world(effects(same), noise)
+    sample, domains = a_world(effects(same), noise)
     orders = effects(same, seed=0)
     texts = {"licences": a_part([orders[0]])}
 
@@ -95,11 +118,11 @@ def places_of(same: bool, noise=2.0, two_models=None) -> Places:
     def no_models():
         raise NotTestableError("trained on everything")
 
-    return Places(sample, lambda: documents, text, two_models or no_models)
+    return Places(sample, lambda: domains, text, two_models or no_models)
 
 
 def test_one_order_in_every_domain_is_found_through_the_noise():
-    sides = with_order(places_of(same=True, noise=6.0).domains)
+    sides = with_order(places_of(same=True, noise=9.0).domains)
     assert [side.name for side in sides] == list(NAMES[:3])
     assert max(side.reliability[0] for side in sides) < 0.75  # what the ceiling corrects for
     found = between(sides)
@@ -140,18 +163,18 @@ def test_a_pair_is_what_loops_over_documents_give():
         assert shared(one, two)[left_out] == pytest.approx(by_hand)
 
 
-def test_sums_are_of_the_rare_targets_of_the_domain_alone():
-    sample, documents = a_world(effects(same=False))
-    side = Places(sample, lambda: documents, a_part, lambda: None).domains[1]
-    rows = (documents.domain.values[sample.document] == 1) & (sample.stratum == RARE)
-    np.testing.assert_allclose(side.sums.sum(axis=0), sample.delta_loss[rows].sum(axis=0))
-    assert side.weight.sum() == side.positions == rows.sum() == 12 * PER_DOCUMENT
-    assert (side.documents, side.base_rate) == (12, 0.25)
+def test_sums_of_the_corpus_are_of_its_rare_targets_alone():
+    sample, _ = a_world(effects(same=False))
+    side = Side.of_sample("the corpus", sample)
+    rare = sample.stratum == RARE
+    np.testing.assert_allclose(side.sums.sum(axis=0), sample.delta_loss[rare].sum(axis=0))
+    assert side.weight.sum() == side.positions == rare.sum()
+    assert (side.documents, side.base_rate) == (41, 0.25)
 
 
 def test_a_domain_with_too_few_documents_is_named():
     places = places_of(same=True)
-    gap = "poems: 36 rare positions in 3 documents, 100 in 8 are needed"
+    gap = "poems: 72 rare positions in 3 documents, 200 in 8 are needed"
     assert places.domains[3].gap == gap
     with pytest.raises(NotTestableError, match=gap):
         _ = places.domains[3].ranks
@@ -176,7 +199,7 @@ def test_a_text_that_was_not_measured_is_a_gap_and_the_rest_goes_on():
     found = list(findings(places_of(same=True)))
     assert tuple((one.claim, one.estimand) for one in found) == ESTIMANDS
     values = {one.estimand: one for one in found}
-    assert values["between domains"].gates == {"positions": 120, "documents": 10}
+    assert values["between domains"].gates == {"positions": 240, "documents": 10}
     assert values["licences"].estimate.value == pytest.approx(1, abs=0.06)
     assert values["addresses"].reason == "addresses was not measured"
     assert values["unseen domain"].estimate is None
