@@ -44,7 +44,7 @@ own = next(iter(studies))
 findings = study.findings("thresholds")
 entries = judged(findings)
 glue("model", own, display=False)
-glue("verdict", entries[0].verdict, display=False)
+glue("verdict", ": ".join(filter(None, (entries[0].verdict, entries[0].why))), display=False)
 for name, text in page.said(findings, entries[1].verdict).items():
     glue(name, text, display=False)
 

@@ -38,7 +38,7 @@ models = {name: style.told(lambda one=one: page.read(one)) for name, one in stud
 own, exact = models[next(iter(models))], page.exact_of(study)
 findings = study.findings("layers")
 entries = judged(findings)
-glue("verdict", entries[0].verdict, display=False)
+glue("verdict", ": ".join(filter(None, (entries[0].verdict, entries[0].why))), display=False)
 for name, text in page.said(own, exact).items():
     glue(name, text, display=False)
 

@@ -126,7 +126,11 @@ class Sample:
         signed = block_sums(delta, weight, block, n)
         # What is ranked by the size of the mean needs no mean of sizes.
         size = signed if self.protocol.signed else block_sums(np.abs(delta), weight, block, n)
-        return {"weight": np.bincount(block, weight, n)[:, None], "signed": signed, "size": size}
+        return {
+            "weight": np.bincount(block, weight, n).astype(float)[:, None],
+            "signed": signed,
+            "size": size,
+        }
 
     def mean(
         self, kind: str, folds: Folds, name: str = "signed"

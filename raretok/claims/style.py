@@ -27,6 +27,7 @@ COLOURS = {
     "supports": "#cfe3f4",
     "contradicts": "#fbdcb8",
 }
+WIDE = 1e4  # a ratio whose interval reaches so far says nothing
 # For series that have no meaning of their own on other pages.
 SERIES = [(PALETTE[2], "o"), (PALETTE[1], "s"), (PALETTE[4], "^")]
 
@@ -106,6 +107,8 @@ def interval_text(one: Estimate | None, scale: float = 1.0, why: str = "not to b
     """A number with its 95 % interval; `why` where there is none."""
     if one is None:
         return why
+    if 0 <= WIDE * one.low < one.high and one.high > WIDE * one.value:
+        return f"{number(scale * one.value)} (interval too wide to be of use)"
     value, low, high = (number(scale * end) for end in (one.value, one.low, one.high))
     return f"{value} ({low} to {high})"
 
