@@ -13,7 +13,10 @@ from raretok.measure.parameters import PageParameters
 from raretok.measure.record import Folder
 from tests.tiny import write_model
 
-PARTS = ("model", "effects: stratified", "interventions", "attention: corrected")
+PARTS = (
+    *("model", "effects: stratified", "interventions", "attention: corrected"),
+    *("unembedding", "groups", "layer: -2"),
+)
 HEADS = ("heads: stratified, mean",)
 
 
@@ -30,6 +33,7 @@ def measured(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(find, "RUNS", folder / "runs")
         patch.setattr("raretok.measure.source.RUNS", folder / "runs")
+        patch.setattr("raretok.measure.layers.RUNS", folder / "runs")
         patch.setattr("raretok.ablation.resumption.RUNS", folder / "runs")
         asked = Measurements(given)
         for name in (*PARTS, *HEADS):
@@ -53,6 +57,9 @@ def test_a_measurement_agrees_with_itself(measured):
             ("effects: stratified", "delta_loss"),
             ("attention: corrected", "mass"),
             ("heads: stratified, mean", "change"),
+            ("layer: -2", "total"),
+            ("groups", "joint"),
+            ("unembedding", "frequency"),
         ],
         [
             ("effects: stratified", "post"),

@@ -46,6 +46,20 @@ def kept(path) -> Folder:
     return folder
 
 
+def test_a_measurement_begins_with_the_parts_of_one_of_the_same_settings(tmp_path, folder):
+    key = seal_of(SETTINGS)[:16]
+    taken = Folder(tmp_path / "runs" / "taken")
+    taken.take_over(folder, key)
+    xr.testing.assert_equal(taken.read("effects: stratified"), folder.read("effects: stratified"))
+    other = Folder(tmp_path / "runs" / "other")
+    other.take_over(folder, "another key")
+    other.take_over(Folder(tmp_path / "nowhere"), key)
+    assert not other.there
+    folder.keep("more", in_codes(), {"seconds": 1.0})
+    taken.take_over(folder, key)  # what is there already stays
+    assert list(taken.record()["parts"]) == ["effects: stratified"]
+
+
 def test_steps_keep_each_neuron_and_its_mean_within_the_stated_error():
     exact = values()
     codes, step = in_steps(exact, STEPS)
