@@ -45,7 +45,8 @@ tables.claims_table()
 # reviewers asked for. Intervals are over documents: blocks of documents are left out in turn, and the
 # choice of neurons is repeated without them. Where a group of neurons is compared with control groups,
 # the interval also counts how much control groups scatter. The coverage of intervals is measured for the
-# reading `corrected` of models with a calibration of their own; elsewhere that gate is left out.
+# reading `corrected` of models with a calibration of their own; elsewhere that gate is left out. For D1 and
+# G1 to G5, which joined later, no worlds were planted, so the coverage of their intervals is not known.
 
 # %% [markdown]
 # ## What was changed since

@@ -10,8 +10,9 @@
 # (ledger)=
 # # The ledger
 #
-# Every page records what it found; this page only reads those records: {glue:text}`n_claims` claims of the
-# paper {cite}`distributed2025` in {glue:text}`n_lines` lines, on the model {glue:text}`model`.
+# Every page records what it found; this page only reads those records: {glue:text}`n_claims` claims, those of
+# the paper {cite}`distributed2025` and what its readers asked (G1 to G5), in {glue:text}`n_lines` lines, on
+# the model {glue:text}`model`. Claims from G1 on, and D1, are read in the corrected way alone.
 # {glue:text}`missing` A verdict is read off an interval and two regions that were fixed beforehand
 # ({ref}`claims`). Under the corrected reading {glue:text}`n_supported` are supported,
 # {glue:text}`n_contradicted` contradicted, {glue:text}`n_inconclusive` inconclusive and
