@@ -95,9 +95,7 @@ style.legend_below(fig, axes[0], 3)
 # head's output at a random other position, and at the first position of the context (as released).
 
 # %% tags=["hide-input"]
-heads = {
-    mode: lambda mode=mode: study.heads("corrected", mode) for mode in HEAD_MODES["stratified"]
-}
+heads = {mode: lambda mode=mode: study.heads("corrected", mode) for mode in HEAD_MODES["stratified"]}
 sample = study.shown("corrected")
 style.told(lambda: page.modes_table(sample, {m: of() for m, of in heads.items()}, study.layers))
 
