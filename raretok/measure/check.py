@@ -264,9 +264,9 @@ def check_groups(
     positions = source.positions(STRATIFIED)
     block = blocks_of(positions, source.rng("blocks of groups"))
     some = int(rng.integers(data.sizes["block"]))
-    drawn = positions[(positions.stratum != MIDDLE) & (block == some)]
-    joint = together(source, drawn, np.full(len(drawn), some % 2), data.members.values)
-    again = influence_sums(joint, drawn, np.zeros(len(drawn), dtype=np.int64))[0][:, 0]
+    rows = np.flatnonzero((positions.stratum != MIDDLE) & (block == some))
+    joint = together(source, rows, np.full(rows.size, some % 2), data.members.values)
+    again = influence_sums(joint, positions[rows], np.zeros_like(rows))[0][:, 0]
     stored = data.joint.values[:, some].reshape(again.shape)
     yield checked(name, "joint", stored, again, bit_error(again, FINE))
 

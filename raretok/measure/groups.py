@@ -7,7 +7,6 @@ import torch
 import xarray as xr
 from jaxtyping import Bool, Float, Int
 
-from raretok.ablation.gather import gather
 from raretok.ablation.groups import group_delta_loss
 from raretok.ablation.head import final_head
 from raretok.measure.influence import CLASSES, blocks_of, influence_sums
@@ -37,7 +36,7 @@ def groups_part(source: Source, asked: "Measurements") -> xr.Dataset:
     )
     scored = np.flatnonzero(positions.stratum != MIDDLE)
     drawn, block, single = positions[scored], block[scored], effects.delta_loss.values[scored]
-    joint = together(source, drawn, block % 2, members)
+    joint = together(source, scored, block % 2, members)
     alone = np.empty_like(joint)
     for half in HALVES:
         rows = block % 2 == half
@@ -87,22 +86,19 @@ def prefixes(members: Int[np.ndarray, "chosen_for set rank"]) -> list[Int[np.nda
 
 def together(
     source: Source,
-    drawn: Positions,
+    rows: Int[np.ndarray, " position"],
     half: Int[np.ndarray, " position"],
     members: Int[np.ndarray, "half chosen_for set rank"],
 ) -> Float[np.ndarray, "position group"]:
-    """Loss change of every group at every position that it was not chosen on."""
-    seen = gather(source.model, source.contexts, drawn, include_first=False, progress=True)
-    mean = source.mean_post(STRATIFIED).to(seen.post)
-    head, found = final_head(source.model), []
+    """Loss change of every group at some positions of the draw, those it was not chosen on."""
+    seen, head, found = source.seen(STRATIFIED), final_head(source.model), []
+    targets = source.on_device(source.positions(STRATIFIED).target)
     for part in HALVES:
-        rows = torch.from_numpy(np.flatnonzero(half == part)).to(seen.post.device)
-        groups = [torch.from_numpy(g).to(rows) for g in prefixes(members[1 - part])]
-        target = source.on_device(drawn.target)[rows]
-        found.append(
-            group_delta_loss(head, seen.resid[rows], mean - seen.post[rows], target, groups)
-        )
-    joint = np.empty((len(drawn), found[0].shape[1]))
+        at = torch.from_numpy(rows[half == part]).to(seen.post.device)
+        groups = [torch.from_numpy(g).to(at) for g in prefixes(members[1 - part])]
+        change = seen.mean_post - seen.post[at]
+        found.append(group_delta_loss(head, seen.resid[at], change, targets[at], groups))
+    joint = np.empty((rows.size, found[0].shape[1]))
     for part, values in zip(HALVES, found, strict=True):
         joint[half == part] = values.double().cpu().numpy()
     return joint

@@ -11,7 +11,7 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from raretok.ablation.gather import gather
+from raretok.ablation.gather import Gathered, gather
 from raretok.ablation.plan import Options
 from raretok.ablation.stream import ablate_to_disk
 from raretok.errors import NotTestableError, UserError
@@ -137,10 +137,14 @@ class Source:
         return torch.from_numpy(values).to(self.model.device)
 
     @cache  # noqa: B019
+    def seen(self, draw: str) -> Gathered:
+        """Residuals and activations at the positions of a draw, and mean activations: one pass."""
+        first = {"include_first": draw == WHOLE, "progress": False}
+        return gather(self.model, self.contexts, self.positions(draw), **first)
+
     def mean_post(self, draw: str) -> Float[Tensor, " d_mlp"]:
         """Mean activations over the contexts of a draw: what mean ablation puts in place."""
-        first = {"include_first": draw == WHOLE, "progress": False}
-        return gather(self.model, self.contexts, self.positions(draw), **first).mean_post
+        return self.seen(draw).mean_post
 
     def forward(self, draw: str) -> Path:
         """Where activations are kept, so that one forward pass serves every intervention."""

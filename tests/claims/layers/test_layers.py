@@ -66,8 +66,10 @@ def read(strengths: dict[int, float], n_layers: int = 4) -> estimate.Layers:
             raise NotTestableError(f"layer {layer} is deeper than the model")
         return part_of(strengths[layer], -layer)
 
-    return estimate.read(part, lambda data, name: of_blocks(data[name].values, data.weight.values),
-                         n_layers)  # fmt: skip
+    def blocks(data: xr.Dataset, name: str):
+        return of_blocks(data[name].values, data.weight.values)
+
+    return estimate.read(part, blocks, n_layers)
 
 
 @pytest.fixture(scope="module")
