@@ -26,9 +26,8 @@ from raretok.text.rarity import Positions
 
 D_VOCAB = 300  # the tokenizer has 257 ids, so 43 columns of W_U are padding
 D_MODEL, D_MLP, N_CTX = 16, 48, 32
-# The closed form holds for the first; the others have a sandwich norm.
 FAMILIES = ("gpt2", "neox-parallel", "neox-sequential", "llama", "qwen2", "qwen3", "gemma")
-SANDWICH = ("gemma2", "gemma3")
+SANDWICH = ("gemma2", "gemma3")  # a norm behind the MLP; the first has soft-capped logits too
 GROUPED = {"num_key_value_heads": 1}  # both query heads share their keys and values
 WITH_HEAD_DIM = {
     "qwen3": Qwen3Config,

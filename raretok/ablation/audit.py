@@ -92,13 +92,12 @@ def own_loss(
 
     def hook(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         post = args[0].clone()
-        change(post)
+        change(post.view(*tokens.shape, -1))  # OPT joins batch and positions before its MLP
         return (post, *args[1:])
 
     with ExitStack() as stack:
         if change is not None:
-            down = model.last_block.mlp.out
-            stack.callback(down.register_forward_pre_hook(hook).remove)
+            stack.callback(model.down_projection().register_forward_pre_hook(hook).remove)
         logits = model.bridge(tokens.to(model.device), return_type="logits", use_cache=False)
     target = tokens[place, pos + 1].to(logits.device)
     return nn.functional.cross_entropy(logits[place, pos].double(), target, reduction="none")
@@ -113,21 +112,38 @@ def own_delta_loss(
     *,
     effect: str = "total",
 ) -> Float[np.ndarray, " position"]:
-    """Loss change, in nats, of one neuron's new activation at each position; float64 throughout."""
-    used = np.unique(positions.context)
+    """Loss change, in nats, of one neuron's new activation at each position; float64 throughout.
+
+    In the model's own precision where its code cannot run in another (products of experts).
+    """
+    inputs = model, contexts, positions, neuron, replacement, effect
+    try:
+        with in_double(model):
+            return _own_delta_loss(*inputs)
+    except RuntimeError:
+        return _own_delta_loss(*inputs)
+
+
+def _own_delta_loss(
+    model: LanguageModel,
+    contexts: Contexts,
+    positions: Positions,
+    neuron: Int[np.ndarray, " position"],
+    replacement: Float[np.ndarray, " position"],
+    effect: str,
+) -> Float[np.ndarray, " position"]:
     found = np.zeros(len(positions))
-    with in_double(model):
-        for context in used:
-            rows = np.flatnonzero(positions.context == context)
-            pos = torch.from_numpy(positions.pos[rows])
-            place, at = torch.zeros_like(pos), torch.from_numpy(neuron[rows])
-            tokens = torch.from_numpy(contexts.tokens[context, : positions.pos[rows].max() + 2])
-            new = torch.from_numpy(replacement[rows])
+    for context in np.unique(positions.context):
+        rows = np.flatnonzero(positions.context == context)
+        pos = torch.from_numpy(positions.pos[rows])
+        place, at = torch.zeros_like(pos), torch.from_numpy(neuron[rows])
+        tokens = torch.from_numpy(contexts.tokens[context, : positions.pos[rows].max() + 2])
+        new = torch.from_numpy(replacement[rows])
 
-            def change(post: Tensor, place=place, pos=pos, at=at, new=new) -> None:
-                post[place, pos, at] = new.to(post)
+        def change(post: Tensor, place=place, pos=pos, at=at, new=new) -> None:
+            post[place, pos, at] = new.to(post)
 
-            found[rows] = twice(model, (tokens[None], place, pos), change, effect).cpu().numpy()
+        found[rows] = twice(model, (tokens[None], place, pos), change, effect).cpu().numpy()
     return found
 
 

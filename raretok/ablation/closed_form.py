@@ -9,7 +9,8 @@ $$\Delta_i = \ln\Big(1 + \sum_v p_v\, \mathrm{expm1}(u_{iv})\Big) - u_{i,target}
 Nothing cancels, so small effects keep their precision. Most $u$ are small, and the sum is then the
 series $\sum_k \sum_v p_v u_{iv}^k / k!$, all of it matrix products: moments of $z$ under $p$ times
 powers of $M$. Its remainder is bounded for each pair of position and neuron, and pairs whose bound
-exceeds `tolerance` are summed in full.
+exceeds `tolerance` are summed in full. So is every pair behind a sandwich norm, where u has a third
+term, and under a soft cap (raretok/ablation/head.py).
 """
 
 import math
@@ -20,10 +21,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from raretok.ablation.head import (
+    Branch,
     CleanPass,
     FinalHead,
+    branch_of,
+    capped,
     check_effect,
     clean_pass,
+    dot,
     position_blocks,
     rescale,
 )
@@ -61,22 +66,22 @@ def delta_loss(
         neurons = torch.arange(post.shape[1], device=post.device)
     change = (replacement.double() - post.double())[:, neurons]
     delta = torch.empty_like(change, dtype=post.dtype)
+    output, head = head.mlp_output(post), head.of(neurons)
+    tolerance = tolerance if head.plain else 0.0
     for rows in position_blocks(head, len(resid)):
-        block = change[rows].to(post.dtype)
-        delta[rows] = _delta_block(
-            head, resid[rows], block, target[rows], neurons, tolerance, effect
-        )
+        here = resid[rows], None if output is None else output[rows], change[rows].to(post.dtype)
+        delta[rows] = _delta_block(head, *here, target[rows], tolerance, effect)
     if post.dtype != torch.float64:
-        _refine(head, resid, change, target, neurons, delta, effect)
+        _refine(head, resid, output, change, target, delta, effect)
     return delta
 
 
 def _refine(
     head: FinalHead,
     resid: Float[Tensor, "pos d_model"],
+    output: Float[Tensor, "pos d_model"] | None,
     change: Float[Tensor, "pos neuron"],
     target: Int[Tensor, " pos"],
-    neurons: Int[Tensor, " neuron"],
     delta: Float[Tensor, "pos neuron"],
     effect: str,
 ) -> None:
@@ -88,55 +93,77 @@ def _refine(
     large = delta.abs() > LARGE
     if not large.any():
         return
-    tensors = (head.W_out, head.W_out_sq, head.G, head.logit_bias)
-    head = FinalHead(*(t.double() for t in tensors), eps=head.eps, centred=head.centred)
+    head = head.double()
     for pos in large.any(dim=1).nonzero().flatten().tolist():
         chosen, row = large[pos].nonzero().flatten(), slice(pos, pos + 1)
-        exact = _delta_block(
-            head,
-            resid[row].double(),
-            change[row, chosen],
-            target[row],
-            neurons[chosen],
-            0.0,
-            effect,
-        )
+        here = resid[row].double(), None if output is None else output[row].double()
+        exact = _delta_block(head.of(chosen), *here, change[row, chosen], target[row], 0.0, effect)
         delta[pos, chosen] = exact[0].to(delta.dtype)
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """What happens to z (a), how much of M is added (b) and of the branch's z (e)."""
+
+    a: Float[Tensor, "pos neuron"]
+    b: Float[Tensor, "pos neuron"]
+    e: Float[Tensor, "pos neuron"] | None  # of a sandwich norm alone
+
+    def of(self, neurons: slice) -> "Coefficients":
+        """Those of some neurons."""
+        e = self.e if self.e is None else self.e[:, neurons]
+        return Coefficients(self.a[:, neurons], self.b[:, neurons], e)
 
 
 @dataclass(frozen=True)
 class _Shift:
     """The changes of the logits, u = a z + b M, at some positions and for some neurons."""
 
-    a: Float[Tensor, "pos neuron"]
-    b: Float[Tensor, "pos neuron"]
-    z: Float[Tensor, "pos d_vocab"]
+    by: Coefficients
+    clean: CleanPass
+    branch: Branch | None
     M: Float[Tensor, "neuron d_vocab"]
+    softcap: float | None
 
     def at(self, token: Int[Tensor, " pos"]) -> Float[Tensor, "pos neuron"]:
-        return self.a * self.z.gather(1, token[:, None]) + self.b * self.M.T[token]
+        there = token[:, None]
+        u = self.by.a * self.clean.z.gather(1, there) + self.by.b * self.M.T[token]
+        if self.branch:
+            u = u + self.by.e * self.branch.z.gather(1, there)
+        bent = self.clean.bent
+        return capped(u, bent if bent is None else bent.gather(1, there), self.softcap)
+
+    def everywhere(self, pos: int, neurons: Int[Tensor, " some"]) -> Float[Tensor, "some d_vocab"]:
+        """Those of all tokens, at one position."""
+        a, b = self.by.a[pos, neurons, None], self.by.b[pos, neurons, None]
+        u = self.M[neurons].mul_(b).addcmul_(a, self.clean.z[pos])
+        if self.branch:
+            u.addcmul_(self.by.e[pos, neurons, None], self.branch.z[pos])
+        return capped(u, None if self.softcap is None else self.clean.bent[pos], self.softcap)
 
 
 def _delta_block(
     head: FinalHead,
     resid: Float[Tensor, "pos d_model"],
+    output: Float[Tensor, "pos d_model"] | None,
     change: Float[Tensor, "pos neuron"],
     target: Int[Tensor, " pos"],
-    neurons: Int[Tensor, " neuron"],
     tolerance: float,
     effect: str,
 ) -> Float[Tensor, "pos neuron"]:
     """`delta_loss` of a block of positions, neurons block by block."""
-    clean, W_out = clean_pass(head, resid, target), head.W_out[neurons]
-    a, b = shift_of_logits(head, clean, change, W_out, head.W_out_sq[neurons], effect)
+    clean = clean_pass(head, resid, target)
+    branch = branch_of(head, clean, output)
+    by = shift_of_logits(head, clean, branch, change, effect)
     moments = _moments(head, clean) if tolerance > 0 else None
     delta = torch.empty_like(change)
-    for start in range(0, len(neurons), NEURONS):
+    for start in range(0, len(head.W_out), NEURONS):
         cols = slice(start, start + NEURONS)
-        shift = _Shift(a[:, cols], b[:, cols], clean.z, W_out[cols] @ head.G)
-        log_mean, bound = torch.zeros_like(shift.a), torch.full_like(shift.a, math.inf)
+        W_out = head.W_out[cols]
+        shift = _Shift(by.of(cols), clean, branch, W_out @ head.G, head.softcap)
+        log_mean, bound = torch.zeros_like(shift.by.a), torch.full_like(shift.by.a, math.inf)
         if moments:
-            log_mean, bound = _series(shift, moments, W_out[cols])
+            log_mean, bound = _series(shift, moments, W_out)
         at_target = shift.at(target)
         delta[:, cols] = log_mean - at_target
         _sum_in_full(shift, clean.p, at_target, ~(bound <= tolerance), out=delta[:, cols])
@@ -146,15 +173,25 @@ def _delta_block(
 def shift_of_logits(
     head: FinalHead,
     clean: CleanPass,
+    branch: Branch | None,
     change: Float[Tensor, "pos neuron"],
-    W_out: Float[Tensor, "neuron d_model"],
-    W_out_sq: Float[Tensor, " neuron"],
     effect: str,
-) -> tuple[Float[Tensor, "pos neuron"], Float[Tensor, "pos neuron"]]:
-    """s/s_i - 1 and c_i/s_i: what happens to z, and how much of M is added (rows of head.W_out)."""
-    growth = (2 * change * (clean.resid @ W_out.T) + change.square() * W_out_sq) / len(head.G)
+) -> Coefficients:
+    """s/s_i - 1 and c_i/s_i; behind a sandwich norm c_i/(t_i s_i) and (1/t_i - 1/t)/s_i."""
+    e, d_model = None, len(head.G)
+    if branch:
+        inner = head.sandwich
+        grown = 2 * change * (branch.output @ inner.W_out.T) + change.square() * inner.W_out_sq
+        shrunk, inv_scale = rescale(branch.var, grown / d_model)
+        change, e = change * inv_scale, shrunk * branch.var.rsqrt()
+    growth = 2 * change * (clean.resid @ head.W_out.T) + change.square() * head.W_out_sq
+    if branch:
+        along, size = dot(branch.added, clean.resid), dot(branch.added, branch.added)
+        across = branch.added @ head.W_out.T
+        growth += e * (2 * along[:, None] + 2 * change * across + e * size[:, None])
+    growth = growth / d_model
     shrunk, inv_scale = rescale(clean.var, growth if effect == "total" else 0 * growth)
-    return shrunk, change * inv_scale
+    return Coefficients(shrunk, change * inv_scale, e if e is None else e * inv_scale)
 
 
 @dataclass(frozen=True)
@@ -188,7 +225,7 @@ def _series(
     """
     # In units of its largest entry no power of M overflows.
     unit = shift.M.abs().amax(dim=1).clamp_min(torch.finfo(shift.M.dtype).tiny)
-    a, b, X = shift.a, shift.b * unit, shift.M / unit[:, None]
+    a, b, X = shift.by.a, shift.by.b * unit, shift.M / unit[:, None]
     terms = [torch.zeros_like(a) for _ in range(ORDER + 1)]
     X_power = X
     for j in range(ORDER + 1):
@@ -202,7 +239,7 @@ def _series(
             else:
                 product = moments.by_token[m] @ X_power.T
             terms[m + j] += a**m * b**j * product / (math.factorial(m) * math.factorial(j))
-    U = a.abs() * shift.z.abs().amax(dim=1, keepdim=True) + b.abs()
+    U = a.abs() * shift.clean.z.abs().amax(dim=1, keepdim=True) + b.abs()
     # The last term is positive but for rounding, for which the second summand makes up.
     last = terms[ORDER].clamp_min(0) + 1e-5 * U**ORDER / math.factorial(ORDER)
     return sum(terms[1:]).log1p(), U * (2 * U).exp() / (ORDER + 1) * last
@@ -221,11 +258,10 @@ def _sum_in_full(
     # thousands of small ones are not rounded on top of it. Where it is the target, the change of
     # its logit drops out of the loss exactly.
     likeliest = shift.at(p.argmax(dim=1))
-    size = max(1, TILE[shift.z.device.type] // shift.z.shape[1])
+    size = max(1, TILE[p.device.type] // p.shape[1])
     for pos in chosen.any(dim=1).nonzero().flatten().tolist():
         for neurons in chosen[pos].nonzero().flatten().split(size):
-            a, b = shift.a[pos, neurons, None], shift.b[pos, neurons, None]
             reference = likeliest[pos, neurons]
-            u = shift.M[neurons].mul_(b).addcmul_(a, shift.z[pos]).sub_(reference[:, None])
+            u = shift.everywhere(pos, neurons).sub_(reference[:, None])
             lead = reference - at_target[pos, neurons]
             out[pos, neurons] = (u.expm1_() @ p[pos]).log1p() + lead

@@ -8,7 +8,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from raretok.ablation.head import CleanPass, FinalHead, clean_pass, position_blocks, rescale
+from raretok.ablation.head import (
+    CleanPass,
+    FinalHead,
+    capped,
+    clean_pass,
+    position_blocks,
+    rescale,
+)
 
 
 def group_delta_loss(
@@ -17,18 +24,35 @@ def group_delta_loss(
     change: Float[Tensor, "pos neuron"],
     target: Int[Tensor, " pos"],
     groups: list[Int[Tensor, " _"]],
+    output: Float[Tensor, "pos d_model"] | None = None,
 ) -> Float[Tensor, "pos group"]:
     """Loss change, in nats, of adding `change` to the activations of each group's neurons.
 
-    The whole vocabulary is summed. Computed in the dtype of `resid`.
+    The whole vocabulary is summed. Computed in the dtype of `resid`; `output` is
+    `head.mlp_output`.
     """
     found = torch.empty(len(resid), len(groups), dtype=resid.dtype, device=resid.device)
     for rows in position_blocks(head, len(resid)):
         clean = clean_pass(head, resid[rows], target[rows], double=False)
         for column, members in enumerate(groups):
-            push = change[rows][:, members] @ head.W_out[members]
+            here = None if output is None else output[rows]
+            push = push_of_group(head, change[rows][:, members], members, here)
             found[rows, column] = pushed(head, clean, push, target[rows])
     return found
+
+
+def push_of_group(
+    head: FinalHead,
+    change: Float[Tensor, "pos member"],
+    members: Int[Tensor, " member"],
+    output: Float[Tensor, "pos d_model"] | None,
+) -> Float[Tensor, "pos d_model"]:
+    """What changed activations add to the residual, centred where the final norm centres."""
+    if output is None:
+        return change @ head.W_out[members]
+    inner = head.sandwich
+    push = inner.normed(output + change @ inner.W_out[members]) - inner.normed(output)
+    return push - push.mean(dim=1, keepdim=True) if head.centred else push
 
 
 def pushed(
@@ -40,7 +64,7 @@ def pushed(
     """Loss change, in nats, of adding `push` (centred where the norm centres) to the residual."""
     growth = (2 * clean.resid * push + push.square()).mean(dim=1, keepdim=True)
     shrunk, inverse = rescale(clean.var, growth)
-    u = shrunk * clean.z + inverse * (push @ head.G)
+    u = capped(shrunk * clean.z + inverse * (push @ head.G), clean.bent, head.softcap)
     at_target = u.gather(1, target[:, None]).squeeze(1)
     # ln(1 + x) keeps small effects; of a tenth of the neurons u may be large, and then x is near
     # -1, where its digits are lost, or infinite: subtract the largest before the exponential.

@@ -1,4 +1,13 @@
-"""What follows the last MLP: constants of the model, and its unablated pass at some positions."""
+r"""What follows the last MLP: constants of the model, and its unablated pass at some positions.
+
+Where a norm stands between the MLP and the residual (sandwich norm: gain $h$, scale $t$), the MLP
+adds $h\,o/t$ with $o$ its own output, and ablating neuron i makes that
+$h\,(o + c_i w_i)/t_i$ with $t_i^2 = t^2 + (2 c_i\, o \cdot w_i + c_i^2 |w_i|^2)/d$. The residual
+then moves in two directions, by $(1/t_i - 1/t)\, h\,o + (c_i/t_i)\, h\,w_i$. A multiplier of the
+output or of the logits is a constant of W_out or of G. A soft cap k makes a change u of a logit
+$k\,\tanh(l/k)$ into $k \tau (1 - T^2) / (1 + T \tau)$, with $T = \tanh(l/k)$ and
+$\tau = \tanh(u/k)$; its slope at 0 is $1 - T^2$.
+"""
 
 import math
 from dataclasses import dataclass, replace
@@ -8,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from raretok.errors import UserError
-from raretok.models.adapter import LanguageModel
+from raretok.models.adapter import LanguageModel, eps_of, gain_of
 
 # Total: everything after the neuron reacts. Direct: the final norm divides by its unablated scale,
 # which leaves out what entropy neurons act through (Stolfo et al. 2024, arXiv 2406.16254).
@@ -23,38 +32,123 @@ def check_effect(effect: str) -> None:
 
 
 @dataclass(frozen=True)
+class Sandwich:
+    """The norm between the last MLP and the residual, and what it divides."""
+
+    W_out: Float[Tensor, "d_mlp d_model"]  # as the MLP has it
+    W_out_sq: Float[Tensor, " d_mlp"]
+    b_out: Float[Tensor, " d_model"]
+    gain: Float[Tensor, " d_model"]
+    eps: float
+
+    def output(self, post: Float[Tensor, "*pos d_mlp"]) -> Float[Tensor, "*pos d_model"]:
+        """What the MLP hands to the norm."""
+        return post @ self.W_out + self.b_out
+
+    def normed(self, output: Float[Tensor, "*pos d_model"]) -> Float[Tensor, "*pos d_model"]:
+        """What the norm adds to the residual."""
+        return self.gain * output * self.inv_scale(output)
+
+    def inv_scale(self, output: Float[Tensor, "*pos d_model"]) -> Float[Tensor, "*pos 1"]:
+        return (output.square().mean(dim=-1, keepdim=True) + self.eps).rsqrt()
+
+    def moved(
+        self, output: Float[Tensor, "*pos d_model"], push: Float[Tensor, "*all d_model"]
+    ) -> Float[Tensor, "*all d_model"]:
+        """What pushing the MLP's output adds to the residual."""
+        return self.normed(output + push) - self.normed(output)
+
+    def gradient(
+        self, output: Float[Tensor, "*pos d_model"], after: Float[Tensor, "*all d_model"]
+    ) -> Float[Tensor, "*all d_model"]:
+        """Gradient by the MLP's output, from the one by the residual."""
+        inv_scale, after = self.inv_scale(output), self.gain * after
+        along = (after * output).mean(dim=-1, keepdim=True)
+        return inv_scale * (after - output * along * inv_scale.square())
+
+
+@dataclass(frozen=True)
 class FinalHead:
     """What follows the last MLP, in the form the closed form needs."""
 
-    W_out: Float[Tensor, "d_mlp d_model"]  # rows centred where the norm centres
+    W_out: Float[Tensor, "d_mlp d_model"]  # in the residual; rows centred where the norm centres
     W_out_sq: Float[Tensor, " d_mlp"]  # squared length of each row
     G: Float[Tensor, "d_model d_vocab"]  # gain times W_U
     logit_bias: Float[Tensor, " d_vocab"]
     eps: float
     centred: bool  # LayerNorm; RMSNorm does not centre
+    sandwich: Sandwich | None = None
+    softcap: float | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether an ablation moves the logits in one direction, and nothing bends them."""
+        return self.sandwich is None and self.softcap is None
+
+    def of(self, neurons: slice | Int[Tensor, " neuron"]) -> "FinalHead":
+        """That of some neurons of the layer."""
+        inner = self.sandwich
+        if inner:
+            inner = replace(inner, W_out=inner.W_out[neurons], W_out_sq=inner.W_out_sq[neurons])
+        rows = {"W_out": self.W_out[neurons], "W_out_sq": self.W_out_sq[neurons]}
+        return replace(self, **rows, sandwich=inner)
+
+    def double(self) -> "FinalHead":
+        """The same in float64."""
+        return replace(self, **_double(self), sandwich=self.sandwich and _in_double(self.sandwich))
+
+    def mlp_output(self, post: Float[Tensor, "*pos d_mlp"]) -> Float[Tensor, "*pos d_model"] | None:
+        """What stands before a sandwich norm; nothing where there is none. All neurons needed."""
+        return self.sandwich.output(post) if self.sandwich else None
+
+
+def _double(part: FinalHead | Sandwich) -> dict[str, Tensor]:
+    return {k: v.double() for k, v in vars(part).items() if isinstance(v, Tensor)}
+
+
+def _in_double(part: Sandwich) -> Sandwich:
+    return replace(part, **_double(part))
 
 
 def final_head(model: LanguageModel, dtype: torch.dtype | None = None) -> FinalHead:
-    """Constants of a model. Raises `UserError` where the closed form does not hold."""
-    reason = model.architecture.closed_form_refusal
-    if reason:
-        raise UserError(
-            f"the closed form does not hold for {model.name}: {reason}; choose another model"
-        )
-    dtype = dtype or model.dtype
-    W_out, W_U = model.W_out.to(dtype), model.W_U.to(dtype)
-    centred = model.architecture.norm == "LayerNorm"
+    """Constants of a model. Raises `UserError` for a norm that the closed form does not know."""
+    sizes, dtype = model.architecture, dtype or model.dtype
+    sandwich = sandwich_of(model, dtype)
+    W_U, scale = model.W_U.to(dtype), sizes.logit_scale
+    W_out = model.W_out.to(dtype) * (sandwich.gain if sandwich else sizes.out_scale)
+    centred = sizes.norm == "LayerNorm"
     if centred:
         W_out = W_out - W_out.mean(dim=1, keepdim=True)
+    # A shift common to all logits changes no loss, but costs digits: the mean token goes out. Not
+    # under a cap, which does not let it pass.
+    mean = 0 if sizes.softcap else W_U.mean(dim=1, keepdim=True)
     return FinalHead(
         W_out=W_out,
         W_out_sq=W_out.square().sum(dim=1),
-        # A shift common to all logits changes no loss, but costs digits: the mean token goes out.
-        G=model.gain.to(dtype)[:, None] * (W_U - W_U.mean(dim=1, keepdim=True)),
-        logit_bias=model.bias.to(dtype) @ W_U + model.b_U.to(dtype),
+        G=(scale * model.gain.to(dtype))[:, None] * (W_U - mean),
+        logit_bias=scale * (model.bias.to(dtype) @ W_U + model.b_U.to(dtype)),
         eps=model.eps,
         centred=centred,
+        sandwich=sandwich,
+        softcap=sizes.softcap,
     )
+
+
+def sandwich_of(
+    model: LanguageModel, dtype: torch.dtype | None = None, layer: int = -1
+) -> Sandwich | None:
+    """The norm between an MLP and the residual. Raises `UserError` for one that centres."""
+    norm, dtype = model.post_norm(layer), dtype or model.dtype
+    if norm is None:
+        return None
+    if not norm.uses_rms_norm:
+        raise UserError(
+            f"the closed form does not hold for {model.name}: a norm that centres stands between "
+            "an MLP and the residual; choose another model"
+        )
+    W_out, b_out = (part.to(dtype) for part in model.down(layer))
+    gain = model.architecture.out_scale * gain_of(norm, model.W_U[:, 0]).to(dtype)
+    return Sandwich(W_out, W_out.square().sum(dim=1), b_out, gain, eps_of(norm))
 
 
 class Room:
@@ -80,6 +174,17 @@ class CleanPass:
     z: Float[Tensor, "pos d_vocab"]  # logits without biases, less their mean under p
     p: Float[Tensor, "pos d_vocab"]
     loss: Float[Tensor, " pos"]
+    bent: Float[Tensor, "pos d_vocab"] | None = None  # T of a soft cap; z is then as it is
+
+    def at(self, rows: slice | Int[Tensor, " row"]) -> "CleanPass":
+        """That of some positions."""
+        kept = (part if part is None else part[rows] for part in vars(self).values())
+        return CleanPass(*kept)
+
+    @property
+    def pull(self) -> Float[Tensor, "pos d_vocab"]:
+        """p times the slope of the soft cap: what the first order of a change is weighted by."""
+        return self.p if self.bent is None else self.p * (1 - self.bent.square())
 
 
 def clean_pass(
@@ -98,20 +203,59 @@ def clean_pass(
     """
     dtype = resid.dtype
     if double:
-        head = replace(head, G=head.G.double(), logit_bias=head.logit_bias.double())
-        resid = resid.double()
+        head, resid = head.double(), resid.double()
     if head.centred:
         resid = resid - resid.mean(dim=1, keepdim=True)
     var = resid.square().mean(dim=1, keepdim=True) + head.eps
     shape, room = (len(resid), head.G.shape[1]), room or Room()
     z = torch.mm(resid * var.rsqrt(), head.G, out=room.take("z", head.G, *shape))
-    logits = torch.add(z, head.logit_bias, out=room.take("p", head.G, *shape))
+    logits, bent = torch.add(z, head.logit_bias, out=room.take("p", head.G, *shape)), None
+    if head.softcap:
+        bent = (logits / head.softcap).tanh()
+        torch.mul(bent, head.softcap, out=logits)
     top, at_target = logits.max(dim=1), logits.gather(1, target[:, None]).squeeze(1)
     p = torch.softmax(logits, dim=1, out=logits)  # one pass; a logsumexp would be another
     loss = top.values - p.gather(1, top.indices[:, None]).squeeze(1).log() - at_target
+    if bent is not None:
+        return CleanPass(*(part.to(dtype) for part in (resid, var, z, p, loss, bent)))
     # The softmax does not see a shift of z, and around its mean the series converges faster.
     z -= dot(p, z, out=room.take("score", z, *shape))[:, None]
     return CleanPass(*(part.to(dtype) for part in (resid, var, z, p, loss)))
+
+
+@dataclass(frozen=True)
+class Branch:
+    """What a sandwich norm adds to the residual at some positions, and its scale."""
+
+    output: Float[Tensor, "pos d_model"]  # o, before the norm
+    added: Float[Tensor, "pos d_model"]  # h o, centred where the final norm centres
+    var: Float[Tensor, "pos 1"]  # t squared
+    z: Float[Tensor, "pos d_vocab"]  # h o through G, less its mean under p where nothing bends it
+
+
+def branch_of(
+    head: FinalHead, clean: CleanPass, output: Float[Tensor, "pos d_model"] | None
+) -> Branch | None:
+    """What the MLP's `output` becomes; nothing for a model without a sandwich norm."""
+    if head.sandwich is None or output is None:
+        return None
+    added = head.sandwich.gain * output
+    if head.centred:
+        added = added - added.mean(dim=1, keepdim=True)
+    z = added @ head.G
+    if clean.bent is None:
+        z -= dot(clean.p, z)[:, None]
+    return Branch(output, added, output.square().mean(dim=1, keepdim=True) + head.sandwich.eps, z)
+
+
+def capped(
+    u: Float[Tensor, "*some"], bent: Float[Tensor, "*of"] | None, softcap: float | None
+) -> Float[Tensor, "*some"]:
+    """Changes of logits as they leave a soft cap, whose T they meet."""
+    if softcap is None:
+        return u
+    small = (u / softcap).tanh()
+    return softcap * small * (1 - bent.square()) / (1 + bent * small)
 
 
 def dot(

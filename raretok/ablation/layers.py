@@ -20,7 +20,7 @@ from raretok.ablation.agreement import BOUNDS, MEASURES, rank_agreement
 from raretok.ablation.batches import mean_activation, scored_batches
 from raretok.ablation.checkpoints import Checkpoints
 from raretok.ablation.gather import BATCH, check_contexts
-from raretok.ablation.head import final_head
+from raretok.ablation.head import final_head, sandwich_of
 from raretok.ablation.partial import W_out_of, layer_index
 from raretok.ablation.plan import give_back
 from raretok.ablation.precision import TOLERANCE, check_tolerance, pair_error
@@ -28,7 +28,7 @@ from raretok.ablation.run import audit_verdict, provenance
 from raretok.ablation.screen import CLASSES, class_weights, screened, screened_documents
 from raretok.ablation.split import token_rows
 from raretok.ablation.stacked import STACK, Layer, audit, exact
-from raretok.errors import UserError
+from raretok.errors import NotTestableError, UserError
 from raretok.models.adapter import LanguageModel
 from raretok.stats.documents import DocumentSums, document_sums, resample_documents
 from raretok.text.corpus import Contexts
@@ -87,7 +87,8 @@ def ablate_layer(
         model, contexts, positions, index, include_first=first, kept=kept, progress=progress
     )
     give_back()
-    at = Layer(model, head, token_rows(head), index, W_out, mean, options.mode, stack)
+    shape = (W_out, mean, options.mode, stack, sandwich_of(model, layer=index))
+    at = Layer(model, head, token_rows(head), index, *shape)
     batches = scored_batches(model, contexts, positions, first, size=min(BATCH, stack))
     screens = screened(at, batches, positions, kept, progress)
     give_back()
@@ -177,9 +178,9 @@ def check_options(model: LanguageModel, options: LayerOptions) -> int:
             "an interval needs n_bootstrap of 2 or more and a seed of 0 or more, got "
             f"{options.n_bootstrap} and {options.seed}"
         )
-    reason = model.architecture.closed_form_refusal
+    reason = model.architecture.earlier_layers_refusal
     if reason:
-        raise UserError(
+        raise NotTestableError(
             f"neurons of layer {index} of {model.name} cannot be ablated in one step: {reason}; "
             "choose a model without it"
         )

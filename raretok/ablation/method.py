@@ -1,6 +1,6 @@
 """How a run computes its numbers: the fast path by its plan, or every pair exactly."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -51,6 +51,7 @@ def make_method(
     change: Float[Tensor, "pilot d_mlp"],
     target: Int[Tensor, " pilot"],
     *,
+    output: Float[Tensor, "pilot d_model"] | None = None,
     tolerance: float,
     n_positions: int,
     effect: str,
@@ -59,7 +60,8 @@ def make_method(
     """The method that keeps `tolerance` (nats, of a neuron's mean); 0 is the exact one.
 
     `change` is what ablation adds to the activations at the pilot positions of a run of
-    `n_positions`. In `n_parts` the neurons take turns, and need that much less memory.
+    `n_positions`, `output` what their MLP hands to a sandwich norm (`head.mlp_output`). In
+    `n_parts` the neurons take turns, and need that much less memory.
     """
     if tolerance == 0:
         return Method(head, effect, ())
@@ -67,7 +69,7 @@ def make_method(
     parts = []
     for start, stop in pairwise(edges):
         cols = slice(start, stop)
-        of_part = replace(head, W_out=head.W_out[cols], W_out_sq=head.W_out_sq[cols])
+        of_part = head.of(cols)
         tokens = directions(of_part)
         plan = choose_plan(
             of_part,
@@ -75,6 +77,7 @@ def make_method(
             resid,
             change[:, cols],
             target,
+            output=output,
             tolerance=tolerance,
             n_positions=n_positions,
             effect=effect,
@@ -101,10 +104,11 @@ def apply_method(
         nothing = torch.zeros_like(post[0], dtype=torch.float64)
         return Estimate(delta, clean_loss(method.head, resid, target), nothing, 0, delta.numel())
     found = []
+    more = {"output": method.head.mlp_output(post), "effect": effect, "room": method.room}
     for part in method.parts:
         tokens = part.tokens or directions(part.head)
         rows = (resid, post[:, part.neurons], target, new[:, part.neurons], offset)
-        found.append(estimate(part.head, tokens, part.plan, *rows, effect=effect, room=method.room))
+        found.append(estimate(part.head, tokens, part.plan, *rows, **more))
     return Estimate(
         torch.cat([one.delta_loss for one in found], dim=1),
         found[0].loss,

@@ -1,15 +1,17 @@
 """Part of a model: run it up to a layer, change the residual there, and run on from it."""
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from raretok.errors import UserError
+from raretok.errors import NotTestableError, UserError
 from raretok.models.adapter import LanguageModel
 
 
@@ -28,14 +30,16 @@ def layer_index(model: LanguageModel, layer: int) -> int:
 
 
 def W_out_of(model: LanguageModel, layer: int) -> Float[Tensor, "d_mlp d_model"]:
-    """Output weights of the MLP of a layer, in the raw basis.
+    """Output weights of the MLP of a layer, times the multiplier of its output.
 
-    Raises `UserError` for a layer without one dense MLP.
+    Raises `NotTestableError` for a layer without one dense MLP.
     """
     try:
-        return model.bridge.blocks[layer].mlp.W_out.detach()
+        W_out = model.down(layer)[0]
+        sandwich = model.post_norm(layer) is not None  # its gain has the multiplier
+        return W_out if sandwich else W_out * model.architecture.out_scale
     except AttributeError:
-        raise UserError(
+        raise NotTestableError(
             f"layer {layer} of {model.name} has no dense MLP: choose another layer"
         ) from None
 
@@ -61,7 +65,7 @@ def capture_layers(
     model: LanguageModel, tokens: Int[Tensor, "batch pos"], layers: list[int]
 ) -> list[LayerCapture]:
     """The same of several layers, still in one run."""
-    names = [(f"blocks.{n}.mlp.hook_post", f"blocks.{n}.hook_resid_post") for n in layers]
+    names = [(model.hook_post(n), f"blocks.{n}.hook_resid_post") for n in layers]
     final = f"blocks.{model.architecture.n_layers - 1}.hook_resid_post"
     wanted = (*(name for pair in names for name in pair), final)
     seen = _run(model, tokens.to(model.device), wanted)
@@ -71,15 +75,24 @@ def capture_layers(
 def run_from(
     model: LanguageModel, resid: Float[Tensor, "batch pos d_model"], layer: int
 ) -> Float[Tensor, "batch pos d_model"]:
-    """Residual before the final norm, if `resid` leaves `layer`: the later blocks and no others."""
+    """Residual before the final norm, if `resid` leaves `layer`: the later blocks and no others.
+
+    Raises `NotTestableError` for a model that TransformerLens cannot run from its middle.
+    """
     last = model.architecture.n_layers - 1
     if layer == last:
         return resid
+    if not model.resumes:
+        raise NotTestableError(
+            f"TransformerLens cannot run {model.name} ({model.architecture.family}) from its "
+            "middle: its layers before the last are out of reach"
+        )
     name = f"blocks.{last}.hook_resid_post"
     # TransformerLens runs every block and puts the residual in at the right one.
     with ExitStack() as skipped:
         for block in range(layer + 1):
-            skipped.enter_context(_replaced(model.bridge.blocks[block], _hand_on))
+            skip = partial(_hand_on, model.n_outputs[block])
+            skipped.enter_context(_replaced(model.bridge.blocks[block], skip))
         return _run(model, resid, (name,), start_at_layer=layer + 1)[name]
 
 
@@ -92,9 +105,12 @@ def run_from_at(
 ) -> Float[Tensor, "row d_model"]:
     """`run_from` at some positions of some contexts.
 
-    The last MLP, two thirds of its block, runs at these alone.
+    The last MLP, two thirds of its block, runs at these alone, where it is a module of one input.
     """
-    whole = model.last_block.mlp.original_component.forward
+    mlp, block = model.last_block.mlp.original_component, model.last_block.original_component
+    if mlp is block or len(inspect.signature(mlp.forward).parameters) > 1:
+        return run_from(model, resid, layer)[place, pos]
+    whole = mlp.forward
 
     def at_rows(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         out = torch.zeros_like(hidden_states)
@@ -113,7 +129,8 @@ def _run(
     # A hook point may call itself by another name than the one it was asked for.
     def keeper(name: str) -> Callable[..., None]:
         def keep(activation: Tensor, hook: Any) -> None:
-            seen[name] = activation
+            # OPT joins batch and positions before its MLP.
+            seen[name] = activation.reshape(*start.shape[:2], -1)
 
         return keep
 
@@ -128,8 +145,10 @@ def _run(
     return seen
 
 
-def _hand_on(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    return hidden_states
+def _hand_on(
+    n_outputs: int, hidden_states: Tensor, *args: Any, **kwargs: Any
+) -> Tensor | tuple[Tensor | None, ...]:
+    return (hidden_states, *[None] * (n_outputs - 1)) if n_outputs else hidden_states
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from raretok.ablation.head import FinalHead, clean_pass
+from raretok.ablation.head import FinalHead, branch_of, clean_pass
 from raretok.ablation.sampled import (
     AGAIN,
     PROBE,
@@ -69,6 +69,7 @@ def choose_plan(
     change: Float[Tensor, "pos d_mlp"],
     target: Int[Tensor, " pos"],
     *,
+    output: Float[Tensor, "pos d_model"] | None = None,
     tolerance: float,
     n_positions: int,
     effect: str = "total",
@@ -80,14 +81,15 @@ def choose_plan(
     limit, d_vocab = pair_error(tolerance, n_positions), head.G.shape[1]
     sizes = [n for n in SIZES if 4 * n <= d_vocab] or [1]
     clean = clean_pass(head, resid, target, double=False)
-    push = push_of(head, clean, change, target, effect)
-    ranked = rank_tokens(clean, tokens.length_sq, sizes[-1])
+    branch = branch_of(head, clean, output)
+    push = push_of(head, clean, change, target, effect, branch)
+    ranked = rank_tokens(clean, tokens.length_sq, sizes[-1], branch=branch)
     picked = ranked.pick(sizes[-1], torch.full_like(clean.loss, 0.5))
     in_full = d_vocab * (FULL_SUM + DIMENSION * len(head.G))
     product = d_vocab * PRODUCT[short_type(head.G.device)]
     again = (AGAIN + PROBE_AGAIN) * (SCATTERED if tokens.M.numel() <= CACHED else UNCACHED)
     costs = {}
-    for second_order in (False, True):
+    for second_order in (False, True) if head.plain else (False,):
         one_draw = variance_of_a_draw(push, tokens, picked, sizes, second_order) / limit**2
         for n_head, of_head in zip(sizes, one_draw, strict=True):
             fixed = n_head + second_order * product

@@ -10,7 +10,8 @@ from typing import Any
 from raretok.errors import UserError
 
 FORMAT = 1
-OWN = ("blocks.jsonl", "data.zarr", "scratch", "timings.json", "run.json")
+TABLE = "neurons.parquet"  # made from the run (raretok/measure/neurons.py)
+OWN = (TABLE, "blocks.jsonl", "data.zarr", "scratch", "timings.json", "run.json")
 PARTIAL = "run.partial"
 
 

@@ -25,9 +25,12 @@ from torch import Tensor
 
 from raretok.ablation.closed_form import shift_of_logits
 from raretok.ablation.head import (
+    Branch,
     CleanPass,
     FinalHead,
     Room,
+    branch_of,
+    capped,
     check_effect,
     clean_pass,
     dot,
@@ -116,14 +119,15 @@ def estimate(
     replacement: Float[Tensor, "*pos d_mlp"],
     offset: Float[Tensor, " pos"],
     *,
+    output: Float[Tensor, "pos d_model"] | None = None,
     effect: str = "total",
     room: Room | None = None,
 ) -> Estimate:
     """Loss change of putting `replacement` in place of one neuron's activation, and loss.
 
     `offset` in [0, 1) is what is random in the sampling, one number a position; `room` is memory
-    that calls may share. The other arguments are those of `closed_form.delta_loss`. Raises
-    `UserError` for an unknown effect.
+    that calls may share; `output` is `head.mlp_output`. The other arguments are those of
+    `closed_form.delta_loss`. Raises `UserError` for an unknown effect.
     """
     check_effect(effect)
     change = replacement - post
@@ -132,12 +136,13 @@ def estimate(
     room = room or Room()
     for rows in position_blocks(head, len(resid)):
         clean = clean_pass(head, resid[rows], target[rows], double=False, room=room)
-        push = push_of(head, clean, change[rows], target[rows], effect)
-        ranked = rank_tokens(clean, tokens.length_sq, plan.n_head, room=room)
+        branch = branch_of(head, clean, None if output is None else output[rows])
+        push = push_of(head, clean, change[rows], target[rows], effect, branch)
+        ranked = rank_tokens(clean, tokens.length_sq, plan.n_head, branch=branch, room=room)
         bend = curvature(push, ranked, tokens, plan, offset[rows])
         again += bend.sampled_again
         if bend.poor.any():
-            _sum_in_full(head, push, clean, bend.poor, out=bend.total)
+            _sum_in_full(head, push, clean, branch, bend.poor, out=bend.total)
             in_full += int(bend.poor.sum())
         variance += bend.variance.masked_fill_(bend.poor, 0).sum(dim=0, dtype=torch.float64)
         delta[rows] = bend.total.log1p_() + push.lead
@@ -147,16 +152,24 @@ def estimate(
 
 @dataclass(frozen=True)
 class Push:
-    """The changes of the logits less their mean, u = a z + b M - mean, z being centred."""
+    """The changes of the logits less their mean, u = a z + b M - mean, z being centred.
+
+    Behind a sandwich norm u has a third term, e times the branch's z. Under a soft cap the mean is
+    that of the first order, and z is not centred.
+    """
 
     a: Float[Tensor, "pos neuron"]
     b: Float[Tensor, "pos neuron"]
     mean: Float[Tensor, "pos neuron"]
     lead: Float[Tensor, "pos neuron"]  # mean less the change of the target's logit
+    e: Float[Tensor, "pos neuron"] | None = None
+    softcap: float | None = None
 
     def at(self, rows: slice | tuple[Tensor | None, ...]) -> "Push":
         """That of some positions, or pairs."""
-        return Push(*(part[rows] for part in vars(self).values()))
+        parts = (self.a, self.b, self.mean, self.lead)
+        e = self.e if self.e is None else self.e[rows]
+        return Push(*(part[rows] for part in parts), e, self.softcap)
 
 
 def push_of(
@@ -165,13 +178,26 @@ def push_of(
     change: Float[Tensor, "pos neuron"],
     target: Int[Tensor, " pos"],
     effect: str,
+    branch: Branch | None = None,
 ) -> Push:
-    a, b = shift_of_logits(head, clean, change, head.W_out, head.W_out_sq, effect)
-    mean_G = clean.p @ head.G.T
+    by = shift_of_logits(head, clean, branch, change, effect)
+    there, G_target = target[:, None], head.G.T[target]
+    bent = None if clean.bent is None else clean.bent.gather(1, there)
+    slope = 1 if bent is None else 1 - bent.square()
+    mean_G, z_target = clean.pull @ head.G.T, slope * clean.z.gather(1, there)
     # The target's direction relative to the mean one: two large numbers would cancel.
-    toward_mean = (mean_G - head.G.T[target]) @ head.W_out.T
-    at_target = clean.z.gather(1, target[:, None])
-    return Push(a, b, b * (mean_G @ head.W_out.T), b * toward_mean - a * at_target)
+    lead = by.b * ((mean_G - slope * G_target) @ head.W_out.T) - by.a * z_target
+    mean = by.b * (mean_G @ head.W_out.T)
+    if branch:
+        lead -= by.e * slope * branch.z.gather(1, there)
+    if bent is not None:
+        u = by.a * clean.z.gather(1, there) + by.b * (G_target @ head.W_out.T)
+        along = by.a * dot(clean.pull, clean.z)[:, None]
+        if branch:
+            u += by.e * branch.z.gather(1, there)
+            along += by.e * dot(clean.pull, branch.z)[:, None]
+        mean, lead = mean + along, lead + along + slope * u - capped(u, bent, head.softcap)
+    return Push(by.a, by.b, mean, lead, by.e, head.softcap)
 
 
 @dataclass(frozen=True)
@@ -250,12 +276,29 @@ def excess(
     Of sampled tokens less the second order, where `second_order` says that it is known.
     """
     # In place, pass by pass: the tile stays in the cache, and no product of width two is as fast.
-    u.mul_(push.b[:, None]).addcmul_(picked.z[..., None], push.a[:, None]).sub_(push.mean[:, None])
+    u.mul_(push.b[:, None]).addcmul_(picked.z[..., None], push.a[:, None])
+    if push.e is not None:
+        u.addcmul_(picked.branch_z[..., None], push.e[:, None])
+    if push.softcap is not None:
+        return excess_of_capped(u, push.mean[:, None], picked.bent[..., None], push.softcap)
+    u.sub_(push.mean[:, None])
     f = u.expm1().sub_(u)
     if second_order:
         tail = u[:, picked.n_head :]
         f[:, picked.n_head :].addcmul_(tail, tail, value=-0.5)
     return f
+
+
+def excess_of_capped(
+    u: Float[Tensor, "*some"],
+    mean: Float[Tensor, "*of"],
+    bent: Float[Tensor, "*there"],
+    softcap: float,
+) -> Float[Tensor, "*some"]:
+    """The exponential of what a soft cap leaves of u, less its first order in u."""
+    linear = (1 - bent.square()) * u - mean
+    left = capped(u, bent, softcap) - mean
+    return left.expm1() - left + (left - linear)
 
 
 def second_order_of_tail(
@@ -280,6 +323,7 @@ def _sum_in_full(
     head: FinalHead,
     push: Push,
     clean: CleanPass,
+    branch: Branch | None,
     chosen: Bool[Tensor, "pos neuron"],
     *,
     out: Float[Tensor, "pos neuron"],
@@ -292,7 +336,13 @@ def _sum_in_full(
         # Made anew: reading columns of M would miss the cache at every token.
         u = (head.W_out[distinct] @ head.G)[row]
         u.mul_(push.b[t, i, None]).addcmul_(clean.z[t], push.a[t, i, None])
-        u.sub_(push.mean[t, i, None])
+        if branch:
+            u.addcmul_(branch.z[t], push.e[t, i, None])
         if u.max() > OVERFLOW:
             u = u.double()
-        out[t, i] = dot(u.expm1().sub_(u), clean.p[t].to(u)).to(out)
+        mean = push.mean[t, i, None]
+        if clean.bent is None:
+            f = u.sub_(mean).expm1().sub_(u)
+        else:
+            f = excess_of_capped(u, mean, clean.bent[t], push.softcap)
+        out[t, i] = dot(f, clean.p[t].to(f)).to(out)

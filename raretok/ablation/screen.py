@@ -100,9 +100,10 @@ def screen(
     at_end = push_gradient(at.head, at.rows, clean, batch.target)
     change = (at.value - captured.post) * batch.ablated[..., None]
     weighted = torch.from_numpy(weight).to(at_end)[..., None] * at_end
-    at_post = gradients_at(at.model, at.index, batch, captured, weighted) @ at.W_out.T
+    after = gradients_at(at.model, at.index, batch, captured, weighted)
+    at_post = at.gradient(captured.post, after)
     total = torch.einsum("cbpn,bpn->cbn", at_post, change)
-    straight = (weighted @ at.W_out.T) * batch.scored(change)
+    straight = at.gradient(batch.scored(captured.post), weighted) * batch.scored(change)
     unmediated = torch.zeros_like(total).index_add_(1, batch.place, straight)
     return {"total": total.cpu().numpy(), "unmediated": unmediated.cpu().numpy()}
 

@@ -111,8 +111,7 @@ def _sum_in_full(
         return
     for pairs in position_blocks(head, len(pos)):
         at, which = pos[pairs], change[pairs]
-        here = CleanPass(*(part[at] for part in vars(clean).values()))
-        out[at, which] = delta_of_push(head, here, push[at, which], target[at])
+        out[at, which] = delta_of_push(head, clean.at(at), push[at, which], target[at])
 
 
 def delta_of_push(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from raretok.ablation.batches import ScoredBatch
 from raretok.ablation.checkpoints import Arrays, Checkpoints
-from raretok.ablation.head import FinalHead, clean_pass
+from raretok.ablation.head import FinalHead, Sandwich, clean_pass
 from raretok.ablation.partial import LayerCapture, capture_layer, run_from_at
 from raretok.ablation.progress import blocks
 from raretok.ablation.split import TokenRows, delta_of_pushes, split_vocabulary
@@ -37,15 +37,30 @@ class Layer:
     head: FinalHead
     rows: TokenRows
     index: int
-    W_out: Float[Tensor, "d_mlp d_model"]
+    W_out: Float[Tensor, "d_mlp d_model"]  # as the MLP has it, times its multiplier
     mean_post: Float[Tensor, " d_mlp"]
     mode: str
     stack: int = STACK
+    sandwich: Sandwich | None = None
 
     @property
     def value(self) -> Float[Tensor, " d_mlp"]:
         """What is put in place of the activations."""
         return self.mean_post if self.mode == "mean" else torch.zeros_like(self.mean_post)
+
+    def moved(
+        self, post: Float[Tensor, "*pos d_mlp"], push: Float[Tensor, "*all d_model"]
+    ) -> Float[Tensor, "*all d_model"]:
+        """What pushing the MLP's output adds to the residual."""
+        return self.sandwich.moved(self.sandwich.output(post), push) if self.sandwich else push
+
+    def gradient(
+        self, post: Float[Tensor, "*pos d_mlp"], after: Float[Tensor, "*all d_model"]
+    ) -> Float[Tensor, "*all d_mlp"]:
+        """Gradient by the activations, from the one by the residual."""
+        if self.sandwich:
+            after = self.sandwich.gradient(self.sandwich.output(post), after)
+        return after @ self.W_out.T
 
 
 def exact(
@@ -107,9 +122,11 @@ def pushes(
     change = (at.value[neurons] - captured.post[..., neurons]) * batch.ablated[..., None]
     W_out = at.W_out[neurons]
     if at.index == at.model.architecture.n_layers - 1:
-        push = batch.scored(change)[..., None] * W_out
+        push = torch.einsum("pn,nd->npd", batch.scored(change), W_out)
+        push = at.moved(batch.scored(captured.post), push).transpose(0, 1)
     else:
-        moved = captured.resid + torch.einsum("bpn,nd->nbpd", change, W_out)
+        push = at.moved(captured.post, torch.einsum("bpn,nd->nbpd", change, W_out))
+        moved = captured.resid + push
         n, n_batch = moved.shape[:2]
         place = (torch.arange(n, device=moved.device)[:, None] * n_batch + batch.place).flatten()
         stack, pos = moved.flatten(0, 1), batch.pos.repeat(n)
@@ -143,13 +160,14 @@ def through_hooks(
     at: Layer, batch: ScoredBatch, place: int, neuron: int
 ) -> Float[np.ndarray, " scored"]:
     """The same by two runs of the whole model over one context, one of them hooked."""
-    name = f"blocks.{at.index}.mlp.hook_post"
+    name = at.model.hook_post(at.index)
     tokens, ablated = batch.tokens[place, None], batch.ablated[place, None]
     mine = batch.place == place
 
     def ablate(post, hook):
         post = post.clone()
-        post[..., neuron] = torch.where(ablated, at.value[neuron], post[..., neuron])
+        mine = post.view(*tokens.shape, -1)  # OPT joins batch and positions before its MLP
+        mine[..., neuron] = torch.where(ablated, at.value[neuron], mine[..., neuron])
         return post
 
     def loss(hooks):

@@ -187,11 +187,13 @@ def method_for(work: Work, mean: Float[Tensor, " d_mlp"]) -> Method:
     """The method `ablate` would choose; it depends on the pilot positions alone."""
     n, options = len(work.positions), work.options
     pilot = work.rows(pilot_positions(n).numpy(), mean)
+    head = final_head(work.model)
     return make_method(
-        final_head(work.model),
+        head,
         pilot.resid,
         pilot.new - pilot.post,
         pilot.target,
+        output=head.mlp_output(pilot.post),
         tolerance=options.tolerance,
         n_positions=n,
         effect=options.effect,

@@ -9,13 +9,13 @@ sample that decided whether it is good enough would keep what is too small and d
 large. A second one, the probe, decides, and never enters the sum.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from raretok.ablation.head import CleanPass, Room
+from raretok.ablation.head import Branch, CleanPass, Room
 
 CHUNK = 16  # tokens: sampling first finds a chunk, then a token in it
 DOUBT = 60.0  # tokens, of which the heavy tails of the terms hide in fewer
@@ -31,11 +31,13 @@ class Picked:
     n_head: int
     n_tail: int  # in the sample
     n_probe: int
+    branch_z: Float[Tensor, "pos picked"] | None = None  # of a sandwich norm
+    bent: Float[Tensor, "pos picked"] | None = None  # of a soft cap
 
     def at(self, rows: slice | Int[Tensor, " row"]) -> "Picked":
         """Those of some positions."""
-        parts = (self.token, self.weight, self.z)
-        return Picked(*(part[rows] for part in parts), self.n_head, self.n_tail, self.n_probe)
+        parts = {name: part[rows] for name, part in vars(self).items() if isinstance(part, Tensor)}
+        return replace(self, **parts)
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Ranked:
     length_sq: Float[Tensor, " d_vocab"]  # |G_v|^2
     head: Int[Tensor, "pos n_head"]
     score: Float[Tensor, "pos entry"]  # p |G|^2; 0 for the head, and past the vocabulary
+    branch: Branch | None = None
 
     def pick(
         self,
@@ -65,8 +68,10 @@ class Ranked:
                 tokens.append(sampled)
                 weights.append(total / (n * self.length_sq[sampled]).clamp_min(1e-30))
         token, weight = torch.cat(tokens, dim=1), torch.cat(weights, dim=1)
+        beside = (self.branch and self.branch.z, self.clean.bent)
+        more = (values if values is None else values.gather(1, token) for values in beside)
         z = self.clean.z.gather(1, token)
-        return Picked(token, weight, z, self.head.shape[1], n_tail, n_probe)
+        return Picked(token, weight, z, self.head.shape[1], n_tail, n_probe, *more)
 
 
 def rank_tokens(
@@ -74,6 +79,7 @@ def rank_tokens(
     length_sq: Float[Tensor, " d_vocab"],
     n_head: int,
     *,
+    branch: Branch | None = None,
     room: Room | None = None,
 ) -> Ranked:
     """Find the head; what lies in `room` lasts until it is used again."""
@@ -83,7 +89,7 @@ def rank_tokens(
     torch.mul(clean.p, length_sq, out=score[:, :d_vocab])
     score[:, d_vocab:] = 0
     head = score[:, :d_vocab].topk(min(n_head, d_vocab), dim=1).indices
-    return Ranked(clean, length_sq, head, score.scatter_(1, head, 0.0))
+    return Ranked(clean, length_sq, head, score.scatter_(1, head, 0.0), branch)
 
 
 def digits(offset: Float[Tensor, " pos"], k: int) -> Float[Tensor, " pos"]:

@@ -68,6 +68,7 @@ def fast_effects(head: FinalHead, scored: Scored) -> FastRun:
         scored.resid[pilot],
         scored.mean - scored.post[pilot],
         scored.target[pilot],
+        output=head.mlp_output(scored.post[pilot]),
         tolerance=TOLERANCE,
         n_positions=n,
         effect="total",

@@ -14,7 +14,7 @@ from torch import Tensor
 from raretok.ablation.batches import ScoredBatch, scored_batches
 from raretok.ablation.checkpoints import Arrays, Checkpoints
 from raretok.ablation.gather import context_batches, real_tokens
-from raretok.ablation.head import final_head
+from raretok.ablation.head import final_head, sandwich_of
 from raretok.ablation.layers import LayerOptions, ablate_layer
 from raretok.ablation.partial import W_out_of, capture_layers
 from raretok.ablation.progress import blocks
@@ -95,8 +95,9 @@ def screened_blocks(
     layers = list(range(model.architecture.n_layers))[-DEEPEST:]
     means, head = mean_activations(source, positions, layers, kept), final_head(model)
     rows, weight = token_rows(head), class_weights(positions)
+    written = {n: sandwich_of(model, layer=n) for n in layers}
     at = [
-        Layer(model, head, rows, n, W_out_of(model, n), means[i], "mean")
+        Layer(model, head, rows, n, W_out_of(model, n), means[i], "mean", sandwich=written[n])
         for i, n in enumerate(layers)
     ]
     batches = scored_batches(model, source.contexts, positions, False)

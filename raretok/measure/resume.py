@@ -123,6 +123,7 @@ def row_loss(
 ) -> Float[Tensor, " query"]:
     """Loss of each target, nats, from the residual before the final norm."""
     logits = model.bridge.unembed(model.bridge.ln_final(resid)).float()
+    logits = model.architecture.logit_scale * logits
     softcap = model.architecture.softcap
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
@@ -137,7 +138,7 @@ def ended(
     end: dict[str, Tensor] = {}
     hooks = [
         *hooks,
-        (f"blocks.{last}.mlp.hook_post", keeper(end, "post")),
+        (model.hook_post(), keeper(end, "post")),
         (f"blocks.{last if layer is None else layer}.hook_resid_post", keeper(end, "resid")),
     ]
     with model.bridge.hooks(fwd_hooks=hooks):

@@ -33,8 +33,8 @@ from raretok.models.files import (
     twin_seed,
 )
 
-# Multipliers after the final MLP that the closed form leaves out, by their names in a config.
-SCALINGS = ("logit_scale", "logits_scaling", "residual_multiplier", "lm_head_multiplier")
+PROBE = 8  # tokens on which TransformerLens must compute what transformers does
+ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,56 @@ class LanguageModel:
     def W_out(self) -> Float[Tensor, "d_mlp d_model"]:
         return self.last_block.mlp.W_out.detach()
 
+    def down(self, layer: int) -> tuple[Float[Tensor, "d_mlp d_model"], Float[Tensor, " d_model"]]:
+        """W_out and b_out of a layer; zeros for a layer without a bias."""
+        W_out = self.bridge.blocks[layer % self.architecture.n_layers].mlp.W_out.detach()
+        bias = getattr(self.down_projection(layer), "bias", None)
+        return W_out, torch.zeros_like(W_out[0]) if bias is None else bias.detach()
+
+    def down_projection(self, layer: int = -1) -> Any:
+        """The module that multiplies by W_out; of a dense layer among experts, its own."""
+        mlp = self.bridge.blocks[layer % self.architecture.n_layers].mlp
+        return getattr(mlp, "dense_out", None) or mlp.out
+
+    def hook_post(self, layer: int = -1) -> str:
+        """Name of the hook that sees the input of W_out."""
+        layer %= self.architecture.n_layers
+        inner = "dense_out.hook_in" if hasattr(self.bridge.blocks[layer].mlp, "dense_out") else ""
+        return f"blocks.{layer}.mlp.{inner or 'hook_post'}"
+
+    @cached_property
+    def n_outputs(self) -> list[int]:
+        """How many outputs each block hands on as a tuple; 0 where it is the residual alone."""
+        found: dict[int, int] = {}
+        blocks = [block.original_component for block in self.bridge.blocks]
+
+        def note(module: Any, args: Any, out: Any) -> None:
+            found[id(module)] = len(out) if isinstance(out, tuple) else 0
+
+        handles = [block.register_forward_hook(note) for block in blocks]
+        with torch.no_grad():
+            self.bridge(_probe(self.device, 1), return_type=None, use_cache=False)
+        for handle in handles:
+            handle.remove()
+        return [found.get(id(block), 0) for block in blocks]
+
+    @cached_property
+    def resumes(self) -> bool:
+        """Whether TransformerLens can run it from its middle: the second block on what the first
+        hands on must end where the whole does."""
+        seen: list[Tensor] = []
+        names = ("blocks.1.hook_resid_pre", f"blocks.{self.architecture.n_layers - 1}.hook_out")
+        hooks = [(name, lambda value, hook: seen.append(value)) for name in names]
+        options = {"fwd_hooks": hooks, "return_type": None, "use_cache": False}
+        with torch.no_grad():
+            self.bridge.run_with_hooks(_probe(self.device, self.W_U.shape[1]), **options)
+            self.bridge.run_with_hooks(seen[0], start_at_layer=1, **options)
+        return bool(torch.allclose(seen[-1], seen[1], rtol=1e-3, atol=1e-3))
+
+    def post_norm(self, layer: int = -1) -> Any:
+        """The norm between an MLP and the residual (sandwich norm); None where there is none."""
+        return getattr(self.bridge.blocks[layer % self.architecture.n_layers], "ln2_post", None)
+
     @property
     def W_in(self) -> Float[Tensor, "d_mlp d_model"]:
         """What each neuron of the last MLP reads; of a gated one the ungated branch."""
@@ -85,9 +135,7 @@ class LanguageModel:
     @property
     def gain(self) -> Float[Tensor, " d_model"]:
         """Gain of the final norm, as it acts (Gemma stores it minus one), in float64."""
-        # In the dtype of the weight the sum would be rounded, in bfloat16 to two or three digits.
-        weight = self.bridge.ln_final.weight.detach().double()
-        return weight + 1 if self.bridge.ln_final.uses_weight_offset else weight
+        return gain_of(self.bridge.ln_final, self.W_U[:, 0])
 
     @property
     def bias(self) -> Float[Tensor, " d_model"]:
@@ -97,8 +145,23 @@ class LanguageModel:
 
     @cached_property
     def eps(self) -> float:
-        norm = self.bridge.ln_final.original_component
-        return float(getattr(norm, "variance_epsilon", None) or norm.eps)
+        return eps_of(self.bridge.ln_final)
+
+
+def gain_of(norm: Any, like: Float[Tensor, " d_model"]) -> Float[Tensor, " d_model"]:
+    """Gain of a norm as it acts, in float64: ones for a norm without weights (OLMo)."""
+    weight = getattr(norm, "weight", None)
+    if weight is None:
+        return torch.ones_like(like, dtype=torch.float64)
+    # In the dtype of the weight the sum would be rounded, in bfloat16 to two or three digits.
+    return weight.detach().double() + (1 if norm.uses_weight_offset else 0)
+
+
+def eps_of(norm: Any) -> float:
+    """What a norm adds to the mean square; OLMo's, which has no weights, does not say its own."""
+    inner = norm.original_component
+    given = (getattr(inner, name, None) for name in ("variance_epsilon", "eps", "norm_eps"))
+    return float(next((eps for eps in given if eps is not None), 1e-5))
 
 
 @dataclass(frozen=True)
@@ -123,7 +186,7 @@ def capture(model: LanguageModel, tokens: Int[Tensor, "batch pos"]) -> Capture:
 
         return keep
 
-    names = (f"blocks.{layer}.hook_resid_post", f"blocks.{layer}.mlp.hook_post")
+    names = (f"blocks.{layer}.hook_resid_post", model.hook_post())
     with torch.no_grad():
         model.bridge.run_with_hooks(
             tokens.to(model.device),
@@ -132,7 +195,8 @@ def capture(model: LanguageModel, tokens: Int[Tensor, "batch pos"]) -> Capture:
             logits_to_keep=1,
             use_cache=False,
         )
-    return Capture(*(seen[name] for name in names))
+    # OPT joins batch and positions before its MLP.
+    return Capture(*(seen[name].reshape(*tokens.shape, -1) for name in names))
 
 
 def load_model(
@@ -215,6 +279,7 @@ def _weights(
             config=config,
             dtype=dtype,
             use_safetensors=True,
+            attn_implementation="eager",  # as TransformerLens has it
             trust_remote_code=False,
             local_files_only=True,
             ignore_mismatched_sizes=True,  # so that they are reported, and refused below
@@ -253,12 +318,13 @@ def _assemble(
     n_parameters = sum(p.numel() for p in hf_model.parameters())
     hf_model = hf_model.eval().requires_grad_(False)
     device, dtype = str(hf_model.device), hf_model.dtype
+    own = _own_logits(hf_model, label)
     try:
         bridge = TransformerBridge.boot_transformers(
             source, hf_model=hf_model, tokenizer=tokenizer, dtype=dtype, device=device
         )
         architecture = _architecture(bridge, hf_model.config, tokenizer, tied, n_parameters)
-    except (ValueError, AttributeError, NotImplementedError) as error:
+    except (ValueError, AttributeError, NotImplementedError, RuntimeError) as error:
         why = first_line(error).partition(" Available architectures:")[0]  # hundreds of names
         raise UserError(
             f"{label} ({hf_model.config.model_type}) is not a decoder with a dense last MLP that "
@@ -273,9 +339,47 @@ def _assemble(
     model = LanguageModel(
         label, bridge, tokenizer, architecture, _bos(tokenizer, first_token), sha256
     )
+    _check_wrapped(model, own)
     if model.dtype != dtype:  # TransformerLens reports the dtype asked for, not the one it has
         raise TypeError(f"{label} was loaded as {model.dtype}, asked for {dtype}")
     return model
+
+
+def _probe(device: torch.device, d_vocab: int) -> Int[Tensor, "1 pos"]:
+    return torch.arange(PROBE, device=device)[None] % d_vocab
+
+
+@torch.no_grad()
+def _own_logits(hf_model: PreTrainedModel, label: str) -> Float[Tensor, "1 pos d_vocab"]:
+    """Logits of a few tokens before anything is wrapped, with the attention that will be."""
+    d_vocab = hf_model.get_input_embeddings().weight.shape[0]
+    try:
+        hf_model.set_attn_implementation("eager")
+        return hf_model(_probe(hf_model.device, d_vocab), use_cache=False).logits
+    except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"{label} ({hf_model.config.model_type}) cannot be run: {first_line(error)}; its "
+            "config.json may be of another model"
+        ) from None
+
+
+@torch.no_grad()
+def _check_wrapped(model: LanguageModel, own: Float[Tensor, "1 pos d_vocab"]) -> None:
+    """Raise `UserError` where TransformerLens computes another model than transformers does."""
+    family, limit = model.architecture.family, ROUNDING[model.dtype]
+    try:
+        tokens = _probe(own.device, model.bridge.W_E.shape[0])
+        seen = model.bridge(tokens, return_type="logits", use_cache=False)
+    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"TransformerLens cannot run {model.name} ({family}): {first_line(error)}"
+        ) from None
+    apart, size = (seen - own).abs().max(), own.abs().max()
+    if own.isfinite().all() and not apart <= limit * size:
+        raise UserError(
+            f"TransformerLens does not compute {model.name} ({family}) as transformers does: its "
+            f"logits differ by up to {float(apart):.1g}; choose another model"
+        )
 
 
 def _bos(tokenizer: Any, first_token: str | None) -> int:
@@ -308,9 +412,24 @@ def _architecture(
         padded_rows=d_vocab - 1 - max(tokenizer.get_vocab().values()),
         softcap=float(softcap) if softcap and softcap > 0 else None,
         sandwich=hasattr(last, "ln2_post"),
-        scaled=any((getattr(config, name, None) or 1) != 1 for name in SCALINGS),
         n_parameters=n_parameters,
+        **multipliers(config),
     )
+
+
+def multipliers(config: PretrainedConfig) -> dict[str, float]:
+    """Constants behind the last MLP: of its output and of the logits, by their names in a config.
+
+    The audit refuses a model that has others, or that reads these in another way.
+    """
+    out = getattr(config, "residual_multiplier", None) or 1.0
+    if inside := getattr(config, "mlp_multipliers", None):
+        out *= inside[-1]  # of Falcon-H1: the first is of its gate
+    logits = getattr(config, "lm_head_multiplier", None) or 1.0
+    if config.model_type.startswith("cohere"):  # MPT has the name too, and does not use it
+        logits *= config.logit_scale
+    logits /= getattr(config, "logits_scaling", None) or 1.0
+    return {"out_scale": float(out), "logit_scale": float(logits)}
 
 
 @contextmanager

@@ -21,18 +21,16 @@ class Architecture:
     padded_rows: int  # d_vocab minus the ids of the tokenizer: columns without a token
     softcap: float | None
     sandwich: bool  # a norm between the MLP and the residual
-    scaled: bool  # logits or residual carry a multiplier
     n_parameters: int
+    scaled: bool = False  # of measurements made before multipliers were counted in
+    out_scale: float = 1.0  # what the MLP's output is multiplied by on its way to the residual
+    logit_scale: float = 1.0  # what the logits are multiplied by
 
     @property
-    def closed_form_refusal(self) -> str | None:
-        """Why the closed form does not hold for this model; None where it does."""
-        if self.sandwich:
-            return "a norm stands between its last MLP and the residual (sandwich norm)"
+    def earlier_layers_refusal(self) -> str | None:
+        """Why neurons of layers before the last cannot be pushed; None where they can."""
         if self.softcap is not None:
             return f"its logits are soft-capped at {self.softcap:g}"
-        if self.scaled:
-            return "its logits or residual carry a multiplier"
         return None
 
     def reaches_last_mlp(self, layer: int) -> bool:

@@ -8,7 +8,7 @@ import torch
 
 from raretok.models.adapter import LanguageModel, load_model
 from tests.ablation.reference import at_scored_positions
-from tests.tiny import FAMILIES, SANDWICH, write_model
+from tests.tiny import FAMILIES, write_model
 
 
 @pytest.fixture(scope="package", params=FAMILIES)
@@ -21,13 +21,6 @@ def model(request, tmp_path_factory) -> LanguageModel:
 def gpt2(tmp_path_factory) -> LanguageModel:
     """One of them, where the family is no matter."""
     return load_model(str(write_model(tmp_path_factory.mktemp("gpt2") / "gpt2")))
-
-
-@pytest.fixture(scope="package", params=SANDWICH)
-def gemma(request, tmp_path_factory) -> LanguageModel:
-    """One that the closed form does not hold for."""
-    family = request.param
-    return load_model(str(write_model(tmp_path_factory.mktemp(family) / family, family)))
 
 
 @pytest.fixture(scope="module", autouse=True)

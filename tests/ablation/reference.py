@@ -106,6 +106,7 @@ def ablate(
         resid[pilot],
         new[pilot] - post[pilot],
         target[pilot],
+        output=head.mlp_output(post[pilot]),
         tolerance=tolerance,
         n_positions=len(positions),
         effect=effect,

@@ -17,6 +17,7 @@ from transformers import (
 from raretok.ablation import audit
 from raretok.ablation.audit import check_model
 from raretok.errors import UserError
+from raretok.models import adapter
 from raretok.models.adapter import load_model
 from tests.ablation.reference import ablate
 from tests.tiny import D_MLP, D_MODEL, D_VOCAB, N_CTX, write_model, write_tokenizer
@@ -69,8 +70,12 @@ def save(model, folder, noise: float = 0.3) -> None:
     ("make", "noise"),
     [(bert, 0.3), (modern_bert, 0.3), (falcon, 0.3), (bert, 0), (modern_bert, 0), (falcon, 0)],
 )
-def test_a_model_with_more_after_its_last_mlp_is_refused_in_one_line(make, noise, tmp_path):
-    """A transform after the last block or a multiplier, with fresh weights too."""
+def test_a_model_with_more_after_its_last_mlp_is_refused_in_one_line(
+    make, noise, tmp_path, monkeypatch
+):
+    """A transform after the last block or a multiplier not known, with fresh weights too."""
+    unknown = {"out_scale": 1.0, "logit_scale": 1.0}
+    monkeypatch.setattr(adapter, "multipliers", lambda config: unknown)
     save(make(), tmp_path / "odd", noise)
     contexts, positions = some_text(n=3)
     with pytest.raises(UserError, match="the closed form does not hold for odd") as caught:

@@ -8,7 +8,6 @@ import torch
 from raretok.ablation import closed_form
 from raretok.ablation.closed_form import delta_loss
 from raretok.ablation.head import FinalHead, clean_loss, final_head
-from raretok.errors import UserError
 from tests.ablation.reference import brute_force, largest
 
 
@@ -145,10 +144,3 @@ def test_no_position_gives_no_row(model, scored):
     head = final_head(model)
     none = delta_loss(head, scored.resid[:0], scored.post[:0], scored.target[:0], scored.mean)
     assert none.shape == (0, 48)
-
-
-def test_it_is_refused_for_a_sandwich_norm(gemma):
-    with pytest.raises(
-        UserError, match=r"does not hold for gemma\d: a norm stands .* choose another"
-    ):
-        final_head(gemma)

@@ -344,8 +344,3 @@ def test_positions_that_give_no_interval_are_refused(gpt2, contexts, positions):
     few = positions[(positions.stratum != 1) | (positions.document < 2)]
     with pytest.raises(UserError, match="needs 3 with rare positions, got 2: score more"):
         run_layer(gpt2, contexts, few)
-
-
-def test_a_sandwich_norm_is_refused_with_the_reason(gemma, contexts, positions):
-    with pytest.raises(UserError, match=r"neurons of layer 0 .* cannot be .*sandwich norm"):
-        run_layer(gemma, contexts, positions)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from raretok.ablation.head import CleanPass, clean_pass, final_head
+from raretok.ablation.head import clean_pass, final_head
 from raretok.ablation.split import (
     delta_of_push,
     delta_of_pushes,
@@ -62,7 +62,7 @@ def test_the_sampled_sum_is_unbiased(pushed, scored):
     head, clean, push, exact = pushed
     n_draws, n_pos = 400, len(scored.target)
     at_once = 20  # draws in one call
-    many = CleanPass(*(torch.cat([part] * at_once) for part in vars(clean).values()))
+    many = clean.at(torch.arange(n_pos).repeat(at_once))
     target, pushes = scored.target.repeat(at_once), push.repeat(at_once, 1, 1)
     sums = torch.zeros_like(exact)
     rows = token_rows(head)

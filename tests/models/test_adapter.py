@@ -103,13 +103,7 @@ def test_the_architecture_is_reported(folders, family, expected):
     assert (architecture.d_vocab, architecture.padded_rows) == (300, 43)
     reference = AutoModelForCausalLM.from_pretrained(folders[family])
     assert architecture.n_parameters == reference.num_parameters()
-    assert bool(architecture.closed_form_refusal) == (family in SANDWICH)
-
-
-def test_a_logit_multiplier_is_seen(gpt2):
-    edit_config(gpt2, logit_scale=0.5)
-    refusal = load_model(str(gpt2)).architecture.closed_form_refusal
-    assert refusal == "its logits or residual carry a multiplier"
+    assert bool(architecture.earlier_layers_refusal) == (family == "gemma2")
 
 
 def test_the_name_never_shows_where_a_directory_is(gpt2, tmp_path):
