@@ -40,7 +40,7 @@ def texts(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module", params=["docs-llama", "qwen3", "neox-parallel", "few neurons"])
+@pytest.fixture(scope="module", params=["docs-llama", "gemma3", "neox-parallel", "few neurons"])
 def study(request, texts, tmp_path_factory):
     """A model measured on these texts: a shipped one, two more families, and one too small."""
     folder = tmp_path_factory.mktemp("families")

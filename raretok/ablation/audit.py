@@ -20,6 +20,7 @@ from raretok.ablation.gather import check_finite
 from raretok.ablation.head import FinalHead, clean_loss, final_head
 from raretok.errors import UserError
 from raretok.models.adapter import LanguageModel, capture
+from raretok.models.storage import set_dtype
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import Positions
 
@@ -43,13 +44,13 @@ def in_double(model: LanguageModel) -> Iterator[None]:
     with ExitStack() as stack:
         for module in [*blocks, *others]:
             widen = module.register_forward_pre_hook(lambda m, args: m.double() and None)
-            narrow = module.register_forward_hook(lambda m, args, out: m.to(dtype) and None)
+            narrow = module.register_forward_hook(lambda m, args, out: set_dtype(m, dtype))
             stack.callback(widen.remove)
             stack.callback(narrow.remove)
         try:
             yield
         finally:
-            root.to(dtype)
+            set_dtype(root, dtype)
 
 
 def beside(module: nn.Module, blocks: set[int]) -> Iterator[nn.Module]:
@@ -67,7 +68,10 @@ def beside(module: nn.Module, blocks: set[int]) -> Iterator[nn.Module]:
 def own_scale(model: LanguageModel, hook: Callable[..., Tensor | None]) -> Iterator[None]:
     """Let `hook` see, or replace, what the final norm divides by."""
     norm = model.bridge.ln_final
-    native = norm.use_native_layernorm_autograd
+    native, inner = norm.use_native_layernorm_autograd, norm.original_component
+    bare = getattr(inner, "weight", None) is None  # as of OLMo; TransformerLens asks for one
+    if bare:
+        inner.weight = torch.ones(model.architecture.d_model, device=model.device)
     norm.use_native_layernorm_autograd = False  # only then does the hook's answer count
     handle = norm.hook_scale.register_forward_hook(hook)
     try:
@@ -75,6 +79,8 @@ def own_scale(model: LanguageModel, hook: Callable[..., Tensor | None]) -> Itera
     finally:
         handle.remove()
         norm.use_native_layernorm_autograd = native
+        if bare:
+            inner.weight = None
 
 
 @torch.no_grad()
@@ -156,7 +162,8 @@ def twice(
     scale: list[Tensor] = []
     with own_scale(model, lambda module, args, seen: scale.append(seen)):
         clean = own_loss(model, *where)
-    with own_scale(model, lambda module, args, seen: scale[0]):
+    again = iter(scale)  # NanoChat's final norm is its first one too
+    with own_scale(model, lambda module, args, seen: next(again)):
         return own_loss(model, *where, change) - clean
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.special import ndtri
 from scipy.stats import rankdata
 
@@ -198,7 +198,14 @@ class Sample:
     @cached_property
     def controls(self) -> Int[np.ndarray, "neuron draw"]:
         rng, matched = self.rng("controls"), self.protocol.matched
-        return draw_controls(self.groups, self.traits, DRAWS, matched=matched, rng=rng)
+        more = {"matched": matched, "rng": rng, "silent": self.silent}
+        return draw_controls(self.groups, self.traits, DRAWS, **more)
+
+    @cached_property
+    def silent(self) -> Bool[np.ndarray, " neuron"]:
+        """Neurons that say nothing, pruned or dead: constant activation, or constant weights."""
+        arrays = [self.post.T, *self.matrices.values()]
+        return np.any([np.ptp(rows, axis=1) == 0 for rows in arrays], axis=0)
 
     def with_controls(self, n_draws: int = DRAWS) -> Int[np.ndarray, "left_out split group member"]:
         """The group of each fold, then its control groups."""

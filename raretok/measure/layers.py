@@ -93,11 +93,14 @@ def screened_blocks(
     """
     kept, model = Checkpoints(folder), source.model
     layers = list(range(model.architecture.n_layers))[-DEEPEST:]
+    W_out = {n: W_out_of(model, n) for n in layers}
+    if len({len(rows) for rows in W_out.values()}) > 1:
+        raise NotTestableError(f"the last {len(layers)} layers of {model.name} differ in width")
     means, head = mean_activations(source, positions, layers, kept), final_head(model)
     rows, weight = token_rows(head), class_weights(positions)
     written = {n: sandwich_of(model, layer=n) for n in layers}
     at = [
-        Layer(model, head, rows, n, W_out_of(model, n), means[i], "mean", sandwich=written[n])
+        Layer(model, head, rows, n, W_out[n], means[i], "mean", sandwich=written[n])
         for i, n in enumerate(layers)
     ]
     batches = scored_batches(model, source.contexts, positions, False)

@@ -167,6 +167,7 @@ def attention_part(source: Source, asked: Measurements, protocol: str) -> xr.Dat
     Matched on position and document where the protocol matches its controls too.
     """
     reading, rng = PROTOCOLS[protocol], source.rng(f"queries {protocol}")
+    source.model.check_heads(range(source.model.architecture.n_layers))
     scored = source.positions(reading.draw)
     drawn = Positions(**{**vars(scored), "stratum": source.strata(scored, reading.draw)[protocol]})
     used = contexts_of(drawn, QUERIES, rng=rng)
@@ -192,6 +193,7 @@ def heads_part(source: Source, asked: Measurements | None, draw: str, mode: str)
     """What ablating heads, and whole layers, of the last two layers does; sums by cell."""
     architecture, positions = source.model.architecture, source.positions(draw)
     layers = range(max(0, architecture.n_layers - LAST), architecture.n_layers)
+    source.model.check_heads(layers)
     targets = targets_of(architecture, layers)
     n_rare = ABLATED if mode == "mean" else ABLATED_MORE
     rng = source.rng(f"heads {draw} {mode}")

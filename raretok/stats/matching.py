@@ -5,7 +5,7 @@ members are a control group. So a neuron keeps its controls while documents are 
 """
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.spatial.distance import cdist
 
 from raretok.errors import NotTestableError
@@ -48,15 +48,17 @@ def draw_controls(
     *,
     matched: bool,
     rng: np.random.Generator,
+    silent: Bool[np.ndarray, " neuron"] | None = None,
 ) -> Int[np.ndarray, "neuron draw"]:
     """Control neurons of every neuron that is in a group; -1 for the others.
 
-    No neuron of any group is a control, and none stands twice in a draw. Neurons that are most
+    No neuron of any group and no `silent` one is a control, and none stands twice in a draw. Neurons that are most
     often in a group choose first. Raises `NotTestableError` where too few neurons are left.
     """
     members, often = np.unique(groups, return_counts=True)
     n_neurons = len(traits)
-    free = np.setdiff1d(np.arange(n_neurons), members)
+    dead = np.flatnonzero(silent) if silent is not None else np.empty(0, dtype=int)
+    free = np.setdiff1d(np.arange(n_neurons), np.union1d(members, dead))
     if free.size < 2 * members.size:
         raise NotTestableError(
             f"{members.size} of {n_neurons} neurons are in a group at times: too few are left to "
@@ -69,7 +71,7 @@ def draw_controls(
         controls[members] = pool[picks].T
         return controls
     taken = np.zeros((n_draws, n_neurons), dtype=bool)
-    taken[:, members] = True
+    taken[:, np.union1d(members, dead)] = True
     draws = np.arange(n_draws)
     for member in members[np.argsort(-often, kind="stable")]:
         nearest = np.argsort(cdist(traits[[member]], traits)[0], kind="stable")

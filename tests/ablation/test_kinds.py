@@ -33,10 +33,10 @@ def contexts() -> Contexts:
     return Contexts(tokens, np.full(4, 20), np.arange(4))
 
 
-def ablated(model: LanguageModel, contexts: Contexts) -> xr.Dataset:
+def ablated(model: LanguageModel, contexts: Contexts, **options: str) -> xr.Dataset:
     context, pos = np.repeat(np.arange(4), 6), np.tile(np.arange(3, 19, 3), 4)
     scored = positions_at(contexts, context, pos, np.arange(24) % 2)
-    return ablate(model, contexts, scored, progress=False)
+    return ablate(model, contexts, scored, progress=False, **options)
 
 
 def down_projection(model: nn.Module, W_out: Tensor) -> nn.Module:
@@ -162,3 +162,20 @@ def test_a_group_is_what_the_model_itself_says(kind, contexts, tmp_path):
     own = own_loss(model, tokens, place, pos, silence) - own_loss(model, tokens, place, pos)
     assert float(own.abs().max()) > 0.05
     torch.testing.assert_close(group_delta_loss(*inputs)[:, 0].double(), own, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["olmo", "nanochat", "gemma2", "gemma3", "cohere", "granite"])
+@pytest.mark.filterwarnings("ignore")
+def test_the_direct_effect_of_a_kind_passes_its_audit(kind, contexts, tmp_path):
+    data = ablated(load_model(str(write_kind(tmp_path / "tiny", kind))), contexts, effect="direct")
+    assert data.audit_passed
+    assert data.audit_max_error < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["lfm2", "qwen3_5", "bamba"])
+@pytest.mark.filterwarnings("ignore")
+def test_a_layer_without_attention_is_a_gap_with_its_reason(kind, tmp_path):
+    model = load_model(str(write_kind(tmp_path / "tiny", kind)))
+    model.check_heads(range(1, 2))
+    with pytest.raises(NotTestableError, match="has no attention heads in layer 0"):
+        model.check_heads(range(2))

@@ -22,8 +22,15 @@ Correlations = Float[np.ndarray, "group member member"]
 
 
 def weight_rows(sample: Sample) -> Float[np.ndarray, "neuron weight"]:
-    """Standardised rows of W_in (of a gated MLP W_gate too) and W_out side by side."""
-    return np.concatenate([standard_rows(rows) for rows in sample.matrices.values()], axis=1)
+    """Standardised rows of W_in (of a gated MLP W_gate too) and W_out side by side.
+
+    Zeros for silent neurons, which are in no group and no control.
+    """
+    live = ~sample.silent
+    rows = [standard_rows(weights[live]) for weights in sample.matrices.values()]
+    found = np.zeros((live.size, sum(one.shape[1] for one in rows)))
+    found[live] = np.concatenate(rows, axis=1)
+    return found
 
 
 def of_groups(

@@ -15,7 +15,6 @@ from raretok.claims.spectra.estimate import (
     squared_cosine,
     weight_rows,
 )
-from raretok.errors import UserError
 from tests.synthetic import D_MODEL, NEURONS, SIZE, a_sample, clear_group
 
 
@@ -91,10 +90,13 @@ def test_unit_and_offset_of_rows_and_their_order_change_nothing():
         assert vars(a.estimate) == pytest.approx(vars(b.estimate))
 
 
-def test_constant_weights_are_refused_in_one_line():
+def test_pruned_neurons_are_in_no_group_and_no_control():
     sample = a_sample(7)
+    dead = np.setdiff1d(np.arange(len(sample.W_out)), sample.groups)[::4]
     rows = sample.W_out.copy()
-    rows[4] = 0.25
-    with pytest.raises(UserError, match="neuron 4 are constant") as caught:
-        list(findings(replace(sample, W_out=rows)))
-    assert "\n" not in str(caught.value)
+    rows[dead] = 0.0
+    pruned = replace(sample, W_out=rows)
+    assert np.flatnonzero(pruned.silent).tolist() == dead.tolist()
+    assert not np.isin(pruned.controls, dead).any()
+    assert np.isin(sample.controls, dead).any()
+    assert all(one.estimate is not None for one in findings(pruned))
