@@ -72,6 +72,15 @@ def capture_layers(
     return [LayerCapture(seen[post], seen[resid], seen[final]) for post, resid in names]
 
 
+def check_resumes(model: LanguageModel) -> None:
+    """Raise `NotTestableError` for a model that TransformerLens cannot run from its middle."""
+    if not model.resumes:
+        raise NotTestableError(
+            f"TransformerLens cannot run {model.name} ({model.architecture.family}) from its "
+            "middle: its layers before the last are out of reach"
+        )
+
+
 def run_from(
     model: LanguageModel, resid: Float[Tensor, "batch pos d_model"], layer: int
 ) -> Float[Tensor, "batch pos d_model"]:
@@ -82,11 +91,7 @@ def run_from(
     last = model.architecture.n_layers - 1
     if layer == last:
         return resid
-    if not model.resumes:
-        raise NotTestableError(
-            f"TransformerLens cannot run {model.name} ({model.architecture.family}) from its "
-            "middle: its layers before the last are out of reach"
-        )
+    check_resumes(model)
     name = f"blocks.{last}.hook_resid_post"
     # TransformerLens runs every block and puts the residual in at the right one.
     with ExitStack() as skipped:
@@ -107,6 +112,7 @@ def run_from_at(
 
     The last MLP, two thirds of its block, runs at these alone, where it is a module of one input.
     """
+    check_resumes(model)  # before a module is replaced: it runs the model
     mlp, block = model.last_block.mlp.original_component, model.last_block.original_component
     if mlp is block or len(inspect.signature(mlp.forward).parameters) > 1:
         return run_from(model, resid, layer)[place, pos]

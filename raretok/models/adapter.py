@@ -1,6 +1,8 @@
 """Language models: the one adapter over TransformerLens, reading Hugging Face directories."""
 
 import hashlib
+import json
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +13,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
+from safetensors import safe_open
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -21,7 +24,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from raretok.errors import UserError, first_line
+from raretok.errors import NotTestableError, UserError, first_line
 from raretok.models.architecture import Architecture
 from raretok.models.files import (
     TWIN,
@@ -32,7 +35,12 @@ from raretok.models.files import (
     source_record,
     twin_seed,
 )
+from raretok.models.storage import keep_blocks_in
+from raretok.text.corpus import SHORTEST
 
+# What checkpoints hold beside weights: masks and frequencies that a model makes itself.
+WIDE = ("F64", "F32", "F16", "BF16")
+LEFTOVER = re.compile(r"(attn|attention)\.(masked_)?bias$|inv_freq$|position_ids$")
 PROBE = 8  # tokens on which TransformerLens must compute what transformers does
 ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
 
@@ -66,9 +74,10 @@ class LanguageModel:
 
     def down(self, layer: int) -> tuple[Float[Tensor, "d_mlp d_model"], Float[Tensor, " d_model"]]:
         """W_out and b_out of a layer; zeros for a layer without a bias."""
-        W_out = self.bridge.blocks[layer % self.architecture.n_layers].mlp.W_out.detach()
+        mlp = self.bridge.blocks[layer % self.architecture.n_layers].mlp
+        W_out = mlp.W_out.detach().to(self.W_U)
         bias = getattr(self.down_projection(layer), "bias", None)
-        return W_out, torch.zeros_like(W_out[0]) if bias is None else bias.detach()
+        return W_out, torch.zeros_like(W_out[0]) if bias is None else bias.detach().to(W_out)
 
     def down_projection(self, layer: int = -1) -> Any:
         """The module that multiplies by W_out; of a dense layer among experts, its own."""
@@ -109,6 +118,17 @@ class LanguageModel:
             self.bridge.run_with_hooks(_probe(self.device, self.W_U.shape[1]), **options)
             self.bridge.run_with_hooks(seen[0], start_at_layer=1, **options)
         return bool(torch.allclose(seen[-1], seen[1], rtol=1e-3, atol=1e-3))
+
+    def check_heads(self, layers: range) -> None:
+        """Raise `NotTestableError` unless each of these layers has attention heads."""
+        known = self.bridge.hook_dict
+        without = [n for n in layers if f"blocks.{n}.attn.hook_pattern" not in known]
+        if without:
+            raise NotTestableError(
+                f"{self.name} ({self.architecture.family}) has no attention heads in layer "
+                f"{', '.join(map(str, without))}: heads of its other layers alone are not what "
+                "the claims are about"
+            )
 
     def post_norm(self, layer: int = -1) -> Any:
         """The norm between an MLP and the residual (sandwich norm); None where there is none."""
@@ -195,8 +215,9 @@ def capture(model: LanguageModel, tokens: Int[Tensor, "batch pos"]) -> Capture:
             logits_to_keep=1,
             use_cache=False,
         )
-    # OPT joins batch and positions before its MLP.
-    return Capture(*(seen[name].reshape(*tokens.shape, -1) for name in names))
+    # OPT joins batch and positions before its MLP; blocks may lie on other devices than W_U.
+    shape = (*tokens.shape, -1)
+    return Capture(*(seen[name].reshape(shape).to(model.device) for name in names))
 
 
 def load_model(
@@ -205,28 +226,42 @@ def load_model(
     revision: str | None = None,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
+    kept_in: torch.dtype | None = None,
 ) -> LanguageModel:
     """Load a shipped model by name, a local Hugging Face directory, a GGUF file, or a Hub id.
 
     `NAME@untrained` is the same configuration with fresh random weights; the seed is that of the
     directory's training.json if it has one, else 0, so it is where a shipped model's training
-    began. Only safetensors are read and no code of the model's is run. Raises `UserError`.
+    began. `device="auto"` spreads it over the GPUs there are. With `kept_in` weights are rounded to
+    that dtype, and kept in it for all blocks but the last (models/storage.py); all is computed in
+    float32. Only safetensors are read and no code of the model's is run. Raises `UserError`, and
+    warns of weights that have no place in the model.
     """
     place, folder = resolve_model(name), model_folder(name, revision)
     untrained = name.endswith(TWIN)
     known = place.name if place.is_dir() else place.stem if place.is_file() else str(place)
     label = known + TWIN * untrained
     with _quiet(), torch.random.fork_rng(devices=[]):  # building a model draws random weights
-        config = _config(folder, label)
         check_files(folder, label, weights=not untrained)
+        config = _config(folder, label)
         if untrained:
             seed = twin_seed(folder)
             hf_model, sha256 = _fresh(config, seed, label), files_digest(folder, seed)
+            hf_model, unused = hf_model.to(dtype), ""
         else:
-            hf_model, sha256 = _weights(folder, config, dtype, label), files_digest(folder, None)
+            hf_model, unused = _weights(folder, config, kept_in or dtype, device, label)
+            sha256 = files_digest(folder, None)
+        if device != "auto":
+            hf_model = hf_model.to(device)
+        if kept_in:  # another model than its files, whose weights it rounds
+            sha256 = hashlib.sha256(f"{sha256} in {kept_in}".encode()).hexdigest()
+            keep_blocks_in(hf_model, kept_in)
         tokenizer = _tokenizer(folder, label)
         first = source_record(place).get("first_token")
-        return _assemble(hf_model.to(device, dtype), tokenizer, label, str(folder), sha256, first)
+        model = _assemble(hf_model, tokenizer, label, str(folder), sha256, first, kept_in)
+    if unused:
+        warnings.warn(unused, stacklevel=2)
+    return model
 
 
 def random_model(
@@ -254,13 +289,16 @@ def untrained_twin(config: PretrainedConfig, seed: int) -> PreTrainedModel:
 
 
 def _config(folder: Path, label: str) -> PretrainedConfig:
-    file = folder / "config.json"
-    if not file.is_file():
-        raise UserError(f"{label} has no config.json: give a Hugging Face model directory")
     try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # each model type checks its own fields in its own way
         raise UserError(f"cannot read config.json of {label}: {first_line(error)}") from None
+    least = {"num_hidden_layers": (1, "layers"), "max_position_embeddings": (SHORTEST, "positions")}
+    for name, (smallest, what) in least.items():
+        value = getattr(config, name, None)
+        if value is not None and value < smallest:
+            raise UserError(f"{label} has {value} {what}, and {smallest} or more are needed")
+    return config
 
 
 def _fresh(config: PretrainedConfig, seed: int, label: str) -> PreTrainedModel:
@@ -270,14 +308,32 @@ def _fresh(config: PretrainedConfig, seed: int, label: str) -> PreTrainedModel:
         raise UserError(f"{label} is no causal language model: {first_line(error)}") from None
 
 
+def _check_stored(folder: Path, config: PretrainedConfig, label: str) -> None:
+    """Raise `UserError` for weights of few bits without a word on how they were quantised."""
+    if getattr(config, "quantization_config", None):
+        return
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as opened:
+            for name in opened.keys():  # noqa: SIM118  (no mapping)
+                kind = opened.get_slice(name).get_dtype()
+                if name.endswith("weight") and kind not in WIDE:
+                    raise UserError(
+                        f"{name} of {label} is stored as {kind}, and config.json does not say with "
+                        "which scales: take the model as bfloat16 or float32"
+                    )
+
+
 def _weights(
-    folder: Path, config: PretrainedConfig, dtype: torch.dtype, label: str
-) -> PreTrainedModel:
+    folder: Path, config: PretrainedConfig, dtype: torch.dtype, device: str, label: str
+) -> tuple[PreTrainedModel, str]:
+    """A model, and what is to be said of weights that it has no place for."""
     try:
+        _check_stored(folder, config, label)
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
             dtype=dtype,
+            device_map="auto" if device == "auto" else None,
             use_safetensors=True,
             attn_implementation="eager",  # as TransformerLens has it
             trust_remote_code=False,
@@ -285,6 +341,8 @@ def _weights(
             ignore_mismatched_sizes=True,  # so that they are reported, and refused below
             output_loading_info=True,
         )
+    except UserError:
+        raise
     except Exception as error:  # safetensors, torch and transformers each raise their own
         raise UserError(f"cannot load the weights of {label}: {first_line(error)}") from None
     absent = sorted(report["missing_keys"]) or sorted(k[0] for k in report["mismatched_keys"])
@@ -293,14 +351,43 @@ def _weights(
             f"the weights of {label} do not fit its config.json: {len(absent)} are missing or "
             f"misshapen, such as {absent[0]}"
         )
-    return model
+    places = {str(place) for place in getattr(model, "hf_device_map", {}).values()}
+    if "disk" in places or {"cpu"} < places:
+        raise UserError(
+            f"{label} does not fit the memory here: take dtype bfloat16, or more or larger GPUs"
+        )
+    return model, left_out(sorted(report["unexpected_keys"]), model, label)
+
+
+def left_out(unused: list[str], model: PreTrainedModel, label: str) -> str:
+    """What to say of weights without a place in the model; `UserError` where they make layers."""
+    unused = [name for name in unused if not LEFTOVER.search(name)]
+    if not unused:
+        return ""
+    what = f"no place in the model for {len(unused)} of the weights of {label}, such as {unused[0]}"
+    n_layers, own = model.config.num_hidden_layers, list(model.state_dict())
+    numbered = filter(None, (re.match(r"(.*?\.)(\d+)\.", name) for name in unused))
+    if any(int(n[2]) >= n_layers and any(n[1] in name for name in own) for n in numbered):
+        raise UserError(f"{what}: its config.json has fewer layers, {n_layers}, than its weights")
+    return f"{what}: they are left out"
 
 
 def _tokenizer(folder: Path, label: str) -> Any:
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        options = {"trust_remote_code": False, "local_files_only": True}
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+        file = folder / "tokenizer.json"
+        added = json.loads(file.read_text("utf-8"))["added_tokens"] if file.is_file() else []
     except Exception as error:  # as above
         raise UserError(f"cannot read the tokenizer of {label}: {first_line(error)}") from None
+    for token in added:  # the library gives them other ids where theirs leave a gap
+        known = tokenizer.convert_tokens_to_ids(token["content"])
+        if known != token["id"]:
+            raise UserError(
+                f"the tokenizer of {label} is damaged: {token['content']!r} is {token['id']} in "
+                f"tokenizer.json, and {known} when it is read"
+            )
+    return tokenizer
 
 
 def _assemble(
@@ -310,6 +397,7 @@ def _assemble(
     source: str,
     sha256: str,
     first_token: str | None = None,
+    kept_in: torch.dtype | None = None,
 ) -> LanguageModel:
     from transformer_lens.model_bridge import TransformerBridge
 
@@ -321,8 +409,15 @@ def _assemble(
     own = _own_logits(hf_model, label)
     try:
         bridge = TransformerBridge.boot_transformers(
-            source, hf_model=hf_model, tokenizer=tokenizer, dtype=dtype, device=device
+            source,
+            hf_model=hf_model,
+            tokenizer=tokenizer,
+            dtype=kept_in or dtype,  # it makes all weights this
+            device=None if hasattr(hf_model, "hf_device_map") else device,
         )
+        if kept_in:
+            keep_blocks_in(bridge.original_model, kept_in)
+            bridge.cfg.dtype = dtype
         architecture = _architecture(bridge, hf_model.config, tokenizer, tied, n_parameters)
     except (ValueError, AttributeError, NotImplementedError, RuntimeError) as error:
         why = first_line(error).partition(" Available architectures:")[0]  # hundreds of names
@@ -355,12 +450,20 @@ def _own_logits(hf_model: PreTrainedModel, label: str) -> Float[Tensor, "1 pos d
     d_vocab = hf_model.get_input_embeddings().weight.shape[0]
     try:
         hf_model.set_attn_implementation("eager")
-        return hf_model(_probe(hf_model.device, d_vocab), use_cache=False).logits
+        logits = hf_model(_probe(hf_model.device, d_vocab), use_cache=False).logits
     except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
         raise UserError(
             f"{label} ({hf_model.config.model_type}) cannot be run: {first_line(error)}; its "
             "config.json may be of another model"
         ) from None
+    if not logits.isfinite().all():
+        every = hf_model.named_parameters()
+        damaged = [name for name, weight in every if not weight.isfinite().all()]
+        if damaged:
+            raise UserError(
+                f"the weights of {label} are damaged: {damaged[0]} holds values that are no numbers"
+            )
+    return logits
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ COUNTS_FILE = "unigram_counts.npy"
 # In a shipped folder without weights: where they are, and what identifies them.
 SOURCE = "source.json"
 TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+POINTER = b"version https://git-lfs"  # how a file begins that git-lfs left for the real one
 
 
 def resolve_model(name: str) -> Path:
@@ -32,18 +34,44 @@ def resolve_model(name: str) -> Path:
     bare = name.removesuffix(TWIN)
     if shipped := shipped_folder(bare):
         return shipped
-    if bare.startswith(gguf.PACKAGE) or Path(bare).is_file():
-        return gguf.find_gguf(bare)
-    if bare and Path(bare).is_dir():
-        return Path(bare)
+    place = Path(os.path.abspath(Path(bare).expanduser()))  # `.` has a name too
+    if bare.startswith(gguf.PACKAGE) or place.is_file():
+        return gguf_file(bare if bare.startswith(gguf.PACKAGE) else str(place))
+    if bare and place.is_dir():
+        return place
+    if of_hub := re.match(r"https?://(?:huggingface\.co|hf\.co)/([^/]+/[^/]+)", bare):
+        raise UserError(f"{bare} is an address: give the Hub id, {of_hub[1]}")
     if bare.startswith((".", "/", "~")) or bare.count("/") > 1 or bare.endswith(".gguf"):
         kind = "file" if bare.endswith(".gguf") else "directory"
         raise UserError(f"the model {kind} {bare} does not exist: check the path")
+    hub_id, at, revision = bare.partition("@")
+    if at and HUB_ID.fullmatch(hub_id):
+        raise UserError(f"{bare} is no Hub id: give {hub_id} and its revision, {revision!r}, apart")
     if not HUB_ID.fullmatch(bare):
         raise UserError(
             f"{name!r} is no model: give a shipped name, a directory, a GGUF file or owner/name"
         )
     return Path(bare)
+
+
+def gguf_file(name: str) -> Path:
+    """The GGUF file of that name. Raises `UserError` for one that is another kind of file."""
+    file = gguf.find_gguf(name)
+    if file.suffix.lower() != ".gguf":
+        raise UserError(
+            f"{file.name} is a file, and no .gguf file: give the directory that holds the model"
+        )
+    check_content(file, file.name)
+    return file
+
+
+def check_content(file: Path, label: str) -> None:
+    """Raise `UserError` for an empty file, or what git-lfs left in place of one."""
+    with file.open("rb") as opened:
+        start = opened.read(len(POINTER))
+    if start in (b"", POINTER):
+        what = "a git-lfs pointer in place of the file" if start else "an empty file"
+        raise UserError(f"{label} is {what}: download it again, or run git lfs pull")
 
 
 def shipped_folder(bare: str) -> Path | None:
@@ -79,6 +107,15 @@ def model_folder(name: str, revision: str | None) -> Path:
     if place.is_file():
         return gguf.converted(place)
     return place if place.is_dir() else hub_snapshot(str(place), revision, not name.endswith(TWIN))
+
+
+def check_model(name: str, revision: str) -> None:
+    """Raise `UserError` for a local model that cannot be loaded; of a Hub id only its form."""
+    place = resolve_model(name)
+    if revision and place.exists() and revision not in source_record(place).get("revisions", {}):
+        checkpoint_folder(place, revision)
+    if place.is_dir() and not source_record(place):
+        check_files(place, place.name, weights=not name.endswith(TWIN))
 
 
 def checkpoint_folder(place: Path, revision: str) -> Path:
@@ -123,12 +160,21 @@ def hub_snapshot(hub_id: str, revision: str | None, weights: bool) -> Path:
             )
         )
     except (hub_errors.GatedRepoError, hub_errors.DisabledRepoError):
-        raise UserError(f"{asked} needs access rights: log in with `hf auth login`") from None
+        raise UserError(
+            f"{asked} is gated: ask for access on its page, then set HF_TOKEN or log in with "
+            "`hf auth login`"
+        ) from None
     except (hub_errors.RepositoryNotFoundError, hub_errors.RevisionNotFoundError):
-        raise UserError(f"the Hub has no model {asked}: check name and revision") from None
+        raise UserError(
+            f"the Hub has no model {asked}: check name and revision, and HF_TOKEN for a private one"
+        ) from None
     except hub_errors.HFValidationError as error:
         raise UserError(f"{hub_id!r} is no Hub id: {first_line(error)}") from None
-    except (OSError, hub_errors.HfHubHTTPError):
+    except Exception as error:  # each layer raises its own; a token may be in their words
+        if getattr(getattr(error, "response", None), "status_code", None) == 401:
+            raise UserError(
+                f"the Hub refuses the token for {asked}: check HF_TOKEN or `hf auth login`"
+            ) from None
         raise UserError(
             f"{asked} is not in the local cache and the Hub cannot be reached: "
             "download it first or give a directory"
@@ -136,6 +182,12 @@ def hub_snapshot(hub_id: str, revision: str | None, weights: bool) -> Path:
 
 
 def check_files(folder: Path, label: str, *, weights: bool) -> None:
+    """Raise `UserError` where configuration, weights or tokenizer are missing, or no such files."""
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{label} has no config.json: {instead_of_a_model(folder)}")
+    for pattern in READ if weights else READ[1:]:
+        for file in folder.glob(pattern):
+            check_content(file, f"{file.name} of {label}")
     if weights and not list(folder.glob("*.safetensors")):
         pickles = sorted(p.name for p in folder.glob("*.bin"))
         if pickles:
@@ -148,8 +200,20 @@ def check_files(folder: Path, label: str, *, weights: bool) -> None:
                 f"{label} ships as a measurement, without its weights: train it with raretok train"
             )
         raise UserError(f"{label} has no weights: no .safetensors file beside its config.json")
-    if not any((folder / name).is_file() for name in TOKENIZER):
+    there = [name for name in TOKENIZER if (folder / name).is_file()]
+    if there == ["vocab.json"] and not (folder / "merges.txt").is_file():
+        raise UserError(f"the tokenizer of {label} has vocab.json without merges.txt: add it")
+    if not there:
         raise UserError(f"{label} has no tokenizer: put its tokenizer.json beside config.json")
+
+
+def instead_of_a_model(folder: Path) -> str:
+    """What to give in place of a directory that is none of a model."""
+    if (folder / "adapter_config.json").is_file():
+        return "it is an adapter (LoRA), merge it into its model and save that"
+    if files := sorted(folder.glob("*.gguf")):
+        return f"give the path of its file {files[0].name}"
+    return "give a Hugging Face model directory"
 
 
 def twin_seed(folder: Path) -> int:
