@@ -78,7 +78,6 @@ for ax, kind in zip(axes, ("rare", "common"), strict=True):
     ax.set(title=f"{kind} targets", xscale="log", yscale="log", xlabel="neuron, by rank")
 axes[0].set_ylim(bottom=1e-5)
 style.legend_below(fig, axes[0], 2)
-glue("front", fig, display=False)
 
 # %% [markdown]
 # ## Does the head stand above the curve?

@@ -13,8 +13,7 @@
 # One model can support a claim by chance of its training. Here each claim's own number is taken from every
 # model: {glue:text}`n_runs` training runs of {glue:text}`millions` million parameters on the same
 # {glue:text}`tokens` million tokens ({glue:text}`seeds` seeds of `docs-gpt2`, and once each a GPT-NeoX style network with parallel blocks and rotary positions,
-# and a Llama style one with RMSNorm, gates and grouped queries), and, from outside, {glue:text}`lead`, which
-# is another size, another text and another training altogether.
+# and a Llama style one with RMSNorm, gates and grouped queries), and, from outside, {glue:text}`lead`.
 #
 # Runs are the units. Their numbers are combined by random effects, and the rule was written down before
 # they were computed ({ref}`claims`): a claim is *reproduced* if the 95 % prediction interval of the **next**
@@ -58,7 +57,6 @@ for name, text in page.said(found, lead).items():
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Each claim's primary number under the corrected reading, with 95 % intervals over documents (an arrow where one leaves the picture). Black: training runs; blue: models that are no unit; hollow: a gate failed, so the number does not count. Red: mean of the runs whose gates hold, and below it where the next run is expected.", "name": "fig-forest"}, "image": {"alt": "Forest plots, one panel a claim: estimates of nine models with intervals over shaded regions, with the mean of the runs and the interval of the next run", "classes": "wide"}}
 fig = figures.forest(found, page.names(found))
-glue("forest", fig, display=False)
 
 # %% tags=["hide-input"]
 # NBVAL_CHECK_OUTPUT

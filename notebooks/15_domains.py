@@ -114,7 +114,7 @@ for ax, shown in zip(axes, (list(specs)[:3], list(specs)[3:]), strict=True):
 # A high correlation means that neurons matter for rare targets in the same order, not that they do the same
 # thing there; neurons that matter for any target are counted too. A low one may mean that neurons serve one
 # domain, or that domains differ in their rare tokens, whatever neurons serve them; it does not tell which.
-# All domains here are documentation of Python packages; licences and addresses are other kinds of English.
+# All domains of `docs` are documentation of Python packages; licences and addresses are other kinds of English.
 # The intervals count documents, and some domains have few. The gate of the claim asks for more rare targets
 # than are needed to compute the number; where the gate fails, the number is given without a verdict.
 

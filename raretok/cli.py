@@ -1,36 +1,59 @@
 """The command line of the book and of its engine: `raretok --help`."""
 
-import hashlib
-import json
 import re
 import sys
+import time
 import warnings
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.exceptions import Abort, TyperException
 
 from raretok.errors import UserError
 from raretok.measure.parameters import PageParameters
-from raretok.paths import ROOT, RUNS
+from raretok.paths import CLOSED, FULL, ROOT, RUNS, check_writable
 
 app = typer.Typer(
     help="Rare-token neurons, tested: rerun any page of the book on your model and corpus.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+STOPPED = 130  # exit status after Ctrl-C
 
 
 def main() -> None:
     """Entry point: a user's mistake is one line on stderr and exit status 2."""
     warnings.showwarning = lambda message, *_, **__: print(f"raretok: {message}", file=sys.stderr)
     try:
-        app()
-    except UserError as error:
-        print(f"raretok: {error}", file=sys.stderr)
-        sys.exit(2)
+        status = app(sys.argv[1:] or ["--help"], prog_name="raretok", standalone_mode=False) or 0
+    except Abort as ended:  # what the library makes of an EOFError, which is no user's doing
+        raise ended.__cause__ or ended from None
+    except (UserError, TyperException, OSError) as error:
+        print(f"raretok: {said(error)}", file=sys.stderr)
+        status = 2
+    if status == STOPPED:
+        print("raretok: stopped", file=sys.stderr)
+    sys.exit(status)
+
+
+def said(error: UserError | TyperException | OSError) -> str:
+    """What is wrong with a command or a disk, in one line. Raises what is no user's doing."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError):
+        if error.errno not in (*FULL, *CLOSED):
+            raise error
+        where = Path(error.filename or "results or temporary files (TMPDIR)").name
+        return f"cannot read or write {where}: {error.strerror.lower()}"
+    ctx = getattr(error, "ctx", None)
+    words = " ".join(error.format_message().split()).rstrip(".")
+    return f"{words}: see {ctx.command_path if ctx else 'raretok'} --help"
+
+
+def flag(name: str) -> typer.models.OptionInfo:
+    """The flag of a page parameter."""
+    return typer.Option(help=PageParameters.model_fields[name].description)
 
 
 @app.command()
@@ -38,46 +61,42 @@ def run(
     page: Annotated[
         list[str] | None, typer.Argument(help="pages (01_regimes or regimes), or all")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="shipped name, directory or Hub id")] = None,
-    revision: Annotated[str | None, typer.Option(help="revision of a Hub model")] = None,
-    corpus: Annotated[
-        str | None, typer.Option(help="docs, or a .txt, .jsonl, .parquet file")
-    ] = None,
-    protocol: Annotated[str | None, typer.Option(help="code, text or corrected")] = None,
+    model: Annotated[str | None, flag("model")] = None,
+    revision: Annotated[str | None, flag("revision")] = None,
+    corpus: Annotated[str | None, flag("corpus")] = None,
+    protocol: Annotated[str | None, flag("protocol")] = None,
     parameter: Annotated[
         list[str] | None, typer.Option("--parameter", "-p", help="name=value, any page parameter")
     ] = None,
+    profile: Annotated[str, typer.Option(help="quick, full or paper; flags and -p override it")] = (
+        "full"
+    ),
     out: Annotated[Path | None, typer.Option(help="folder of the executed pages")] = None,
-    jobs: Annotated[int, typer.Option(help="pages at a time")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="pages at a time")] = 1,
+    site: Annotated[bool, typer.Option(help="build the pages as a site of their own")] = True,
 ) -> None:
-    """Run pages with your parameters, in a folder of their own."""
-    from raretok.book import pages
+    """Measure your model, run pages with your parameters in a folder of their own, build a site."""
+    from raretok.book import pages, rerun
     from raretok.measure import parameters as page_parameters
 
-    given = dict(split_assignment(text) for text in parameter or [])
+    given = page_parameters.of_profile(profile)
+    given |= dict(split_assignment(text) for text in parameter or [])
     flags = {"model": model, "revision": revision, "corpus": corpus, "protocol": protocol}
     given |= {name: value for name, value in flags.items() if value is not None}
     parameters = page_parameters.validated(page_parameters.resolved(given))
     page_parameters.check_sources(parameters)
-    values = parameters.model_dump(include=set(given))
     sources = [pages.page_named(ROOT, name) for name in page or ["all"] if name != "all"]
     if not page or "all" in page:
         sources = pages.pages(ROOT)
-    folder = out or ROOT / "runs" / f"pages-{key_of(values)}"
+    folder = out or RUNS / rerun.name_of(parameters)
     if folder.resolve() == ROOT / "book":
         raise UserError("--out book would replace the pages of the book: choose another folder")
-    prepared(parameters, sources)
-    pages.run_pages(sources, folder, values, jobs=jobs)
-
-
-def prepared(parameters: PageParameters, sources: list[Path]) -> None:
-    """Measure what these pages need before they run, and say so."""
-    from raretok.claims.study import Study
-    from raretok.ledger.records import title
-    from raretok.measure.find import Measurements
-
-    study = Study(parameters, Measurements(parameters, loud=True))
-    study.prepare([title(page.stem) for page in sources])
+    check_writable(folder)
+    failures = rerun.rerun(parameters, sources, folder, jobs=jobs, site=site)
+    for error in failures:
+        print(f"raretok: {error}", file=sys.stderr)
+    if failures:
+        sys.exit(1)
 
 
 def split_assignment(text: str) -> tuple[str, str]:
@@ -88,20 +107,16 @@ def split_assignment(text: str) -> tuple[str, str]:
     return name, value
 
 
-def key_of(values: dict) -> str:
-    """Short name for a set of parameters."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
-
-
 @app.command()
 def book(
-    jobs: Annotated[int, typer.Option(help="pages at a time; each takes about 1.5 GB")] = 2,
+    jobs: Annotated[int, typer.Option(min=1, help="pages at a time; each takes 1.5 GB")] = 2,
 ) -> None:
     """Run every page on the shipped model and build the site."""
     from raretok.book import pages
 
     sources = pages.pages(ROOT)
-    pages.run_pages(sources, ROOT / "book", {}, done=lambda page: None, jobs=jobs)
+    for error in pages.run_pages(sources, ROOT / "book", {}, done=lambda page: None, jobs=jobs):
+        raise error
     print(f"The front page is {pages.build_site(ROOT).relative_to(ROOT)}")
 
 
@@ -158,15 +173,13 @@ def measure(
 @app.command()
 def calibrate(
     model: Annotated[str, typer.Argument(help="shipped name, directory or Hub id")] = "docs-gpt2",
-    runs: Annotated[int, typer.Option(help="worlds of each kind and size")] = 100,
-    jobs: Annotated[int, typer.Option(help="processes")] = 2,
+    runs: Annotated[int, typer.Option(min=1, help="worlds of each kind and size")] = 100,
+    jobs: Annotated[int, typer.Option(min=1, help="processes")] = 2,
 ) -> None:
     """How often each verdict is given where the truth is planted; run again to resume."""
     from raretok.book import renewal
     from raretok.measure import parameters as page_parameters
 
-    if runs < 1:
-        raise UserError(f"runs must be 1 or more, got {runs}")
     parameters = page_parameters.validated(page_parameters.resolved({"model": model}))
     page_parameters.check_sources(parameters)
     print(renewal.calibrate(parameters, runs, jobs))
@@ -178,7 +191,7 @@ def train(
     tokens: Annotated[int, typer.Option(help="tokens predicted in training")] = 24_000_000,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     work: Annotated[Path | None, typer.Option(help="checkpoints; default runs/train-NAME")] = None,
-    seed: Annotated[int, typer.Option(help="seed of weights and batches")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="seed of weights and batches")] = 0,
     family: Annotated[str, typer.Option(help="gpt2, neox or llama")] = "gpt2",
     checkpoints: Annotated[
         str, typer.Option(help="steps whose weights are kept, such as 0,16,1024")
@@ -190,10 +203,11 @@ def train(
 
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise UserError(f"{name!r} is no name for a folder: use letters, digits, . _ and -")
-    if seed < 0:
-        raise UserError(f"seed must be 0 or more, got {seed}")
     check_device(device)
     check_family(family)
+    out, work = ROOT / "data" / "models" / name, work or RUNS / f"train-{name}"
+    for folder in (out, work):
+        check_writable(folder)
     record = train(
         TrainingConfig(
             n_tokens=tokens,
@@ -202,8 +216,8 @@ def train(
             checkpoints=steps_in(checkpoints),
             without=without,
         ),
-        ROOT / "data" / "models" / name,
-        work=work or ROOT / "runs" / f"train-{name}",
+        out,
+        work=work,
         device=device,
     )
     print(f"held-out loss {record['held_out_loss']} nats a token, {record['seconds']} s")
@@ -234,6 +248,7 @@ def ablate(
     model: Annotated[str, typer.Option(help="shipped name, directory or Hub id")] = "docs-gpt2",
     corpus: Annotated[str, typer.Option(help="docs, or a .txt, .jsonl, .parquet file")] = "docs",
     positions: Annotated[int, typer.Option(help="scored positions")] = 4096,
+    revision: Annotated[str, typer.Option(help="revision, or checkpoint such as step64")] = "",
     layer: Annotated[int, typer.Option(help="MLP layer; -1 is the last, all its neurons")] = -1,
     mode: Annotated[str, typer.Option(help="mean, zero or (last layer) resample")] = "mean",
     effect: Annotated[str, typer.Option(help="total, or direct: the final norm's scale held")] = (
@@ -244,33 +259,36 @@ def ablate(
     ] = 5e-7,
     seed: Annotated[int, typer.Option(help="seed of all that is drawn")] = 0,
     out: Annotated[Path | None, typer.Option(help="folder of the run; default runs/KEY")] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    device: Annotated[str, flag("device")] = "cpu",
+    dtype: Annotated[str, flag("dtype")] = "float32",
     max_memory: Annotated[float, typer.Option(help="GB above the model")] = 2.0,
     resume: Annotated[bool, typer.Option("--resume/--fresh", help="go on, or start again")] = True,
 ) -> None:
-    """Ablate every neuron of the last MLP at N positions, into a run on disk.
+    """Ablate every neuron of the last MLP at N positions, into a run and a table on disk.
 
     Of an earlier layer every neuron is screened by its gradient, and the top ones and a random
     subset are ablated exactly.
     """
     from raretok.measure import effects
 
-    print(
-        effects.measure(
-            model,
-            corpus,
-            positions,
-            layer=layer,
-            mode=mode,
-            effect=effect,
-            tolerance=tolerance,
-            seed=seed,
-            out=out,
-            device=device,
-            max_memory=max_memory,
-            resume=resume,
-        ).summary
+    started = time.monotonic()
+    data = effects.ablate(
+        model,
+        corpus,
+        positions,
+        revision=revision,
+        layer=layer,
+        mode=mode,
+        effect=effect,
+        tolerance=tolerance,
+        seed=seed,
+        out=out,
+        device=device,
+        dtype=dtype,
+        max_memory=max_memory,
+        resume=resume,
     )
+    print(effects.summary(data, time.monotonic() - started))
 
 
 @app.command()
@@ -303,13 +321,16 @@ def bench(
 
 @app.command()
 def inspect(
-    model: Annotated[str, typer.Argument(help="shipped name, directory or Hub id")],
-    revision: Annotated[str | None, typer.Option(help="revision of a Hub model")] = None,
+    model: Annotated[str, typer.Argument(help=PageParameters.model_fields["model"].description)],
+    revision: Annotated[str, flag("revision")] = "",
+    corpus: Annotated[str, flag("corpus")] = "docs",
 ) -> None:
-    """What a model is built of, and whether the closed form holds for it."""
-    from raretok.models.adapter import load_model
+    """What a model is built of, which claims can be tested on it, and what that takes here."""
+    from raretok.book.inspection import report
+    from raretok.measure import parameters as page_parameters
 
-    architecture = load_model(model, revision=revision).architecture
-    for field in fields(architecture):
-        print(f"{field.name:14} {asdict(architecture)[field.name]}")
-    print(f"{'closed form':14} {architecture.closed_form_refusal or 'holds'}")
+    given = {"model": model, "revision": revision, "corpus": corpus}
+    parameters = page_parameters.validated(page_parameters.resolved(given))
+    page_parameters.check_sources(parameters)
+    for line in report(parameters):
+        print(line, flush=True)

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,18 @@ from raretok.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "data"
-RUNS = Path(os.environ.get("RARETOK_RUNS", ROOT / "runs"))
+RUNS_GIVEN = "RARETOK_RUNS"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "raretok"
+
+
+def runs_folder(root: Path) -> Path:
+    """Where what is measured and run is kept: RARETOK_RUNS, else `runs/`, else below the cache."""
+    own = root / "runs"
+    closed = not os.access(own if own.exists() else root, os.W_OK)
+    return Path(os.environ.get(RUNS_GIVEN) or (CACHE / "runs" if closed else own)).absolute()
+
+
+RUNS = runs_folder(ROOT)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CLOSED = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR),
@@ -47,3 +59,12 @@ def one_line(folder: Path) -> Iterator[None]:
             f"the disk of {folder} is full: finished blocks are kept; "
             "make room and run the same command again to go on"
         ) from None
+
+
+def check_writable(folder: Path) -> None:
+    """Raise `UserError` for a folder that cannot be made or written to; nothing is left of it."""
+    try:
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror.lower()}") from None

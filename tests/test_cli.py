@@ -7,14 +7,15 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import xarray as xr
 
-from raretok import cli
+from raretok import cli, neurons
 from raretok.ablation import resumption
 from raretok.ledger.claims import claims
 from raretok.ledger.records import read_page
-from raretok.measure.effects import measure
+from raretok.measure.effects import ablate
 from raretok.text.protocol import PROTOCOLS
 from tests.recorded import finding, write_page
 from tests.tiny import fake_hub_cache, write_model
@@ -58,7 +59,7 @@ def llama(tmp_path_factory) -> Path:
 def test_a_page_runs_on_a_hub_id_from_the_offline_cache(tmp_path, llama, texts):
     cache = fake_hub_cache(tmp_path / "hub", llama, "somebody/tiny-llama")
     words = ["run", "spectra", "--model", "somebody/tiny-llama", "--corpus", texts, *SMALL]
-    done = raretok(*words, "--out", tmp_path / "out", HF_HUB_CACHE=str(cache))
+    done = raretok(*words, "--no-site", "--out", tmp_path / "out", HF_HUB_CACHE=str(cache))
     assert done.returncode == 0, done.stderr
     page = tmp_path / "out" / "05_spectra.ipynb"
     assert done.stdout.strip() == str(page)
@@ -74,7 +75,8 @@ def test_the_ledger_of_a_run_reads_the_pages_of_that_run(tmp_path):
     named = {"model": "another/model", "measurement": "another/3f2a"}
     found = [finding("R1", reading=reading, **named) for reading in PROTOCOLS]
     write_page(tmp_path, "01_regimes", found, {"model": "another/model"})
-    done = raretok("run", "reviews", "ledger", "--model", "docs-gpt2@untrained", "--out", tmp_path)
+    words = ["run", "reviews", "ledger", "--no-site", "--model", "docs-gpt2@untrained"]
+    done = raretok(*words, "--out", tmp_path)
     assert done.returncode == 0, done.stderr
     written = ["08_ledger.ipynb", "09_reviews.ipynb", "ledger.json"]
     assert done.stdout.split() == [str(tmp_path / name) for name in written]
@@ -94,36 +96,6 @@ def refused(words: list[str], message: str, capsys, monkeypatch) -> None:
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1, lines
     assert message in lines[0]
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["run", "regims"], "there is no page 'regims'; the pages are: 01_regimes"),
-        (["run", "1", "-p", "rare_percent=10"], "unknown parameter 'rare_percent'"),
-        (["run", "1", "-p", "n_positions=many"], "parameter n_positions: "),
-        (["run", "1", "-p", "seed"], "write name=value"),
-        (["run", "1", "--protocol", "mine"], "parameter protocol: "),
-        (["inspect", "./nowhere"], "the model directory ./nowhere does not exist"),
-        (["train", "x", "--tokens", "0"], "n_tokens must be positive, got 0"),
-        (["train", "../x"], "is no name for a folder"),
-        (["train", "x", "--device", "tpu"], "no device 'tpu'"),
-        (["train", "x", "--family", "bert"], "no family 'bert': use gpt2, neox, llama"),
-        (["train", "x", "--checkpoints", "0-9"], "--checkpoints 0-9: write steps with commas"),
-        (["train", "x", "--checkpoints", "9,5884"], "no checkpoint at step 5884"),
-        (["train", "x", "--without", "cooking"], "no domain 'cooking' to leave out: there are arr"),
-        (["text", "novels", "."], "no text 'novels': there are addresses, licences"),
-        (["text", "licences", "tests"], "tests has no licenses/*.json: unpack spdx-license-list"),
-        (["run", "1", "--out", "book"], "choose another folder"),
-        (["run", "1", "--model", "nowhere.gguf"], "the model file nowhere.gguf does not exist"),
-        (["run", "1", "--model", "package:no_such"], "the package 'no_such' is not installed"),
-        (["run", "dynamics", "-p", "revisions=main"], "parameter revisions: "),
-        (["inspect", "docs-gpt2", "--revision", "step7"], "docs-gpt2 has no revision 'step7'"),
-        (["measure", "somebody/gpt2", "--count"], "somebody/gpt2 does not ship: give counts"),
-    ],
-)
-def test_mistakes_are_one_line(words, message, capsys, monkeypatch):
-    refused(words, message, capsys, monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -162,11 +134,6 @@ def test_inspect_reports_the_architecture(llama, capsys, monkeypatch):
     assert "closed form    holds" in shown
 
 
-def test_two_sets_of_parameters_get_two_folders():
-    assert cli.key_of({"seed": 1}) != cli.key_of({"seed": 2})
-    assert cli.key_of({"a": 1, "b": 2}) == cli.key_of({"b": 2, "a": 1})
-
-
 def ablate_words(llama, texts, out, **changed) -> list[str]:
     flags = {"model": llama, "corpus": texts, "positions": 30, "out": out} | changed
     return [
@@ -184,9 +151,11 @@ def test_ablate_measures_then_opens_what_it_measured(llama, texts, tmp_path, cap
             cli.main()
         assert stopped.value.code == 0
         shown.append(dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()))
-    names = ["run", "positions", "neurons", "seconds", "tokens", "error", "audit"]
+    names = ["run", "table", "positions", "neurons", "seconds", "tokens", "error", "audit"]
     assert list(shown[0]) == names
     assert shown[0]["run"] == str(tmp_path / "run")
+    assert shown[0]["table"] == str(tmp_path / "run" / "neurons.parquet")
+    assert len(neurons(tmp_path / "run")) == 640
     assert (shown[0]["positions"], shown[0]["neurons"]) == ("30", "640")
     assert len({one["audit"] for one in shown}) == 1
 
@@ -221,12 +190,11 @@ def test_ablate_names_the_folder_of_a_run_by_what_decides_its_numbers(
     llama, texts, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(resumption, "RUNS", tmp_path)
-    first, again, other = (
-        measure(str(llama), str(texts), 30, seed=seed, progress=False) for seed in (0, 0, 1)
-    )
-    assert first.folder == again.folder != other.folder
-    assert first.folder.parent == other.folder.parent == tmp_path
-    assert first.data.load().identical(again.data.load())
+    first, again, other = (ablate(llama, texts, 30, seed=s, progress=False) for s in (0, 0, 1))
+    folders = [Path(one.encoding["source"]).parent for one in (first, again, other)]
+    assert folders[0] == folders[1] != folders[2]
+    assert [folder.parent for folder in folders] == 3 * [tmp_path]
+    assert first.load().identical(again.load())
 
 
 @pytest.mark.parametrize(
@@ -244,6 +212,7 @@ def test_ablate_names_the_folder_of_a_run_by_what_decides_its_numbers(
         ({"layer": 7}, "7"),
         ({"corpus": "nowhere.txt"}, "no corpus file nowhere.txt"),
         ({"model": "./nowhere"}, "the model directory ./nowhere does not exist"),
+        ({"revision": "step7"}, "tiny-llama has no revision 'step7'"),
     ],
 )
 def test_mistakes_of_ablate_are_one_line(
@@ -263,7 +232,41 @@ def test_ablate_into_a_folder_of_something_else_is_refused(
     refused(ablate_words(llama, texts, file), "is a file: give a directory", capsys, monkeypatch)
 
 
+@pytest.mark.parametrize("out", ["letters.txt/run", "/proc/run", "x" * 300])
+def test_a_folder_that_cannot_be_written_is_refused_before_the_model_is_read(
+    llama, texts, tmp_path, out, capsys, monkeypatch
+):
+    (tmp_path / "letters.txt").write_text("dear")
+    monkeypatch.setattr("raretok.models.adapter.load_model", None)
+    words = ablate_words(llama, texts, tmp_path / out)
+    refused(words, "cannot write to ", capsys, monkeypatch)
+
+
+def test_ablate_at_a_revision_of_a_hub_id_writes_nothing_beside_its_folder(
+    llama, texts, tmp_path, monkeypatch, capsys
+):
+    cache = fake_hub_cache(tmp_path / "hub", llama, "EleutherAI/pythia-70m")
+    earlier = write_model(tmp_path / "step1000", "neox-parallel")
+    fake_hub_cache(cache, earlier, "EleutherAI/pythia-70m", revision="step1000")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(resumption, "RUNS", tmp_path / "runs")
+    before = sorted(path for path in tmp_path.rglob("*"))
+    hub = ablate_words("EleutherAI/pythia-70m", texts, tmp_path / "run", revision="step1000")
+    monkeypatch.setattr(sys, "argv", ["raretok", *hub])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 0, capsys.readouterr().err
+    local = ablate(earlier, texts, 30, out=tmp_path / "local", progress=False)
+    with xr.open_zarr(tmp_path / "run" / "data.zarr", chunks=None) as data:
+        np.testing.assert_array_equal(data.delta_loss, local.delta_loss)
+    made = pyarrow.parquet.read_schema(tmp_path / "run" / "neurons.parquet").metadata[b"raretok"]
+    assert json.loads(made)["revision"] == "step1000"
+    after = [path for path in tmp_path.rglob("*") if not {"run", "local"} & {*path.parts}]
+    assert sorted(after) == before
+
+
 def test_ablate_with_other_settings_is_refused(llama, texts, tmp_path, capsys, monkeypatch):
-    measure(str(llama), str(texts), 30, out=tmp_path / "run", progress=False)
+    ablate(llama, texts, 30, out=tmp_path / "run", progress=False)
     words = ablate_words(llama, texts, tmp_path / "run", seed=1)
     refused(words, "is a run with other settings (positions_sha256, seed)", capsys, monkeypatch)

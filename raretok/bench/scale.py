@@ -17,11 +17,12 @@ EXACT = 40 / 600  # of the contexts, as measure/layers.py ablates and screens
 BATCH, SCORED = 8, 256  # contexts and scored positions together, as in raretok/ablation
 # Of an H100 SXM (data sheet, dense). For exact effects at the head bfloat16 is too coarse.
 BF16, FLOAT32, BANDWIDTH, GPU = 989e12, 67e12, 3.35e12, 80e9
+ABLATION = 8e9  # bytes that a measurement keeps the ablation to, as measure/source.py does
 UTILISATION = 0.4  # Llama 3 405B was trained at 38 to 43 % of BF16 (arXiv 2407.21783, table 4)
 
 
 class Shape(NamedTuple):
-    """Sizes as a row of the bench has them: gated MLPs, no biases; `d_kv` of all key heads."""
+    """Sizes as a row of the bench has them: no biases; `d_kv` of all key heads."""
 
     d_model: int
     n_layers: int
@@ -29,11 +30,17 @@ class Shape(NamedTuple):
     vocabulary: int
     d_kv: int
     tied: bool = False
+    gated: bool = True
+
+    @property
+    def widths(self) -> int:
+        """Matrices of an MLP."""
+        return 2 + self.gated
 
     def parameters(self, blocks_only: bool = False) -> int:
         """Weights, norms with them; or the matrices of the blocks alone."""
         d, layers = self.d_model, self.n_layers
-        blocks = layers * (2 * d * (d + self.d_kv) + 3 * d * self.neurons)
+        blocks = layers * (2 * d * (d + self.d_kv) + self.widths * d * self.neurons)
         rest = (2 * layers + 1) * d + (2 - self.tied) * d * self.vocabulary
         return blocks + (0 if blocks_only else rest)
 
@@ -43,7 +50,7 @@ class Shape(NamedTuple):
 
     def kept(self) -> int:
         """Numbers that the blocks keep of a token for a backward pass."""
-        return self.n_layers * (6 * self.d_model + 2 * self.d_kv + 3 * self.neurons)
+        return self.n_layers * (6 * self.d_model + 2 * self.d_kv + self.widths * self.neurons)
 
 
 MODELS = {
@@ -52,6 +59,22 @@ MODELS = {
     "Llama-2-7B": Shape(4_096, 32, 11_008, 32_000, 4_096),
     "Llama-3.1-70B": Shape(8_192, 80, 28_672, 128_256, 1_024),
     "Llama-3.1-405B": Shape(16_384, 126, 53_248, 128_256, 1_024),
+}
+GPT2 = {"gpt2": (768, 12), "gpt2-medium": (1_024, 24), "gpt2-large": (1_280, 36)}
+GPT2 |= {"gpt2-xl": (1_600, 48)}
+PYTHIA = {"70m": (512, 6, 50_304), "160m": (768, 12, 50_304), "410m": (1_024, 24, 50_304)}
+PYTHIA |= {"1b": (2_048, 16, 50_304), "1.4b": (2_048, 24, 50_304), "2.8b": (2_560, 32, 50_304)}
+PYTHIA |= {"6.9b": (4_096, 32, 50_432), "12b": (5_120, 36, 50_688)}
+PUBLISHED = {  # where queries are not as wide as the model, d_kv makes up for it
+    **{name: Shape(d, n, 4 * d, 50_257, d, True, False) for name, (d, n) in GPT2.items()},
+    **{
+        f"pythia-{name}": Shape(d, n, 4 * d, v, d, False, False)
+        for name, (d, n, v) in PYTHIA.items()
+    },
+    "Qwen3-0.6B": Shape(1_024, 28, 3_072, 151_936, 2_048, tied=True),
+    "gemma-3-1b": Shape(1_152, 26, 6_912, 262_144, 128, tied=True),
+    "Llama-3.2-1B": MODELS["Llama-3.2-1B"],
+    "Llama-3.1-8B": Shape(4_096, 32, 14_336, 128_256, 1_024),
 }
 
 
@@ -91,14 +114,18 @@ def costs(shape: Shape, row: cost.Row, positions: int = POSITIONS) -> pd.DataFra
     return found.assign(hours=busy / 3600)
 
 
+def head(shape: Shape) -> int:
+    """Bytes: six float32 arrays of logits; unembedding in three forms, directions in two."""
+    return shape.vocabulary * (24 * SCORED + 10 * shape.d_model + 6 * shape.neurons)
+
+
 def table(row: cost.Row) -> pd.DataFrame:
     """One line a model: hours of one H100, work, what is held at once and what is stored."""
     found = {}
     for name, shape in MODELS.items():
-        parts, (d, layers, n, v, *_) = costs(shape, row), shape
-        # Six float32 arrays of logits; unembedding in three forms, directions in two.
-        head = v * (24 * SCORED + 10 * d + 6 * n)
-        held = np.array([2 * shape.parameters(), 2 * BATCH * CONTEXT * shape.kept(), head]) / 1e9
+        parts, layers, n = costs(shape, row), shape.n_layers, shape.neurons
+        held = np.array([2 * shape.parameters(), 2 * BATCH * CONTEXT * shape.kept(), head(shape)])
+        held = held / 1e9
         stored = POSITIONS * (n + EXACT * NEURONS * (layers - 1)) * row["bytes_a_pair"] / 1e9
         sums = parts[["hours", "operations", "bytes"]].sum() / [1, 1e18, 1e15]
         last = ceil(held.sum() * 1e9 / GPU), stored
@@ -108,13 +135,49 @@ def table(row: cost.Row) -> pd.DataFrame:
     return pd.DataFrame(found, index=index).T
 
 
+def rates() -> tuple[float, float]:
+    """Seconds of an operation of the blocks, and of what follows: of the bench's shipped model."""
+    docs, n = cost.read()[0], cost.read()[0]["positions"]
+    blocks, *rest = cost.operations(docs)
+    after = (docs["seconds_fast"] - docs["seconds_capture"]) / summed(rest, n)[0]
+    return docs["seconds_capture"] / n / blocks.flops, after
+
+
+def predicted(row: cost.Row, shape: Shape) -> float:
+    """Seconds, at these rates, of the part that `row` is of, of a model of another shape."""
+    of_blocks, of_rest = rates()
+    first = CONTEXT * row["positions"] / row["per_context"] * shape.forward() * of_blocks
+    return first + summed(cost.operations(row | shape._asdict())[1:], row["positions"])[0] * of_rest
+
+
+def published() -> str:
+    """What `raretok run` takes of public models, as Markdown: extrapolated, none was run."""
+    row, record = measured(), Folder(DATA / "measurements" / "smollm2-135m-q4").record()
+    made = [one["made"]["seconds"] for one in record["parts"].values() if "made" in one]
+    whole = sum(made) / row["seconds"]  # of all parts, in effects of the last MLP
+    threads = cost.read()[0]["threads"]
+    titles = ("model", "parameters", f"last MLP, CPU ({threads} threads)", "all parts, CPU")
+    lines = [
+        "| " + " | ".join([*titles, "last MLP, H100", "memory"]) + " |",
+        "|---" + "|---:" * 5 + "|",
+    ]
+    for name, shape in PUBLISHED.items():
+        size, seconds = shape.parameters(), predicted(row, shape)
+        card = costs(shape, row, row["positions"]).hours[["forward pass", "last MLP"]].sum()
+        held = 4 * size + min(head(shape), ABLATION)
+        hours = [f"{few(one / 3600)} h" for one in (seconds, whole * seconds)]
+        cells = [f"{few(size / 1e9)}e9", *hours, f"{few(3600 * card)} s", f"{few(held / 1e9)} GB"]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    said = "Extrapolated: none of these was run. The law is that of {ref}`cost`, the positions and"
+    said += " the share of the last MLP are those of SmolLM2; the memory is of float32 weights.\n"
+    return "\n".join([said, *lines])
+
+
 def checks() -> pd.DataFrame:
     """Seconds measured, and predicted from the rates at which the bench ran the shipped model."""
     docs, *rows = cost.read()
     (blocks, logits, *_), n = cost.operations(docs), docs["positions"]
-    rest = docs["seconds_fast"] - docs["seconds_capture"]
-    of_rest = rest / summed(cost.operations(docs)[1:], n)[0]
-    of_blocks = docs["seconds_capture"] / n / blocks.flops
+    rest, (of_blocks, of_rest) = docs["seconds_fast"] - docs["seconds_capture"], rates()
     of_pass = docs["seconds_forward"] / n / (blocks.flops + logits.flops)
     found = {}
     for row in rows:
@@ -128,9 +191,7 @@ def checks() -> pd.DataFrame:
         found[name, "whole model again"] = row["seconds_hooks"], row["neurons"] * forward
     for part in ("effects: stratified", "effects: whole contexts"):
         row, shape = measured(part), MODELS["SmolLM2-135M"]
-        first = CONTEXT * row["positions"] / row["per_context"] * shape.forward() * of_blocks
-        after = summed(cost.operations(row | shape._asdict())[1:], row["positions"])[0] * of_rest
-        found["SmolLM2-135M", part] = row["seconds"], first + after
+        found["SmolLM2-135M", part] = row["seconds"], predicted(row, shape)
     table = pd.DataFrame(found, index=["measured, s", "predicted, s"]).T
     return table.assign(ratio=table["predicted, s"] / table["measured, s"])
 

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,8 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 from traitlets import default
 
-from raretok.errors import UserError
 from raretok.book.figcheck import same_page, same_words
-from raretok.measure.parameters import parameter_cell
+from raretok.errors import UserError
 from raretok.ledger.over_models import by_model
 from raretok.ledger.records import (
     FOLDER,
@@ -38,13 +38,14 @@ from raretok.ledger.records import (
     title,
 )
 from raretok.ledger.verdicts import Entry, judged
+from raretok.measure.parameters import parameter_cell
+from raretok.paths import RUNS_GIVEN, one_line
 
 METADATA = {
     "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
     "language_info": {"name": "python"},
 }
 LONGEST = ("coordination",)  # begun first where pages run side by side
-PICTURE = "application/papermill.record/image/png"
 PARAMETER_TYPES = (str, int, float, bool, list, type(None))
 
 
@@ -83,44 +84,54 @@ def run_pages(
     parameters: dict[str, Any],
     done: Callable = print,
     jobs: int = 1,
-) -> None:
+) -> list[UserError]:
     """Run pages into a folder, call `done` with each file, and with the ledger where it is due.
 
     `jobs` pages run at a time, each in a process of its own with its share of the cores. Pages that
-    read the records of the others run after them, and `ledger.json` is written beside them.
+    read the records of the others run after them, and `ledger.json` is written beside them. A page
+    that stops is one of the errors returned; the others run.
     """
     first, last = [], []
     for source in running_order(sources):
         (last if title(source.stem) in READERS else first).append(source)
-    for finished in run_together(first, folder, parameters, min(jobs, len(first))):
-        done(finished)
-    for source in last:
-        done(run_page(source, folder / f"{source.stem}.ipynb", parameters))
+    failures = []
+    together = run_together(first, folder, parameters, min(jobs, len(first)))
+    for finished in chain(together, run_together(last, folder, parameters, 1)):
+        if isinstance(finished, UserError):
+            failures.append(finished)
+        else:
+            done(finished)
     if last:
         done(write_ledger(folder))
+    return failures
 
 
 def run_together(
     sources: list[Path], folder: Path, parameters: dict[str, Any], jobs: int
-) -> Iterator[Path]:
-    """The executed pages as they are done; the first that fails ends the run (`UserError`)."""
-    outs = [folder / f"{source.stem}.ipynb" for source in sources]
+) -> Iterator[Path | UserError]:
+    """The executed pages as they are done, and of those that stop why."""
     if jobs < 2:
-        yield from (run_page(*pair, parameters) for pair in zip(sources, outs, strict=True))
+        yield from (attempted(source, folder, parameters) for source in sources)
         return
     # Processes, not threads: papermill changes the working directory.
     share = (max(1, (os.cpu_count() or 1) // jobs),)
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, spawn, initializer=limit_threads, initargs=share) as pool:
-        pairs = sorted(
-            zip(sources, outs, strict=True), key=lambda p: title(p[0].stem) not in LONGEST
-        )
-        waiting = [pool.submit(run_page, *pair, parameters) for pair in pairs]
+        order = sorted(sources, key=lambda source: title(source.stem) not in LONGEST)
+        waiting = [pool.submit(attempted, source, folder, parameters) for source in order]
         try:
             for one in as_completed(waiting):
                 yield one.result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def attempted(source: Path, folder: Path, parameters: dict[str, Any]) -> Path | UserError:
+    """The executed page, or why it stopped."""
+    try:
+        return run_page(source, folder / f"{source.stem}.ipynb", parameters)
+    except UserError as error:
+        return error
 
 
 def limit_threads(n: int) -> None:
@@ -167,7 +178,7 @@ def run_page(source: Path, out: Path, parameters: dict[str, Any]) -> Path:
     notebook.metadata.update(METADATA)
     check_parameters(source.stem, notebook, parameters)
     failed = out.with_suffix(".failed.ipynb")
-    with tempfile.TemporaryDirectory() as scratch:
+    with one_line(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory() as scratch:
         draft = Path(scratch) / "draft.ipynb"
         try:
             with kernel_environment(out.parent):
@@ -212,7 +223,8 @@ def pages_changed(root: Path) -> list[str]:
     """Run every page beside the book, and say which differ from those that are in it."""
     with tempfile.TemporaryDirectory() as folder:
         sources, said = pages(root), []
-        run_pages(sources, Path(folder), {}, done=lambda page: None, jobs=2)
+        for error in run_pages(sources, Path(folder), {}, done=lambda page: None, jobs=2):
+            raise error
         for source in sources:
             name = f"{source.stem}.ipynb"
             page = nbformat.read(Path(folder) / name, as_version=4)
@@ -264,6 +276,8 @@ def kernel_environment(folder: Path) -> Iterator[None]:
     """
     before = {name: os.environ.pop(name, None) for name in ("MPLBACKEND", FOLDER)}
     os.environ[FOLDER] = str(folder.resolve())
+    if RUNS_GIVEN in os.environ:  # the kernel runs in another folder
+        os.environ[RUNS_GIVEN] = os.path.abspath(os.environ[RUNS_GIVEN])
     try:
         yield
     finally:
@@ -305,52 +319,58 @@ def write_whole(path: Path, text: str) -> None:
         draft.unlink(missing_ok=True)
 
 
-def build_site(root: Path, out: Path | None = None) -> Path:
+def build_site(root: Path, out: Path | None = None, *, whole: bool = True) -> Path:
     """Build the site of the book at `root` into `out`/_build/html and return its front page.
 
-    `out` is `root` unless given. Any warning of the build is an error (`UserError` with them all).
+    `out` is `root` unless given. Of a `whole` book any warning of the build is an error
+    (`UserError` with them all); in a part of one, references to other pages become plain words.
     """
     out = out or root
     if (root / "book").is_dir():
         write_generated(root / "book")
     # --all: an incremental build does not repeat the warnings of pages it has cached.
-    options = ["-W", "-n", "--keep-going", "--all", "--path-output", str(out)]
+    strict = ["-W", "-n", "--keep-going"] if whole else []
+    options = [*strict, "--all", "--path-output", str(out)]
     jupyter_book = "from jupyter_book.cli.main import main; main()"  # it has no `python -m`
     command = [sys.executable, "-c", jupyter_book, "build", *options, str(root)]
     done = subprocess.run(command, capture_output=True, text=True, env=plain_environment())
     html = out / "_build" / "html"
     if done.returncode != 0:
         shown = "\n".join(complaints(done.stdout + done.stderr, root))
-        raise UserError(f"the site did not build without warnings:\n{shown}")
+        raise UserError(f"the site did not build{' without warnings' if whole else ''}:\n{shown}")
     (html / ".nojekyll").touch()  # GitHub Pages would else drop the folders named _static, _images
     return html / "index.html"
 
 
 def write_generated(book: Path) -> None:
     """Write what hand-written pages include: parameters, the front figures, what stands so far."""
+    from raretok.bench import scale
     from raretok.ledger import tables
-    from raretok.measure import parameters
+    from raretok.measure import neurons, parameters
 
     folder = book / "_generated"
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "parameters.md", parameters.parameter_table())
+    write_whole(folder / "costs.md", scale.published())
+    write_whole(folder / "neurons.md", neurons.column_table())
     write_whole(folder / "standing.md", tables.standing(book_ledger(book), book))
     kept = [p.glued for p in map(read_page, executed_pages(book)) if "summary" in p.glued]
     write_whole(folder / "summary.md", "".join(str(one["summary"]) for one in kept))
     for page in executed_pages(book):
-        for name in ("front", "forest"):
-            for picture in glued_pictures(page, name):
+        for name, figure in (("front", "fig-curves"), ("forest", "fig-forest")):
+            for picture in pictures(page, figure):
                 (folder / f"{name}.png").write_bytes(picture)
 
 
-def glued_pictures(page: Path, name: str) -> list[bytes]:
-    """The pictures (PNG) that an executed page kept under a name with `myst_nb.glue`."""
-    outputs = [
-        o for cell in nbformat.read(page, as_version=4).cells for o in cell.get("outputs", [])
+def pictures(page: Path, figure: str) -> list[bytes]:
+    """The pictures (PNG) of a figure in an executed page, by the name that its cell gives it."""
+    cells = [
+        cell
+        for cell in nbformat.read(page, as_version=4).cells
+        if cell.metadata.get("mystnb", {}).get("figure", {}).get("name") == figure
     ]
-    kept = [o for o in outputs if o.get("metadata", {}).get("scrapbook", {}).get("name") == name]
-    # A page may keep a word under the same name.
-    return [base64.b64decode(o.data[PICTURE]) for o in kept if PICTURE in o.data]
+    found = [o.data for cell in cells for o in cell.outputs if "data" in o]
+    return [base64.b64decode(data["image/png"]) for data in found if "image/png" in data]
 
 
 def plain_environment() -> dict[str, str]:

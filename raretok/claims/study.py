@@ -95,6 +95,11 @@ PAPER = ("regimes", "coordination", "modularity", "attention", "spectra")  # of 
 SEEN = "docs-gpt2"  # trained on all domains, and once more without one
 
 
+def parts_of(pages: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """The parts that each page reads of a model; none of a page that reads other pages."""
+    return {page: ("model", *NEEDS[page]) if NEEDS.get(page) else () for page in pages}
+
+
 class Missing:
     """In place of a sample that cannot be formed: whatever is asked of it says why."""
 
@@ -363,9 +368,10 @@ class Study:
 
     def checkpoint(self, revision: str) -> "Study":
         """The study of one step; what ships is never measured again."""
-        given = self.parameters.model_dump(include={"corpus", "unigram", "device"})
-        asked = step_parameters(self.history_model, revision, **given)
         shipped = not self.parameters.revisions
+        named = set() if shipped else {"corpus", "unigram", "device", "dtype"}
+        given = self.parameters.model_dump(include=named)
+        asked = step_parameters(self.history_model, revision, **given)
         return Study(asked, Measurements(asked, loud=True, only_shipped=shipped))
 
     def fixed(self, page: str) -> list[Finding]:

@@ -167,7 +167,8 @@ def forest(found: list[Replication], names: dict[str, str]) -> Figure:
     """
     columns = 2
     height = 0.9 + 0.17 * (len(names) + 2)
-    fig, axes = panels(columns, -(-len(found) // columns), width=4.4, height=height)
+    rows = max(1, -(-len(found) // columns))
+    fig, axes = panels(columns, rows, width=4.4, height=height + 0.8 * (rows == 1))
     for i, (ax, one) in enumerate(zip(axes, found, strict=False)):
         forest_panel(ax, one, names)
         if i % columns:

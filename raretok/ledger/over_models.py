@@ -2,16 +2,22 @@
 
 import html
 import json
+from dataclasses import replace
+from pathlib import Path
 
 from IPython.display import HTML
 
 from raretok.claims.finding import Finding
+from raretok.errors import UserError
 from raretok.ledger.claims import claims
-from raretok.ledger.replication import REPRODUCED, Replication
+from raretok.ledger.records import book_ledger, replicates
+from raretok.ledger.replication import REPRODUCED, Replication, replications
 from raretok.ledger.tables import SIGNS, number, ours, shown, tabulate
 from raretok.ledger.verdicts import Entry, judged
-from raretok.measure.find import LEAD, TRAINED, UNTRAINED
+from raretok.measure.find import LEAD, TRAINED, UNTRAINED, Measurements
+from raretok.measure.parameters import PageParameters
 from raretok.models.files import SHIPPED
+from raretok.paths import ROOT
 from raretok.stats.jackknife import Estimate
 
 NAMES = {
@@ -22,6 +28,9 @@ NAMES = {
     "docs-pythia": "pythia",
     UNTRAINED.replace("@", "-"): "untrained gpt2",
 }
+
+
+ANOTHER = ", which is another size, another text and another training altogether"
 
 
 def by_model(findings: list[Finding]) -> dict[str, list[Finding]]:
@@ -41,6 +50,26 @@ def split(
     runs = {name: some for name, some in models.items() if name in TRAINED}
     others = {name: some for name, some in models.items() if name not in TRAINED}
     return runs, {**by_model(lead), **others}
+
+
+def beside(folder: Path, book: Path = ROOT / "book") -> tuple[list[Replication], str]:
+    """The claims of the pages in a folder on every model, and in a sentence what is left out.
+
+    The book's own pages give the models that ship. Another model than the book's first stands
+    before them and is named as that of this run, so that it is never one of them.
+    """
+    own, others, lead, missing = [e.finding for e in book_ledger(folder)], [], [], ""
+    asked = {one.claim for one in own}
+    first = Measurements(PageParameters()).name in {one.measurement for one in own}
+    try:
+        others = replicates(folder if first else book) or replicates(book)
+        lead = [] if first else [e.finding for e in book_ledger(book)]
+    except UserError as error:
+        missing = f"The models that ship are left out: {error}."
+    if not first:
+        own = [replace(one, model=f"{one.model} (this run)") for one in own]
+    found = replications(*split(others, [*own, *lead]))
+    return [one for one in found if one.claim in asked], missing
 
 
 def names(found: list[Replication]) -> dict[str, str]:
@@ -186,7 +215,7 @@ def said(found: list[Replication], lead: list[Finding]) -> dict[str, str]:
     models = [NAMES.get(name, name) for name in by_model(lead)]
     return {
         "n_runs": str(max((len(one.runs) for one in found), default=0)),
-        "lead": " and ".join(models) or "no model",
+        "lead": (" and ".join(models) or "no model") + (ANOTHER if LEAD in by_model(lead) else ""),
         "summary": f"{summary(found)} {lead_words(lead)}",
         "agreement": agreement(found),
         **trained(),

@@ -1,91 +1,71 @@
 """What `raretok ablate` does: the effect of a layer's neurons at drawn positions, kept on disk."""
 
-import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 import xarray as xr
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from raretok.ablation import layers
-from raretok.ablation.head import check_effect
+from raretok.ablation.head import check_effect, final_head, sandwich_of
 from raretok.ablation.interventions import check_name
 from raretok.ablation.layer_runs import ablate_layer_to_disk
 from raretok.ablation.layers import LayerOptions
 from raretok.ablation.partial import W_out_of, layer_index
 from raretok.ablation.plan import MAX_MEMORY, Options
 from raretok.ablation.precision import TOLERANCE, check_tolerance
+from raretok.ablation.records import TABLE, is_run
 from raretok.ablation.stream import ablate_to_disk
 from raretok.errors import UserError
+from raretok.measure.gates import gate_rate
+from raretok.measure.neurons import TOP, labelled, of_model, write_table
 from raretok.measure.parameters import check_sources, validated
+from raretok.measure.parts import GATED
 from raretok.measure.source import Source
+from raretok.measure.unembedding import NEURONS
+from raretok.models.adapter import LanguageModel
+from raretok.paths import check_writable, one_line
 from raretok.text.rarity import all_positions, draw_total
 
 
-@dataclass(frozen=True)
-class Measured:
-    """A finished run, where it is and how long this call took."""
-
-    folder: Path
-    data: xr.Dataset
-    seconds: float
-
-    @property
-    def summary(self) -> str:
-        """The run in a few lines."""
-        lines = {
-            "run": self.folder,
-            "positions": self.data.sizes["position"],
-            "neurons": self.data.sizes["neuron"],
-            "seconds": f"{self.seconds:.1f}",
-        }
-        if "agreement" in self.data:
-            return "\n".join([*map(_line, lines, lines.values()), layers.summary(self.data)])
-        lines["tokens"] = (
-            f"{self.data.n_head} summed, {self.data.n_tail} sampled of the rest, "
-            f"{100 * self.data.summed_in_full:.2g} % of the pairs in full"
-        )
-        lines["error"] = f"{float(self.data.sampling_error.max()):.1e} nats at most, one standard "
-        lines["error"] += "error of a neuron's mean effect"
-        passed = "" if self.data.audit_passed else "THE AUDIT FAILED: "
-        lines["audit"] = f"{passed}largest error {self.data.audit_max_error:.1e} nats "
-        lines["audit"] += f"in {self.data.audit_pairs} random pairs"
-        return "\n".join(map(_line, lines, lines.values()))
-
-
-def _line(name: str, value: Any) -> str:
-    return f"{name:10} {value}"
-
-
-def measure(
-    model: str = "docs-gpt2",
-    corpus: str = "docs",
+def ablate(
+    model: str | Path = "docs-gpt2",
+    corpus: str | Path = "docs",
     positions: int = 4096,
     *,
+    revision: str = "",
     layer: int = -1,
     mode: str = "mean",
     effect: str = "total",
     tolerance: float = TOLERANCE,
     seed: int = 0,
-    out: Path | None = None,
+    out: str | Path | None = None,
     device: str = "cpu",
+    dtype: str = "float32",
     max_memory: float = MAX_MEMORY,
     resume: bool = True,
     progress: bool = True,
-) -> Measured:
-    """Draw positions of a corpus and ablate every neuron of the last MLP at each of them.
+) -> xr.Dataset:
+    """Loss change, in nats, of ablating every neuron of the last MLP at positions of a corpus.
 
-    What `raretok ablate` does: stratified positions (see `draw_total`) of the protocol `corrected`,
-    a run in `out` or under `runs/`, resumed where it stopped unless `resume` is false.
+    `delta_loss[position, neuron]` is read from disk as it is used; each position has its document,
+    token and class (`target_class`), each neuron what `neurons` makes a table of. Positions are
+    stratified (see `draw_total`) as the reading `corrected` has them: `weight` says how many of the
+    text each stands for. The run is kept in `out`, else under `runs/`, with `neurons.parquet`, and
+    resumed where it stopped unless `resume` is false; `encoding["source"]` says where it lies.
     `max_memory` is in GB above the model. Of an earlier `layer` (negative: from the end) all
     neurons are screened, and the top ones and a random subset are ablated (ablation/layers.py).
     Raises `UserError`.
     """
-    started = time.monotonic()
     check_name(mode)
     check_effect(effect)
     check_tolerance(tolerance)
-    source = Source(validated({"model": model, "corpus": corpus, "seed": seed, "device": device}))
+    out = check_out(out)
+    asked = {"model": str(model), "revision": revision, "corpus": str(corpus)}
+    source = Source(validated({**asked, "seed": seed, "device": device, "dtype": dtype}))
     check_sources(source.parameters)
     everything = all_positions(source.contexts, source.classes("corrected"), "target")
     drawn = draw_total(everything, n=positions, rng=source.rng("positions of a run"))
@@ -106,7 +86,108 @@ def measure(
     else:
         options = Options(mode=mode, effect=effect, tolerance=tolerance, resample_seed=seed)
         folder, data = ablate_to_disk(*inputs, options=options, **where)
-    return Measured(folder, data, time.monotonic() - started)
+    return with_table(source, folder, data, index)
+
+
+def check_out(out: str | Path | None) -> Path | None:
+    """The folder of the run. Raises `UserError` where no run is or can be begun."""
+    if out is None:
+        return None
+    folder = Path(out)
+    with one_line(folder):
+        if not is_run(folder):
+            check_writable(folder)
+    return folder
+
+
+def with_table(source: Source, folder: Path, data: xr.Dataset, layer: int) -> xr.Dataset:
+    """A finished run with its labels; its table is written where it is not there."""
+    words = texts(source.model, data.target.values)
+    data = labelled(folder, data).assign_coords(target_text=("position", words))
+    if "promotes" in data:
+        return data
+    columns = weights_of(source.model, layer)
+    if source.model.architecture.gated and layer == source.model.architecture.n_layers - 1:
+        used = np.unique(data.context.values)[:GATED]
+        columns["gate_rate"] = gate_rate(source.model, source.contexts, used)
+    data = data.assign(of_model(columns, data)).assign_attrs(
+        corpus=source.corpus.name, revision=source.parameters.revision
+    )
+    write_table(folder, data)
+    return data
+
+
+def weights_of(model: LanguageModel, layer: int) -> dict[str, np.ndarray]:
+    """Of every neuron of a layer: its lengths, its bias, and the tokens it writes to."""
+    mlp, W_out = model.bridge.blocks[layer].mlp, W_out_of(model, layer)
+    found = {"W_out_norm": W_out.float().norm(dim=1)}
+    for name in ("W_in", "W_gate"):
+        if (W := getattr(mlp, name, None)) is not None:
+            found[f"{name}_norm"] = W.detach().float().norm(dim=0)
+    if (bias := getattr(mlp, "b_in", None)) is not None:
+        found["b_in"] = bias.detach().float()
+    numbers = {name: values.cpu().numpy() for name, values in found.items()}
+    return numbers | top_tokens(model, layer, W_out)
+
+
+def top_tokens(
+    model: LanguageModel, layer: int, W_out: Float[Tensor, "neuron d_model"]
+) -> dict[str, np.ndarray]:
+    """Texts of the tokens whose logits each neuron raises and lowers most, strongest first."""
+    head, sandwich = final_head(model), sandwich_of(model, layer=layer)
+    W_out = W_out if sandwich is None else W_out * sandwich.gain
+    if head.centred:
+        W_out = W_out - W_out.mean(dim=1, keepdim=True)
+    G = head.G[:, : head.G.shape[1] - model.architecture.padded_rows]
+    ids = {"promotes": [], "suppresses": []}
+    for rows in W_out.to(G).split(NEURONS):
+        logits = rows @ G
+        for name, signed in zip(ids, (logits, -logits), strict=True):
+            ids[name].append(signed.topk(min(TOP, G.shape[1]), dim=1).indices)
+    return {name: texts(model, torch.cat(found).cpu().numpy()) for name, found in ids.items()}
+
+
+def texts(model: LanguageModel, ids: Int[np.ndarray, "*some"]) -> np.ndarray:
+    """The text of each token."""
+    known, of = np.unique(ids, return_inverse=True)
+    return np.array([text_of(model.tokenizer, int(i)) for i in known])[of.reshape(ids.shape)]
+
+
+def text_of(tokenizer: Any, token: int) -> str:
+    """The text of a token; its name in the vocabulary where it is part of a character."""
+    name = tokenizer.convert_ids_to_tokens(token) or ""
+    if "▁" in name:  # SentencePiece: decoding would drop a space at the start
+        return name.replace("▁", " ")
+    text = tokenizer.decode([token])
+    return name if "\ufffd" in text else text
+
+
+def summary(data: xr.Dataset, seconds: float) -> str:
+    """What `ablate` returned, and how long it took, in a few lines."""
+    folder = Path(data.encoding["source"]).parent
+    lines = {
+        "run": folder,
+        "table": folder / TABLE,
+        "positions": data.sizes["position"],
+        "neurons": data.sizes["neuron"],
+        "seconds": f"{seconds:.1f}",
+    }
+    if "agreement" in data:
+        return "\n".join([*map(_line, lines, lines.values()), layers.summary(data)])
+    lines["tokens"] = (
+        f"{data.n_head} summed, {data.n_tail} sampled of the rest, "
+        f"{100 * data.summed_in_full:.2g} % of the pairs in full"
+    )
+    lines["error"] = f"{float(data.sampling_error.max()):.1e} nats at most, one standard "
+    lines["error"] += "error of a neuron's mean effect"
+    passed = "" if data.audit_passed else "THE AUDIT FAILED: "
+    lines["audit"] = f"{passed}largest error {data.audit_max_error:.1e} nats "
+    lines["audit"] += f"in {data.audit_pairs} random pairs"
+    return "\n".join(map(_line, lines, lines.values()))
+
+
+def _line(name: str, value: Any) -> str:
+    return f"{name:10} {value}"
 
 
 def check_total(effect: str) -> None:

@@ -58,7 +58,9 @@ class Source:
         device, revision = self.parameters.device, self.parameters.revision or None
         if device == "cuda" and not torch.cuda.is_available():
             raise UserError("device cuda: no GPU is visible to PyTorch here, use device cpu")
-        return models.load_model(self.parameters.model, revision=revision, device=device)
+        kept_in = None if self.parameters.dtype == "float32" else torch.bfloat16
+        of = {"revision": revision, "device": device, "kept_in": kept_in}
+        return models.load_model(self.parameters.model, **of)
 
     @cached_property
     def corpus(self) -> Corpus:

@@ -124,13 +124,18 @@ class Moved:
         return np.log(self.largest() / median)
 
 
+def check_reach(layers: list[int]) -> None:
+    """Raise `NotTestableError` unless heads of some layer reach the last MLP."""
+    if not layers:
+        raise NotTestableError("no head of the last two layers reaches the last MLP")
+
+
 def moved(sample: Sample, sums: HeadSums, layers: list[int]) -> Moved:
     """Effects of the heads, and of whole layers, at rare positions.
 
     In units of a neuron's standard deviation under every reading: sums over a group grow with it.
     """
-    if not layers:
-        raise NotTestableError("no head of the last two layers reaches the last MLP")
+    check_reach(layers)
     sd = sample.post.std(axis=0, dtype=np.float64)
     unit = np.where(sd > 0, sd, 1.0)
     rare = np.flatnonzero(sums.stratum == RARE)

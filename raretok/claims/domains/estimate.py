@@ -120,13 +120,18 @@ def shared(one: Side, two: Side) -> Float[np.ndarray, " left_out"]:
     return across / np.sqrt(one.reliability * two.reliability)
 
 
-def between(sides: list[Side]) -> Estimate:
-    """Mean over the pairs of domains that have an order. Raises `NotTestableError` for too few."""
-    if len(sides) < DOMAINS:
+def check_domains(n: int) -> None:
+    """Raise `NotTestableError` for too few domains that have an order."""
+    if n < DOMAINS:
         raise NotTestableError(
-            f"{len(sides)} domains have an order of the neurons that repeats between halves of "
+            f"{n} domains have an order of the neurons that repeats between halves of "
             f"{POSITIONS} rare positions in {FEWEST} documents or more: {DOMAINS} are needed"
         )
+
+
+def between(sides: list[Side]) -> Estimate:
+    """Mean over the pairs of domains that have an order. Raises `NotTestableError` for too few."""
+    check_domains(len(sides))
     return jackknife(np.mean([shared(*pair) for pair in combinations(sides, 2)], axis=0))
 
 

@@ -78,13 +78,18 @@ def read(
     )
 
 
+def check_depth(n: int) -> None:
+    """Raise `NotTestableError` for a model of one layer."""
+    if n < 2:
+        raise NotTestableError("the model has one layer: there is none before the last")
+
+
 def complete(layers: dict[int, Sample], n: int) -> dict[int, Sample]:
     """The last `n` layers, all of the same positions.
 
     Raises `NotTestableError` where one is missing.
     """
-    if n < 2:
-        raise NotTestableError("the model has one layer: there is none before the last")
+    check_depth(n)
     missing = [str(layer) for layer in BACK[:n] if layer not in layers]
     if missing:
         raise NotTestableError(f"layer {', '.join(missing)} was not measured: measure it first")

@@ -1,0 +1,185 @@
+"""The table of a run: one row a neuron, as a data frame and as a Parquet file beside the run."""
+
+import json
+from collections.abc import Callable
+from dataclasses import astuple
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xarray as xr
+from jaxtyping import Float
+
+from raretok import __version__
+from raretok.ablation.records import PARTIAL, TABLE, read_record
+from raretok.ablation.store import open_run
+from raretok.errors import NotTestableError
+from raretok.paths import locked, one_line
+from raretok.stats.jackknife import deal, jackknife
+from raretok.text.rarity import STRATA
+
+TOP = 5  # tokens that a neuron promotes, and that it suppresses
+ROWS = 1024  # positions summed at a time: a run may be larger than the memory
+WHERE = {
+    "rare": "where the target is rare",
+    "common": "where the target is common",
+    "middle": "where the target is neither rare nor common",
+    "all": "over all positions, each weighted by what it stands for in the text",
+}
+BOUNDS = {
+    "": "mean change of the loss when it is ablated (positive: it helped), ",
+    "_low": "lower end of its 95 % interval over documents, ",
+    "_high": "upper end of its 95 % interval over documents, ",
+}
+OF_MODEL = {  # what needs the model and no loss
+    "gate_rate": ("", "share of tokens at which its gate is positive, in a gated last MLP"),
+    "W_in_norm": ("", "length of its row of W_in"),
+    "W_gate_norm": ("", "length of its row of W_gate, in a gated MLP"),
+    "W_out_norm": ("", "length of its row of W_out, times a multiplier of the MLP's output"),
+    "b_in": ("", "its bias, where there is one"),
+    "promotes": ("", f"the {TOP} tokens whose logits it raises most, straight to the unembedding"),
+    "suppresses": ("", f"the {TOP} tokens whose logits it lowers most"),
+}
+COLUMNS = {  # name -> unit, meaning; in the order of the table
+    "neuron": ("", "index in its layer"),
+    "rank": ("", "place by `delta_loss_rare`, 1 the largest; before the last by `screen_rare`"),
+    **{
+        f"delta_loss_{name}{end}": ("nats", what + where)
+        for name, where in WHERE.items()
+        for end, what in BOUNDS.items()
+    },
+    "screen_rare": ("nats", "first-order `delta_loss_rare`, in a layer before the last"),
+    "screen_common": ("nats", "first-order `delta_loss_common`, in a layer before the last"),
+    "top": ("", "ablated exactly, being among the largest on the screen"),
+    "random": ("", "ablated exactly, being drawn at random from the layer"),
+    "sampling_error": ("nats", "standard error of its unweighted mean effect by sampled tokens"),
+    "activation_mean": ("", "mean activation in the contexts of the positions: the replacement"),
+    "activation_sd": ("", "standard deviation of its activation over positions, weighted"),
+    "firing_rate": ("", "share of positions at which its activation is positive, weighted"),
+    **OF_MODEL,
+}
+
+
+def neurons(run: xr.Dataset | str | Path) -> pd.DataFrame:
+    """One row a neuron of a run's folder, or of what `ablate` returns or some positions of it.
+
+    The columns are those of COLUMNS that the run has; units and meanings are in `attrs`. Intervals
+    are missing where the positions come from fewer than 4 documents. Raises `UserError` for a
+    folder without a finished run.
+    """
+    data = run if isinstance(run, xr.Dataset) else labelled(Path(run), open_run(run))
+    dim = "screened" if "screened" in data.dims else "neuron"
+    index = np.arange(data.sizes[dim]) if dim == "screened" else data.neuron.values
+    found = {"neuron": index, "activation_mean": data.mean_post.values}
+    for name in ("top", "random"):
+        if name in data:
+            found[name] = np.isin(index, data.neuron.values[data[name].values])
+    if "screen" in data:
+        found |= {f"screen_{c}": data.screen.sel(token_class=c).values for c in ("rare", "common")}
+    found |= {n: data[n].values.tolist() for n in OF_MODEL if n in data}
+    exact = effects_by_class(data) | activations(data)
+    if "sampling_error" in data:
+        exact["sampling_error"] = data.sampling_error.values
+    frame = pd.DataFrame(found, index).join(pd.DataFrame(exact, data.neuron.values))
+    by = frame["screen_rare" if "screen" in data else "delta_loss_rare"]
+    frame["rank"] = by.rank(ascending=False, method="first").astype("Int64")
+    frame = frame[[name for name in COLUMNS if name in frame]]
+    frame.attrs = {
+        name: dict(zip(("unit", "meaning"), COLUMNS[name], strict=True)) for name in frame
+    }
+    return frame
+
+
+def effects_by_class(data: xr.Dataset) -> dict[str, Float[np.ndarray, " neuron"]]:
+    """Mean loss change of each neuron in each class of positions, with its 95 % interval."""
+    stratum, weight, document = (data[n].values for n in ("stratum", "weight", "document"))
+    members = {name: weight * (stratum == s) for s, name in enumerate(STRATA)} | {"all": weight}
+    try:
+        rng = np.random.default_rng([data.attrs.get("seed", 0), *b"table of neurons"])
+        dealt = deal(document, rng=rng)
+        block, kept = dealt.of(document), dealt.kept.astype(float)
+    except NotTestableError:
+        block, kept = np.zeros(document.size), np.ones((1, 1))
+    of = np.stack(list(members.values()))[:, None] * (block == np.arange(kept.shape[1])[:, None])
+    with np.errstate(invalid="ignore"):  # a class may have no position
+        means = (kept @ summed(of, data.delta_loss)) / (kept @ of.sum(axis=-1)[..., None])
+    bounds = np.apply_along_axis(interval, 1, means)
+    named = zip(members, bounds, strict=True)
+    return {
+        f"delta_loss_{c}{end}": row for c, of in named for end, row in zip(BOUNDS, of, strict=True)
+    }
+
+
+def interval(values: Float[np.ndarray, " left_out"]) -> tuple[float, float, float]:
+    """Value and ends of its 95 % interval; no numbers for ends that cannot be had."""
+    try:
+        return astuple(jackknife(values)) if values.size > 1 else (values[0], np.nan, np.nan)
+    except NotTestableError:
+        return float(values[0]), np.nan, np.nan
+
+
+def activations(data: xr.Dataset) -> dict[str, Float[np.ndarray, " neuron"]]:
+    """How activations scatter and how often they are positive, over weighted positions."""
+    if "post" not in data:
+        return {}
+    share = data.weight.values / data.weight.values.sum()
+    mean, square = (summed(share, data.post, of) for of in (np.asarray, np.square))
+    found = {"activation_sd": np.sqrt(np.maximum(square - mean**2, 0))}
+    return found | {"firing_rate": summed(share, data.post, lambda post: post > 0)}
+
+
+def summed(
+    weight: Float[np.ndarray, "*group position"],
+    values: xr.DataArray,
+    of: Callable[[np.ndarray], np.ndarray] = np.asarray,
+) -> Float[np.ndarray, "*group neuron"]:
+    """Weighted sums over positions, in float64."""
+    some = [slice(start, start + ROWS) for start in range(0, len(values), ROWS)]
+    return sum(weight[..., rows] @ of(values[rows].values.astype(np.float64)) for rows in some)
+
+
+def labelled(folder: Path, data: xr.Dataset) -> xr.Dataset:
+    """A run with names on its axes, where it comes from, and what its table says of the model."""
+    record, kept = read_record(folder), {}
+    given = ("corpus_sha256", "contexts_sha256", "seed")
+    asked = {name: record["settings"][name] for name in given if name in record["settings"]}
+    data = data.assign_attrs(run=record["key"], **asked)
+    neuron = data.neuron.values  # of the last layer, all of them
+    classes = np.array(STRATA)[data.stratum.values]
+    data = data.assign_coords(neuron=neuron, target_class=("position", classes))
+    try:
+        table = pq.read_table(folder / TABLE)
+        made = json.loads(table.schema.metadata[b"raretok"])
+        if (made["run"], made["raretok"]) == (record["key"], __version__):
+            data = data.assign_attrs({n: made[n] for n in ("corpus", "revision")})
+            kept = {n: table[n].to_pylist() for n in OF_MODEL if n in table.column_names}
+    except (OSError, ValueError, KeyError, TypeError):  # none, or none of this run: made anew
+        pass
+    return data.assign(of_model({n: np.array(values) for n, values in kept.items()}, data))
+
+
+def of_model(columns: dict[str, np.ndarray], data: xr.Dataset) -> dict[str, tuple]:
+    """What belongs to the model's weights, as variables of a run."""
+    dim = "screened" if "screened" in data.dims else "neuron"
+    return {n: ((dim, "place")[: values.ndim], values) for n, values in columns.items()}
+
+
+def write_table(folder: Path, data: xr.Dataset) -> None:
+    """Write the table of a run beside it, whole or not at all; equal runs give equal bytes."""
+    frame = neurons(data)
+    made = data.attrs | {"raretok": __version__, "columns": frame.attrs}
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    table = table.replace_schema_metadata({"raretok": json.dumps(made, sort_keys=True)})
+    with one_line(folder), locked(folder, wait=True):
+        pq.write_table(table, folder / PARTIAL)
+        (folder / PARTIAL).replace(folder / TABLE)
+
+
+def column_table() -> str:
+    """What the columns mean, as a Markdown table; the ends of intervals go without saying."""
+    shown = [name for name in COLUMNS if not name.endswith(("_low", "_high"))]
+    units = {name: f", in {COLUMNS[name][0]}" if COLUMNS[name][0] else "" for name in shown}
+    rows = [f"| `{name}` | {COLUMNS[name][1]}{units[name]} |" for name in shown]
+    return "\n".join(["| column | meaning |", "|---|---|", *rows])
