@@ -286,7 +286,7 @@ def test_corpora(here, name, capsys, monkeypatch):
 
 SOURCES = {  # what else is given beside the model, checked before a page starts
     "--corpus nowhere.txt": "no corpus file nowhere.txt: give 'docs' or a .txt, .jsonl or",
-    "--corpus base": "base is a directory",
+    "--corpus base": "the corpus base is a directory",
     "--corpus texts.jsonl -p unigram=nowhere.npy": "cannot read token counts from nowhere.npy",
     "--corpus texts.jsonl -p unigram=texts.jsonl.npy": "texts.jsonl.npy holds float64 values of",
     "--corpus texts.jsonl -p unigram=base": "cannot read token counts from base",

@@ -17,6 +17,7 @@ from raretok.measure.parameters import PageParameters
 from raretok.measure.record import FORMAT, Folder, digest, file_name, seal_of
 from raretok.models import files as model_files
 from raretok.paths import DATA, RUNS, locked, one_line
+from raretok.text.corpus import corpus_file
 from raretok.text.docstrings import held_out_sha256
 from raretok.text.shelf import record_of, shelved
 
@@ -41,13 +42,19 @@ DECIDE = ("rare_percentile", "n_ctx", "n_positions", "seed")  # parameters that 
 def settings_of(parameters: PageParameters) -> dict[str, Any]:
     """Everything that decides a measurement, and nothing of the machine that makes it."""
     sha256, own = model_files.identified(parameters.model, parameters.revision or None)
-    counts = Path(parameters.unigram) if parameters.unigram else own
+    n, given = parameters.n_documents, parameters.unigram
+    counts = own
+    if given:
+        counts = Path(given) if Path(given).suffix in (".npy", ".npz") else corpus_file(given, n)
+    changed = ("packed",) * parameters.packed + ("dtype",) * (parameters.dtype != "float32")
     return {
         "format": FORMAT,
         "model_sha256": sha256,
-        "corpus_sha256": text_sha256(parameters.corpus),
+        "corpus_sha256": text_sha256(parameters.corpus, n),
         "counts_sha256": file_sha256(counts) if counts.is_file() else "of the corpus",
         **parameters.model_dump(include=set(DECIDE)),
+        # Left out where it is the default, as in measurements made before it could be chosen.
+        **parameters.model_dump(include=set(changed)),
     }
 
 
@@ -71,11 +78,13 @@ def step_parameters(model: str, revision: str, **more: Any) -> PageParameters:
     return PageParameters(model=model, revision=revision, n_positions=STEP_POSITIONS, **more)
 
 
-def text_sha256(corpus: str) -> str:
+def text_sha256(corpus: str, n_documents: int) -> str:
     """What identifies a text: of those that ship, or are measured to ship, their record says."""
     if corpus == "docs":
         return held_out_sha256()
-    return record_of(corpus)["sha256"] if corpus in shelved() else file_sha256(Path(corpus))
+    if corpus in shelved():
+        return record_of(corpus)["sha256"]
+    return file_sha256(corpus_file(corpus, n_documents))
 
 
 def file_sha256(path: Path) -> str:
@@ -134,7 +143,7 @@ class Measurements:
     @property
     def should_ship(self) -> bool:
         """Whether all of this ships: a lead model with the parameters of the book."""
-        fixed = {*DECIDE, "corpus", "unigram", "revision", "group_percent"}
+        fixed = {*DECIDE, "corpus", "unigram", "revision", "group_percent", "dtype", "packed"}
         asked = self.parameters.model_dump(include=fixed)
         book = PageParameters().model_dump(include=set(asked))
         return asked == book and self.parameters.model in WHOLE

@@ -2,28 +2,41 @@
 
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
+from jaxtyping import Int
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from raretok.errors import UserError
 from raretok.models import files as model_files
-from raretok.text.corpus import reader_of
+from raretok.text.corpus import Corpus, load_corpus
 from raretok.text.shelf import shelved
 
 
 class PageParameters(BaseModel):
     """What a page can be rerun with: the one source of its cell, its flags and its table."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False
+    )
 
     model: str = Field(
         "smollm2-135m-q4", description="shipped name, local directory, .gguf file or Hub id"
     )
     revision: str = Field("", description="revision of a Hub model, such as step1000")
-    corpus: str = Field("docs", description="docs, or a .txt, .jsonl or .parquet file")
+    corpus: str = Field(
+        "docs",
+        description="docs, a .txt, .jsonl or .parquet file, or a Hub dataset as owner/name:config",
+    )
+    n_documents: int = Field(500, ge=2, description="documents that are read of a Hub dataset")
+    packed: bool = Field(
+        False, description="documents joined end to end before they are cut into contexts"
+    )
     unigram: str = Field(
-        "", description=".npy file of token counts; empty: the model's own, else the corpus's"
+        "",
+        description=".npy or .npz file of token counts, or a text to count (as corpus); "
+        "empty: the model's own, else those of the corpus",
     )
     protocol: Literal["code", "text", "corrected"] = Field(
         "corrected", description="the reading shown first; every page compares all three"
@@ -42,11 +55,41 @@ class PageParameters(BaseModel):
         description="checkpoints of the page dynamics, such as step0,step1000",
     )
     seed: int = Field(0, ge=0, description="seed of every random choice")
-    device: Literal["cpu", "cuda"] = Field("cpu", description="where the model runs")
+    device: Literal["cpu", "cuda", "auto"] = Field(
+        "cpu", description="where the model runs; auto: spread over the GPUs there are"
+    )
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="what weights are kept in; all is computed in float32"
+    )
 
     def rng(self, purpose: str) -> np.random.Generator:
         """Random numbers for one purpose: independent of what was drawn before."""
         return np.random.default_rng([self.seed, *purpose.encode()])
+
+
+# Values that `raretok run --profile` begins with.
+PROFILES: dict[str, dict[str, Any]] = {
+    "quick": {"n_positions": 400},
+    "full": {},
+    "paper": {"corpus": "allenai/c4:en", "n_documents": 500, "packed": True, "n_ctx": 256}
+    | {"protocol": "code"},
+}
+
+
+def of_profile(name: str) -> dict[str, Any]:
+    """The values of a profile. Raises `UserError` for a name that is none."""
+    if name not in PROFILES:
+        raise UserError(f"there is no profile {name!r}: use {', '.join(PROFILES)}")
+    return dict(PROFILES[name])
+
+
+def width_words(parameters: PageParameters) -> list[str]:
+    """What fewer scored positions than the book's cost in width: a line, or none."""
+    n, book = parameters.n_positions, PageParameters().n_positions
+    return [
+        f"{n} scored positions in each class instead of {book}: intervals are about "
+        f"{(book / n) ** 0.5:.1f} times as wide"
+    ] * (n < book)
 
 
 def validated(values: dict[str, Any]) -> PageParameters:
@@ -74,17 +117,44 @@ def resolved(values: dict[str, Any]) -> dict[str, Any]:
         bare = str(values.get(name, "")).removesuffix(model_files.TWIN)
         if bare in ("", "docs", *shelved()) or model_files.shipped_folder(bare):
             continue
-        if Path(bare).exists():
-            suffix = str(values[name])[len(bare) :]
-            done[name] = f"{Path(bare).resolve()}{suffix}"
+        if (path := Path(bare).expanduser()).exists():
+            done[name] = f"{path.resolve()}{str(values[name])[len(bare) :]}"
     return done
 
 
 def check_sources(parameters: PageParameters) -> None:
     """Raise `UserError` for a model or corpus that cannot be there, before a page starts."""
-    model_files.resolve_model(parameters.model)
+    model_files.check_model(parameters.model, parameters.revision)
     if parameters.corpus not in ("docs", *shelved()):
-        reader_of(Path(parameters.corpus))
+        load_corpus(parameters.corpus, n_documents=parameters.n_documents)
+    if parameters.unigram:
+        counted(parameters.unigram, parameters.n_documents)
+
+
+def counted(unigram: str, n_documents: int) -> Int[np.ndarray, " entry"] | Corpus:
+    """Token counts, or the text that they are to be counted in. Raises `UserError`."""
+    path = Path(unigram).expanduser()
+    if path.suffix in (".npy", ".npz") or path.is_dir():
+        return read_counts(path)
+    return load_corpus(unigram, part="train", n_documents=n_documents)
+
+
+def read_counts(path: Path) -> Int[np.ndarray, " entry"]:
+    """Token counts: non-negative whole numbers, one a token id, alone in a .npy or .npz file."""
+    try:
+        counts = np.load(path, allow_pickle=False)
+        if isinstance(counts, np.lib.npyio.NpzFile):
+            (counts,) = counts.values()
+    except (OSError, ValueError, EOFError, BadZipFile):
+        raise UserError(
+            f"cannot read token counts from {path.name}: give one array as .npy or .npz"
+        ) from None
+    if counts.ndim != 1 or not np.issubdtype(counts.dtype, np.integer) or (counts < 0).any():
+        raise UserError(
+            f"{path.name} holds {counts.dtype} values of shape {counts.shape}: "
+            "token counts are one non-negative whole number a token id"
+        )
+    return counts.astype(np.int64)
 
 
 def parameter_cell() -> str:

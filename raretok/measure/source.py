@@ -15,7 +15,7 @@ from raretok.ablation.gather import Gathered, gather
 from raretok.ablation.plan import Options
 from raretok.ablation.stream import ablate_to_disk
 from raretok.errors import NotTestableError, UserError
-from raretok.measure.parameters import PageParameters
+from raretok.measure.parameters import PageParameters, counted, read_counts
 from raretok.measure.record import digest
 from raretok.models import adapter as models
 from raretok.models import files as model_files
@@ -64,21 +64,24 @@ class Source:
 
     @cached_property
     def corpus(self) -> Corpus:
-        return load_corpus(self.parameters.corpus)
+        return load_corpus(self.parameters.corpus, n_documents=self.parameters.n_documents)
 
     @cached_property
     def contexts(self) -> Contexts:
         n_ctx = min(self.parameters.n_ctx, self.model.architecture.n_ctx)
-        return cut_contexts(self.corpus, self.model.tokenizer, n_ctx=n_ctx, first=self.model.bos)
+        how = {"n_ctx": n_ctx, "first": self.model.bos, "packed": self.parameters.packed}
+        return cut_contexts(self.corpus, self.model.tokenizer, **how)
 
     @cached_property
     def counts(self) -> Int[np.ndarray, " entry"]:
         """How often each token occurs: as given, else as shipped with the model, else here."""
-        given = self.parameters.unigram
+        given, found = self.parameters.unigram, self.corpus
         shipped = model_files.resolve_model(self.parameters.model) / model_files.COUNTS_FILE
         if given or shipped.is_file():
-            return read_counts(Path(given) if given else shipped)
-        ids = token_ids([document.text for document in self.corpus.documents], self.model.tokenizer)
+            found = counted(given, self.parameters.n_documents) if given else read_counts(shipped)
+        if not isinstance(found, Corpus):
+            return found
+        ids = token_ids([document.text for document in found.documents], self.model.tokenizer)
         return count_tokens(ids, self.model.architecture.d_vocab)
 
     @property
@@ -154,37 +157,26 @@ class Source:
         key = digest([*of, self.contexts.tokens])
         return RUNS / f"forward-{self.model.files_sha256[:8]}-{key[:8]}"
 
+    def asked(self, draw: str, **options: Any) -> dict[str, Any]:
+        """What the ablation at the positions of a draw is asked for."""
+        return {
+            "model": self.model,
+            "contexts": self.contexts,
+            "positions": self.positions(draw),
+            "options": Options(include_first=draw == WHOLE, **options),
+            "source": {"corpus_sha256": self.corpus.sha256},
+            "max_memory": MEMORY,
+            "forward": self.forward(draw),
+        }
+
     def run(self, draw: str, **options: Any) -> xr.Dataset:
         """Loss change of ablating each final-MLP neuron at each position of a draw.
 
         Raises `UserError` where its audit failed: what is wrong must not be kept.
         """
-        folder, data = ablate_to_disk(
-            self.model,
-            self.contexts,
-            self.positions(draw),
-            options=Options(include_first=draw == WHOLE, **options),
-            source={"corpus_sha256": self.corpus.sha256},
-            max_memory=MEMORY,
-            wait=True,
-            forward=self.forward(draw),
-        )
+        folder, data = ablate_to_disk(**self.asked(draw, **options), wait=True)
         if not data.audit_passed:
             raise UserError(
                 f"the ablation of {self.model.name} failed its audit: {folder} says how far"
             )
         return data.load()
-
-
-def read_counts(path: Path) -> Int[np.ndarray, " entry"]:
-    """Token counts from a .npy file of non-negative whole numbers, one a token id."""
-    try:
-        counts = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        raise UserError(f"cannot read token counts from {path.name}: give a .npy array") from None
-    if counts.ndim != 1 or not np.issubdtype(counts.dtype, np.integer) or (counts < 0).any():
-        raise UserError(
-            f"{path.name} holds {counts.dtype} values of shape {counts.shape}: "
-            "token counts are one non-negative whole number a token id"
-        )
-    return counts.astype(np.int64)

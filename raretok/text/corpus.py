@@ -1,8 +1,12 @@
 """Texts, and the token contexts cut from them."""
 
+import gzip
 import json
-from collections.abc import Callable
+import re
+import warnings
 from dataclasses import dataclass
+from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +14,7 @@ import numpy as np
 from jaxtyping import Int
 
 from raretok.errors import UserError
-from raretok.text import docstrings
+from raretok.text import docstrings, hub
 from raretok.text.shelf import shelf_file, shelved
 
 # A context shorter than this predicts too little to be worth a forward pass.
@@ -48,39 +52,73 @@ class Contexts:
         return len(self.length)
 
 
-def load_corpus(source: str | Path = "docs", part: docstrings.Part = "held-out") -> Corpus:
-    """The corpus `docs` (a part of it), a text of the shelf, or a .txt, .jsonl or .parquet file.
+def load_corpus(
+    source: str | Path = "docs", part: docstrings.Part = "held-out", n_documents: int = 500
+) -> Corpus:
+    """The corpus `docs` (a part of it), a text of the shelf, a file, or a dataset of the Hub.
 
-    A JSONL or Parquet file has a column `text` and may have `file` and `domain`. In plain text a
-    line `<|endoftext|>` ends a document; without such lines it is cut at blank lines into blocks
-    of about 2,000 characters. Raises `UserError` when there is nothing to read.
+    A file is .txt, .md, .jsonl, .ndjson (these also as .gz) or .parquet. JSONL and Parquet have a
+    column `text` and may have `file` and `domain`. In plain text a line `<|endoftext|>` ends a
+    document; without such lines it is cut at blank lines into blocks of about 2,000 characters.
+    Of a dataset, owner/name:configuration, the first `n_documents` are read. A document that stands
+    there twice is kept once. Raises `UserError` when there is nothing to read.
     """
     if str(source) == "docs":
         rows, sha256 = docstrings.read_docs(part)
         return Corpus("docs", tuple(Document(*row) for row in rows), sha256)
-    path = shelf_file(str(source)) if str(source) in shelved() else Path(source)
-    reader = reader_of(path)
-    rows = [(text, file, domain) for text, file, domain in reader(path) if text]
+    path = corpus_file(str(source), n_documents)
+    state = path.stat()
+    return _read(path, (state.st_mtime_ns, state.st_size))
+
+
+def corpus_file(source: str, n_documents: int = 500) -> Path:
+    """The file that a text which is not `docs` is read from. Raises `UserError`."""
+    if source in shelved():
+        return shelf_file(source)
+    path = Path(source).expanduser()
+    if not path.exists() and hub.DATASET.fullmatch(source) and not reads(path):
+        return hub.frozen(source, n_documents)
+    if path.is_dir():
+        raise UserError(f"the corpus {path.name} is a directory: give one of the files in it")
+    if not path.is_file():
+        raise UserError(
+            f"no corpus file {source}: give 'docs' or a .txt, .jsonl or .parquet file, "
+            "or a dataset of the Hub as owner/name:configuration"
+        )
+    if not reads(path):
+        raise UserError(f"cannot read {path.name}: a corpus is one of {', '.join(READERS)}")
+    return path
+
+
+def reads(path: Path) -> bool:
+    return _ending(path) in READERS
+
+
+def _ending(path: Path) -> str:
+    return path.with_suffix("" if path.suffix.lower() == ".gz" else path.suffix).suffix.lower()
+
+
+@cache  # a corpus is checked before a model is loaded, and read after
+def _read(path: Path, state: tuple[int, int]) -> Corpus:
+    every = [row for row in READERS[_ending(path)](path) if row[0]]
+    once: dict[str, tuple[str, str, str]] = {}
+    for row in every:
+        once.setdefault(row[0], row)
+    rows = list(once.values())
     if not rows:
         raise UserError(f"the corpus {path.name} is empty: it holds no text to score")
+    if len(rows) < len(every):
+        warnings.warn(
+            f"{len(every) - len(rows)} of the {len(every)} documents of {path.name} stand there "
+            "more than once: each is kept once",
+            stacklevel=2,
+        )
     return Corpus(path.stem, tuple(Document(*row) for row in rows), docstrings.digest(rows))
-
-
-def reader_of(path: Path) -> Callable[[Path], list[tuple[str, str, str]]]:
-    """The function that reads a corpus file. Raises `UserError` where there is none."""
-    if not path.is_file():
-        raise UserError(f"no corpus file {path}: give 'docs' or a .txt, .jsonl or .parquet file")
-    readers = {".txt": _plain, ".md": _plain, ".jsonl": _jsonl, ".parquet": _parquet}
-    if path.suffix not in readers:
-        raise UserError(f"cannot read {path.name}: a corpus is one of {', '.join(readers)}")
-    return readers[path.suffix]
 
 
 def _plain(path: Path) -> list[tuple[str, str, str]]:
     text = _decoded(path)
-    if DOCUMENT_MARK in text:
-        texts = text.split(DOCUMENT_MARK)
-    else:
+    if len(texts := re.split(rf"^{re.escape(DOCUMENT_MARK)}[ \t]*$", text, flags=re.M)) == 1:
         texts, block = [], ""
         for paragraph in text.split("\n\n"):
             block += paragraph + "\n\n"
@@ -93,7 +131,12 @@ def _plain(path: Path) -> list[tuple[str, str, str]]:
 
 def _decoded(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        content = path.read_bytes()
+        if path.suffix.lower() == ".gz":
+            content = gzip.decompress(content)
+        return re.sub(r"\r\n?", "\n", content.decode("utf-8-sig"))
+    except (gzip.BadGzipFile, EOFError):
+        raise UserError(f"{path.name} is not a gzip file, or is cut short") from None
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path.name} is not UTF-8 text (byte {error.start}): convert it first"
@@ -107,7 +150,7 @@ def _jsonl(path: Path) -> list[tuple[str, str, str]]:
             continue
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # thousands of digits or brackets, too
             raise UserError(f"{path.name}, line {number}: not JSON: {line[:40]!r}") from None
         if not isinstance(record, dict):
             raise UserError(f"{path.name}, line {number}: not a JSON object: {line[:40]!r}")
@@ -130,10 +173,17 @@ def _parquet(path: Path) -> list[tuple[str, str, str]]:
 
 def _row(record: dict[str, Any], path: Path, number: int) -> tuple[str, str, str]:
     text = record.get("text")
+    if "text" not in record:
+        raise UserError(f"{path.name}, row {number}: no column 'text', got {sorted(record)}")
     if not isinstance(text, str):
+        kind = "null" if text is None else f"a {type(text).__name__}"
+        raise UserError(f"{path.name}, row {number}: text is {kind}, it must be a string")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
         raise UserError(
-            f"{path.name}, row {number}: no string column 'text', got columns {sorted(record)}"
-        )
+            f"{path.name}, line {number}: half a character (a lone surrogate) at {error.start}"
+        ) from None
     return (
         text,
         str(record.get("file") or f"{path.name}#{number}"),
@@ -141,20 +191,44 @@ def _row(record: dict[str, Any], path: Path, number: int) -> tuple[str, str, str
     )
 
 
+READERS = {
+    **dict.fromkeys((".txt", ".md"), _plain),
+    **dict.fromkeys((".jsonl", ".ndjson"), _jsonl),
+    ".parquet": _parquet,
+}
+
+
 def token_ids(texts: list[str], tokenizer: Any) -> list[list[int]]:
-    """Token ids of each text, without special tokens."""
+    """Token ids of each text, without special tokens: a mark that a text mentions is text."""
     # verbose=False: a text longer than the model's context is expected here, it is cut below.
-    return tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    options = {"add_special_tokens": False, "verbose": False, "split_special_tokens": True}
+    return tokenizer(texts, **options)["input_ids"]
 
 
-def cut_contexts(corpus: Corpus, tokenizer: Any, *, n_ctx: int, first: int) -> Contexts:
+def cut_contexts(
+    corpus: Corpus, tokenizer: Any, *, n_ctx: int, first: int, packed: bool = False
+) -> Contexts:
     """Cut each document into contexts of `n_ctx` tokens, the first of them always `first`.
 
     Contexts never cross documents, so that documents can be resampled; a last piece is padded.
+    `packed` joins the documents end to end, `first` between them, as the paper's recipe does; a
+    context then counts as of the document that its first token is of.
     Raises `UserError` when no document is long enough.
     """
     tokens, length, document = [], [], []
-    for index, ids in enumerate(token_ids([d.text for d in corpus.documents], tokenizer)):
+    texts = token_ids([d.text for d in corpus.documents], tokenizer)
+    if not any(texts):
+        raise UserError(
+            f"the tokenizer makes no token of the {len(texts)} documents of {corpus.name}: "
+            "its files are damaged"
+        )
+    if packed:
+        joined, of = joined_by(first, texts)
+        pieces = [(of[at], joined[at : at + n_ctx - 1]) for at in range(0, len(joined), n_ctx - 1)]
+        texts = [[] for _ in texts]
+        tokens = [[first, *ids] for _, ids in pieces if len(ids) == n_ctx - 1]
+        length, document = [n_ctx] * len(tokens), [of for of, _ in pieces[: len(tokens)]]
+    for index, ids in enumerate(texts):
         for start in range(0, len(ids), n_ctx - 1):
             piece = [first, *ids[start : start + n_ctx - 1]]
             if len(piece) < min(SHORTEST, n_ctx):
@@ -172,6 +246,13 @@ def cut_contexts(corpus: Corpus, tokenizer: Any, *, n_ctx: int, first: int) -> C
         np.array(length, dtype=np.int64),
         np.array(document, dtype=np.int64),
     )
+
+
+def joined_by(first: int, texts: list[list[int]]) -> tuple[list[int], list[int]]:
+    """All tokens end to end, `first` between documents, and the document of each."""
+    ends = [[*ids, first] for ids in texts]
+    of = [[index] * len(ids) for index, ids in enumerate(ends)]
+    return list(chain.from_iterable(ends)), list(chain.from_iterable(of))
 
 
 def count_tokens(ids: list[list[int]], d_vocab: int) -> Int[np.ndarray, " d_vocab"]:

@@ -1,20 +1,30 @@
 """Corpus files and the contexts cut from them."""
 
+import gzip
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
+from transformers import AutoTokenizer
 
 from raretok.errors import UserError
-from raretok.text.corpus import Corpus, Document, count_tokens, cut_contexts, load_corpus
+from raretok.text.corpus import (
+    Corpus,
+    Document,
+    count_tokens,
+    cut_contexts,
+    load_corpus,
+    token_ids,
+)
+from tests.tiny import write_tokenizer
 
 
 class Letters:
     """A tokenizer whose tokens are code points."""
 
-    def __call__(self, texts, add_special_tokens, verbose):
-        assert add_special_tokens is False
+    def __call__(self, texts, add_special_tokens, verbose, split_special_tokens):
+        assert (add_special_tokens, split_special_tokens) == (False, True)
         return {"input_ids": [[ord(c) for c in text] for text in texts]}
 
 
@@ -82,9 +92,16 @@ def test_jsonl_lines_end_at_line_feeds_only(tmp_path):
         ("a.txt", b"\xff\xfe", "not UTF-8"),
         ("a.jsonl", b"{", "line 1: not JSON"),
         ("a.jsonl", b"[1]", "not a JSON object"),
-        ("a.jsonl", b'{"body": "x"}', "no string column 'text'"),
+        ("a.jsonl", b'{"body": "x"}', "row 1: no column 'text', got"),
         ("a.parquet", b"PAR", "not a Parquet file"),
         ("a.csv", b"x", "a corpus is one of"),
+        ("a.jsonl", b'{"text": "a"}\n{"text": null}', "row 2: text is null"),
+        ("a.jsonl", b'{"text": ["a"]}', "row 1: text is a list"),
+        ("a.jsonl", b'{"text": "b \\ud83d cd"}', "line 1: half a character .* at 2"),
+        ("a.jsonl", b"[" * 100_000, "line 1: not JSON"),
+        ("a.jsonl", b'{"text": "a", "n": ' + b"9" * 5_000 + b"}", "line 1: not JSON"),
+        ("a.jsonl.gz", b"{}", "not a gzip file"),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "a"}')[:-9], "cut short"),
     ],
 )
 def test_bad_files_are_named(tmp_path, name, content, message):
@@ -103,3 +120,73 @@ def test_padding_is_not_counted_as_text():
     contexts = cut_contexts(corpus_of("a" * 20, "b" * 30), Letters(), n_ctx=32, first=0)
     assert contexts.length.sum() == 2 + 50
     assert np.count_nonzero(contexts.tokens) == 50
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("B.JSONL", lambda held: b"\xef\xbb\xbf" + held),
+        ("b.ndjson", lambda held: held.replace(b"\n", b"\r\n")),
+        ("b.jsonl.gz", gzip.compress),
+    ],
+)
+def test_the_same_text_in_another_dress(tmp_path, name, change):
+    held = b'{"text": "one \\u0000 two", "file": "f"}\n\n{"text": "three", "file": "g"}\n'
+    (tmp_path / "a.jsonl").write_bytes(held)
+    (tmp_path / name).write_bytes(change(held))
+    found, plain = (
+        [(one.text, one.file) for one in load_corpus(tmp_path / x).documents]
+        for x in (name, "a.jsonl")
+    )
+    assert found == plain == [("one \0 two", "f"), ("three", "g")]
+
+
+def test_home_is_expanded_and_a_directory_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.txt").write_text("some words")
+    assert load_corpus("~/a.txt").name == "a"
+    with pytest.raises(UserError, match=r"is a directory: give one of the files") as caught:
+        load_corpus(tmp_path)
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_what_stands_there_twice_is_kept_once_and_said(tmp_path):
+    (tmp_path / "a.jsonl").write_text("".join(f'{{"text": "{t}"}}\n' for t in ["abab", "c"]))
+    (tmp_path / "b.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n{"text": "a"}\n')
+    assert len(load_corpus(tmp_path / "a.jsonl").documents) == 2
+    with pytest.warns(UserWarning, match=r"1 of the 3 documents of b.jsonl stand there more than"):
+        assert [d.text for d in load_corpus(tmp_path / "b.jsonl").documents] == ["a", "b"]
+
+
+def test_only_a_line_of_its_own_ends_a_document(tmp_path):
+    (tmp_path / "a.txt").write_text("one <|endoftext|> still one\n<|endoftext|>\ntwo")
+    texts = [document.text for document in load_corpus(tmp_path / "a.txt").documents]
+    assert texts == ["one <|endoftext|> still one", "two"]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_mark_inside_a_text_is_text(tmp_path, family):
+    tokenizer = AutoTokenizer.from_pretrained(write_tokenizer(tmp_path / family))
+    (ids,) = token_ids(["a <|endoftext|> b"], tokenizer)
+    assert 0 not in ids
+    assert tokenizer.decode(ids) == "a <|endoftext|> b"
+
+
+def test_packed_documents_follow_each_other_and_none_is_lost():
+    corpus = corpus_of("a" * 20, "b" * 50, "c" * 40)
+    contexts = cut_contexts(corpus, Letters(), n_ctx=32, first=7, packed=True)
+    assert contexts.tokens.shape == (3, 32)
+    assert (contexts.tokens[:, 0] == 7).all()
+    assert (contexts.length == 32).all()
+    text = "".join(map(chr, contexts.tokens[:, 1:].ravel()))
+    assert "\7".join(["a" * 20, "b" * 50, "c" * 40]).startswith(text)
+    assert contexts.document.tolist() == [0, 1, 2 - 1]
+
+
+def test_a_tokenizer_that_makes_nothing_is_named():
+    class Damaged:
+        def __call__(self, texts, **options):
+            return {"input_ids": [[] for _ in texts]}
+
+    with pytest.raises(UserError, match="makes no token of the 2 documents of x: its files"):
+        cut_contexts(corpus_of("a" * 20, "b" * 30), Damaged(), n_ctx=32, first=0)
