@@ -171,15 +171,16 @@ class CleanPass:
 
     resid: Float[Tensor, "pos d_model"]  # centred where the norm centres
     var: Float[Tensor, "pos 1"]  # squared scale of the norm
-    z: Float[Tensor, "pos d_vocab"]  # logits without biases, less their mean under p
+    z: Float[Tensor, "pos d_vocab"]  # logits without biases, less their mean under p if centred
     p: Float[Tensor, "pos d_vocab"]
     loss: Float[Tensor, " pos"]
-    bent: Float[Tensor, "pos d_vocab"] | None = None  # T of a soft cap; z is then as it is
+    bent: Float[Tensor, "pos d_vocab"] | None = None  # T of a soft cap
+    centred: bool = True  # z is less its mean
 
     def at(self, rows: slice | Int[Tensor, " row"]) -> "CleanPass":
         """That of some positions."""
-        kept = (part if part is None else part[rows] for part in vars(self).values())
-        return CleanPass(*kept)
+        parts = {name: part[rows] for name, part in vars(self).items() if isinstance(part, Tensor)}
+        return replace(self, **parts)
 
     @property
     def pull(self) -> Float[Tensor, "pos d_vocab"]:
@@ -193,9 +194,12 @@ def clean_pass(
     target: Int[Tensor, " pos"],
     *,
     double: bool = True,
+    centre: bool = True,
     room: Room | None = None,
 ) -> CleanPass:
     """The unablated pass in the dtype of `resid`; `loss` in nats.
+
+    `centre` takes the mean out of z, which three more passes over it cost; never under a soft cap.
 
     Computed in float64 unless `double` is false: one product of width d_model, and most of the
     rounding error of a single position is gone with it. Means over positions do not need that.
@@ -216,11 +220,11 @@ def clean_pass(
     top, at_target = logits.max(dim=1), logits.gather(1, target[:, None]).squeeze(1)
     p = torch.softmax(logits, dim=1, out=logits)  # one pass; a logsumexp would be another
     loss = top.values - p.gather(1, top.indices[:, None]).squeeze(1).log() - at_target
-    if bent is not None:
-        return CleanPass(*(part.to(dtype) for part in (resid, var, z, p, loss, bent)))
-    # The softmax does not see a shift of z, and around its mean the series converges faster.
-    z -= dot(p, z, out=room.take("score", z, *shape))[:, None]
-    return CleanPass(*(part.to(dtype) for part in (resid, var, z, p, loss)))
+    if centre and bent is None:
+        # The softmax does not see a shift of z, and around its mean the series converges faster.
+        z -= dot(p, z, out=room.take("score", z, *shape))[:, None]
+    parts = (part if part is None else part.to(dtype) for part in (resid, var, z, p, loss, bent))
+    return CleanPass(*parts, centred=centre and bent is None)
 
 
 @dataclass(frozen=True)

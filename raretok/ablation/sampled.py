@@ -135,7 +135,9 @@ def estimate(
     variance, again, in_full = torch.zeros_like(change[0], dtype=torch.float64), 0, 0
     room = room or Room()
     for rows in position_blocks(head, len(resid)):
-        clean = clean_pass(head, resid[rows], target[rows], double=False, room=room)
+        # The bfloat16 products of the second order have no digits to spare for the mean of z.
+        options = {"double": False, "centre": plan.second_order, "room": room}
+        clean = clean_pass(head, resid[rows], target[rows], **options)
         branch = branch_of(head, clean, None if output is None else output[rows])
         push = push_of(head, clean, change[rows], target[rows], effect, branch)
         ranked = rank_tokens(clean, tokens.length_sq, plan.n_head, branch=branch, room=room)
@@ -152,10 +154,10 @@ def estimate(
 
 @dataclass(frozen=True)
 class Push:
-    """The changes of the logits less their mean, u = a z + b M - mean, z being centred.
+    """The changes of the logits less their mean, u = a z + b M - mean.
 
     Behind a sandwich norm u has a third term, e times the branch's z. Under a soft cap the mean is
-    that of the first order, and z is not centred.
+    that of the first order.
     """
 
     a: Float[Tensor, "pos neuron"]
@@ -190,6 +192,10 @@ def push_of(
     mean = by.b * (mean_G @ head.W_out.T)
     if branch:
         lead -= by.e * slope * branch.z.gather(1, there)
+    if bent is None and not clean.centred:
+        # The mean of z is that of G along the normed residual: no pass over the vocabulary.
+        along = by.a * dot(clean.resid * clean.var.rsqrt(), mean_G)[:, None]
+        mean, lead = mean + along, lead + along
     if bent is not None:
         u = by.a * clean.z.gather(1, there) + by.b * (G_target @ head.W_out.T)
         along = by.a * dot(clean.pull, clean.z)[:, None]

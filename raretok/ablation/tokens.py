@@ -10,6 +10,7 @@ large. A second one, the probe, decides, and never enters the sum.
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -50,6 +51,10 @@ class Ranked:
     score: Float[Tensor, "pos entry"]  # p |G|^2; 0 for the head, and past the vocabulary
     branch: Branch | None = None
 
+    @cached_property
+    def cumulated(self) -> "Cumulated":
+        return Cumulated.of(self.score)
+
     def pick(
         self,
         n_tail: int,
@@ -64,7 +69,7 @@ class Ranked:
         tokens, weights = [self.head], [self.clean.p.gather(1, self.head)]
         for n, at in ((n_tail, offset), (n_probe, probe_offset)):
             if n:
-                sampled, total = systematic(self.score, n, at)
+                sampled, total = systematic(self.cumulated, n, at)
                 tokens.append(sampled)
                 weights.append(total / (n * self.length_sq[sampled]).clamp_min(1e-30))
         token, weight = torch.cat(tokens, dim=1), torch.cat(weights, dim=1)
@@ -97,28 +102,40 @@ def digits(offset: Float[Tensor, " pos"], k: int) -> Float[Tensor, " pos"]:
     return offset * 2.0 ** (13 * k) % 1
 
 
+@dataclass(frozen=True)
+class Cumulated:
+    """Scores of each row cumulated in two stages: many times faster than one long running sum."""
+
+    chunks: Float[Tensor, "pos chunk entry"]
+    of_chunk: Float[Tensor, "pos chunk"]
+    until: Float[Tensor, "pos chunk"]
+
+    @classmethod
+    def of(cls, score: Float[Tensor, "pos entry"]) -> "Cumulated":
+        chunks = score.unflatten(1, (-1, CHUNK))
+        of_chunk = chunks.sum(dim=2).double()
+        return cls(chunks, of_chunk, of_chunk.cumsum(dim=1))
+
+
 def systematic(
-    score: Float[Tensor, "pos entry"], n: int, offset: Float[Tensor, " pos"]
+    score: Cumulated, n: int, offset: Float[Tensor, " pos"]
 ) -> tuple[Int[Tensor, "pos {n}"], Float[Tensor, "pos 1"]]:
     """`n` entries of each row at equal steps of its cumulated score, and the score in total.
 
-    An entry is drawn n * score / total times on average. Rows are cumulated in two stages, which
-    is many times faster than one long running sum.
+    An entry is drawn n * score / total times on average.
     """
-    chunks = score.unflatten(1, (-1, CHUNK))
-    of_chunk = chunks.sum(dim=2).double()
-    until = of_chunk.cumsum(dim=1)
+    chunks, of_chunk, until = score.chunks, score.of_chunk, score.until
     total = until[:, -1:]
-    steps = torch.arange(n, device=score.device, dtype=torch.float64)
+    steps = torch.arange(n, device=until.device, dtype=torch.float64)
     point = (steps + offset[:, None]) / n * total
     chunk = torch.searchsorted(until, point, right=True).clamp_max(until.shape[1] - 1)
     before = until.gather(1, chunk) - of_chunk.gather(1, chunk)
-    rows = torch.arange(len(score), device=score.device)[:, None]
+    rows = torch.arange(len(until), device=until.device)[:, None]
     inside = chunks[rows, chunk].cumsum(dim=2, dtype=torch.float64)
     place = torch.searchsorted(inside, (point - before)[..., None], right=True).squeeze(2)
     # Rounding may point past the chunk: its last entry with a score is meant.
     last = torch.searchsorted(inside, inside[..., -1:].contiguous()).squeeze(2)
-    return chunk * CHUNK + torch.minimum(place, last), total.to(score.dtype)
+    return chunk * CHUNK + torch.minimum(place, last), total.to(chunks.dtype)
 
 
 def doubt(n: int) -> float:

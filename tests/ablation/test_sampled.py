@@ -18,7 +18,7 @@ from raretok.ablation.precision import (
     variance_of_a_draw,
 )
 from raretok.ablation.sampled import Plan, curvature, directions, estimate, push_of
-from raretok.ablation.tokens import rank_tokens, systematic
+from raretok.ablation.tokens import Cumulated, rank_tokens, systematic
 from raretok.errors import UserError
 from tests.ablation.reference import brute_force, largest
 
@@ -163,7 +163,7 @@ def test_equal_steps_draw_each_entry_as_often_as_its_score_says():
     score[0, 40:60] = 0
     n, counts, offsets = 10, torch.zeros(256), torch.linspace(0.0005, 0.9995, 1000).double()
     for offset in offsets:
-        drawn, total = systematic(score, n, offset[None])
+        drawn, total = systematic(Cumulated.of(score), n, offset[None])
         counts += torch.bincount(drawn[0], minlength=256)
     expected = n * score[0] / total
     assert float(counts[40:60].sum()) == 0
@@ -174,7 +174,7 @@ def test_no_offset_draws_an_entry_without_score():
     score = torch.zeros(3, 128)
     score[:, [5, 70, 127]] = torch.tensor([1e-30, 1.0, 1e-30])
     for offset in (0.0, 0.5, 1 - 1e-16):
-        drawn, _ = systematic(score, 7, torch.full((3,), offset, dtype=torch.float64))
+        drawn, _ = systematic(Cumulated.of(score), 7, torch.full((3,), offset, dtype=torch.float64))
         assert (score.gather(1, drawn) > 0).all()
 
 
