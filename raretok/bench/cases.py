@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -28,19 +29,13 @@ class Shape:
     max_positions: int | None = None
 
 
+PYTHIA_1B = {
+    **{"vocab_size": 50_304, "hidden_size": 2_048, "intermediate_size": 8_192},
+    **{"num_hidden_layers": 16, "num_attention_heads": 8, "max_position_embeddings": 2_048},
+}
 RANDOM = {
     "gpt2-small": Shape(GPT2Config),
-    "pythia-1b": Shape(
-        lambda: GPTNeoXConfig(
-            vocab_size=50_304,
-            hidden_size=2_048,
-            num_hidden_layers=16,
-            num_attention_heads=8,
-            intermediate_size=8_192,
-            max_position_embeddings=2_048,
-        ),
-        max_positions=1_020,
-    ),
+    "pythia-1b": Shape(partial(GPTNeoXConfig, **PYTHIA_1B), max_positions=1_020),
 }
 SHAPES = (SHIPPED, *RANDOM)
 
