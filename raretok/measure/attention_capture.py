@@ -22,6 +22,8 @@ from raretok.models.adapter import LanguageModel
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import COMMON, RARE, Positions
 
+AttentionRows = Float[Tensor, "query head key"]
+Random = np.random.Generator
 BATCH = 16  # contexts a forward pass
 FEWEST = 20  # queries of a class, below which nothing is compared
 Queries = Int[np.ndarray, " query"]
@@ -29,9 +31,7 @@ Edges = Int[np.ndarray, " edge"]
 INFEASIBLE = 10.0  # cost of leaving a document's balance, against random costs below 1
 
 
-def contexts_of(
-    positions: Positions, n_rare: int, *, rng: np.random.Generator
-) -> Int[np.ndarray, " context"]:
+def contexts_of(positions: Positions, n_rare: int, *, rng: Random) -> Int[np.ndarray, " context"]:
     """Contexts in random order until they hold `n_rare` positions of a rare class (or all)."""
     contexts = rng.permutation(np.unique(positions.context))
     rare = np.bincount(positions.context[positions.stratum == RARE], minlength=contexts.max() + 1)
@@ -40,7 +40,7 @@ def contexts_of(
 
 
 def choose_queries(
-    everything: Positions, matched: bool, *, rng: np.random.Generator, most: int = 800
+    everything: Positions, matched: bool, *, rng: Random, most: int = 800
 ) -> Positions:
     """Equal numbers of rare and common queries: the rare ones, at most `most`, and common ones.
 
@@ -61,14 +61,13 @@ def choose_queries(
             "raise n_positions or rare_percentile, or give more text"
         )
     if np.unique(everything.document[rare]).size < 2:
-        raise NotTestableError("all rare queries are in one document: give more text")
+        why = "all rare queries are in one document: an interval needs 2, give more text"
+        raise NotTestableError(why)
     rare = np.sort(rng.permutation(rare)[:n]) if rare.size > n else rare
     return everything[np.sort(np.concatenate([rare, common[:n]]))]
 
 
-def match_queries(
-    rare: Positions, common: Positions, *, rng: np.random.Generator
-) -> Int[np.ndarray, " rare"]:
+def match_queries(rare: Positions, common: Positions, *, rng: Random) -> Int[np.ndarray, " rare"]:
     """For each rare query a common one at the same position, none twice; -1 where none is left.
 
     The documents of the common queries are dealt out so that each document is used as often as
@@ -89,7 +88,7 @@ def match_queries(
 
 
 def deal_documents(
-    document: Queries, pos: Queries, there: set[tuple[int, int]], *, rng: np.random.Generator
+    document: Queries, pos: Queries, there: set[tuple[int, int]], *, rng: Random
 ) -> list[int]:
     """The documents in another order, so that as many pairs (document, pos) as can be are there."""
     present = np.array(
@@ -162,9 +161,7 @@ def batches(contexts: Contexts, queries: Positions) -> Iterator[Batch]:
         )
 
 
-def causal(
-    rows: Float[Tensor, "query head key"], pos: Int[Tensor, " query"]
-) -> Float[Tensor, "query head key"]:
+def causal(rows: AttentionRows, pos: Int[Tensor, " query"]) -> AttentionRows:
     """Rows with exact zeros beyond the query."""
     return rows * (torch.arange(rows.shape[-1]) <= pos[:, None])[:, None]
 
@@ -179,7 +176,7 @@ def categories(pos: Int[Tensor, " query"], edges: Edges) -> Tensor:
 
 
 def category_mass(
-    rows: Float[Tensor, "query head key"], pos: Int[Tensor, " query"], edges: Edges
+    rows: AttentionRows, pos: Int[Tensor, " query"], edges: Edges
 ) -> Float[Tensor, "query head category"]:
     """Attention each query pays to the keys of each category together."""
     hot = categories(pos, edges).to(rows.dtype)
@@ -191,9 +188,7 @@ def category_keys(pos: Queries, edges: Edges) -> Float[np.ndarray, "query catego
     return categories(torch.from_numpy(pos), edges).sum(dim=1).double().numpy()
 
 
-def causal_gini(
-    rows: Float[Tensor, "query head key"], n_keys: Int[Tensor, " query"]
-) -> Float[Tensor, "query head"]:
+def causal_gini(rows: AttentionRows, n_keys: Int[Tensor, " query"]) -> Float[Tensor, "query head"]:
     r"""Gini coefficient of each row over its `n_keys` first keys; the others hold zero.
 
     $$G = \sum_k (2k - K - 1)\, p_{(k)} \Big/ \Big(K \sum_k p_k\Big),\ p_{(1)} \le p_{(2)} \dots$$

@@ -27,6 +27,7 @@ from raretok.models.adapter import Architecture, LanguageModel
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import MIDDLE, Positions
 
+Random = np.random.Generator
 MODES = ("mean", "zero", "resample", "first")
 HeadOutputs = Float[Tensor, "context pos head d_head"]
 Changes = tuple[Float[Tensor, "query d_mlp"], Float[Tensor, " query"]]
@@ -69,7 +70,7 @@ def ablate_heads(
     targets: list[Target],
     mode: str,
     *,
-    rng: np.random.Generator,
+    rng: Random,
     per_context: int = 1,
 ) -> HeadEffects:
     """Ablate heads, one target after the other, and see what changes at the scored positions.
@@ -148,9 +149,7 @@ class AblationRun:
             n: self._rows(n, self.clean.z[n], self.every) for n in layers if n == self.last
         }
 
-    def replace(
-        self, mode: str, pool: Pool | None, positions: Positions, *, rng: np.random.Generator
-    ) -> None:
+    def replace(self, mode: str, pool: Pool | None, positions: Positions, *, rng: Random) -> None:
         """Choose what head outputs are replaced with from now on."""
         self.one_by_one = mode == "first"
         donor = donors(positions, self.batch, rng=rng) if mode == "resample" else None
@@ -201,9 +200,7 @@ class AblationRun:
         return (ended.post - clean.post)[:, 0], loss - self.loss
 
 
-def donors(
-    positions: Positions, batch: Batch, *, rng: np.random.Generator
-) -> Int[Tensor, "context pos"]:
+def donors(positions: Positions, batch: Batch, *, rng: Random) -> Int[Tensor, "context pos"]:
     """For every position of a batch a scored one; of its class, where it is scored itself."""
     n = len(positions)
     donor = rng.integers(n, size=tuple(batch.tokens.shape))
@@ -215,9 +212,7 @@ def donors(
     return torch.from_numpy(donor)
 
 
-def few_per_context(
-    positions: Positions, most: int, *, rng: np.random.Generator
-) -> Int[np.ndarray, " chosen"]:
+def few_per_context(positions: Positions, most: int, *, rng: Random) -> Int[np.ndarray, " chosen"]:
     """At most so many rare and as many common positions in each context, drawn at random."""
     order = rng.permutation(np.flatnonzero(positions.stratum != MIDDLE))
     classes = int(positions.stratum.max()) + 1

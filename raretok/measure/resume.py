@@ -12,6 +12,9 @@ from torch import Tensor
 from raretok.ablation.partial import run_from
 from raretok.models.adapter import LanguageModel
 
+Queries = Int[Tensor, " query"]
+Resid = Float[Tensor, "query d_model"]
+HeadOutputs = Float[Tensor, "query head d_head"]
 Hook = tuple[str, Callable[..., Tensor | None]]
 
 
@@ -22,7 +25,7 @@ class Ended:
     post: Float[Tensor, "batch pos d_mlp"]
     resid: Float[Tensor, "batch pos d_model"]
 
-    def at(self, place: Int[Tensor, " query"], pos: Int[Tensor, " query"]) -> "Ended":
+    def at(self, place: Queries, pos: Queries) -> "Ended":
         """The rows of some positions, as a batch of one position each."""
         return Ended(self.post[place, pos][:, None], self.resid[place, pos][:, None])
 
@@ -46,13 +49,7 @@ class CleanPass:
         run = partial(run_from, self.model, self.resid[layer], layer - 1)
         return ended(self.model, run, [written(layer, z)])
 
-    def with_rows(
-        self,
-        layer: int,
-        z: Float[Tensor, "query head d_head"],
-        place: Int[Tensor, " query"],
-        pos: Int[Tensor, " query"],
-    ) -> Ended:
+    def with_rows(self, layer: int, z: HeadOutputs, place: Queries, pos: Queries) -> Ended:
         """Run from `layer` on, its heads writing `z` at single positions; what these end with."""
         rows = through_layer(self.model, layer, self.resid[layer][place, pos], z)
         if layer == self.model.architecture.n_layers - 1:
@@ -62,12 +59,7 @@ class CleanPass:
         return ended(self.model, partial(run_from, self.model, resid, layer), []).at(place, pos)
 
 
-def through_layer(
-    model: LanguageModel,
-    layer: int,
-    resid: Float[Tensor, "query d_model"],
-    z: Float[Tensor, "query head d_head"],
-) -> Ended:
+def through_layer(model: LanguageModel, layer: int, resid: Resid, z: HeadOutputs) -> Ended:
     """One layer at single positions: given its `z`, it reads no other position.
 
     `resid` is that after the layer; `post` is the last MLP's, so it counts in the last layer only.
@@ -80,9 +72,7 @@ def through_layer(
     )
 
 
-def row_loss(
-    model: LanguageModel, resid: Float[Tensor, "query d_model"], target: Int[Tensor, " query"]
-) -> Float[Tensor, " query"]:
+def row_loss(model: LanguageModel, resid: Resid, target: Queries) -> Float[Tensor, " query"]:
     """Loss of each target, nats, from the residual before the final norm."""
     logits = model.bridge.unembed(model.bridge.ln_final(resid)).float()
     softcap = model.architecture.softcap
