@@ -84,7 +84,6 @@ def some_heads(sample: Sample, seed=0) -> HeadSums:
     before = count[:, None] * rng.uniform(0.5, 1.5, (n_cells, n_neurons))
     targets = [(layer, head) for layer in LAYERS for head in (*range(HEADS), WHOLE)]
     shape = (len(targets), n_cells, n_neurons)
-    n = 5 * documents.size
     return HeadSums(
         targets=targets,
         layers=LAYERS,
@@ -94,9 +93,6 @@ def some_heads(sample: Sample, seed=0) -> HeadSums:
         change=count[:, None] * rng.uniform(0.05, 0.15, shape),
         before=before,
         after=before * rng.uniform(0.6, 0.9, (len(LAYERS), n_cells, n_neurons)),
-        delta_loss=rng.normal(size=(len(targets), n)),
-        loss_document=documents.repeat(5),
-        loss_stratum=rng.choice([RARE, COMMON], n),
     )
 
 

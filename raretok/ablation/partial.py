@@ -74,7 +74,8 @@ def capture_layers(
 
 def check_resumes(model: LanguageModel) -> None:
     """Raise `NotTestableError` for a model that TransformerLens cannot run from its middle."""
-    if not model.resumes:
+    # Both run the model, so both must be known before anything is hooked or replaced.
+    if not (model.n_outputs and model.resumes):
         raise NotTestableError(
             f"TransformerLens cannot run {model.name} ({model.architecture.family}) from its "
             "middle: its layers before the last are out of reach"
@@ -112,7 +113,7 @@ def run_from_at(
 
     The last MLP, two thirds of its block, runs at these alone, where it is a module of one input.
     """
-    check_resumes(model)  # before a module is replaced: it runs the model
+    check_resumes(model)
     mlp, block = model.last_block.mlp.original_component, model.last_block.original_component
     if mlp is block or len(inspect.signature(mlp.forward).parameters) > 1:
         return run_from(model, resid, layer)[place, pos]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from raretok.errors import UserError
 from raretok.models.adapter import LanguageModel, load_model, random_model
 from raretok.text.corpus import cut_contexts, load_corpus
 
+Tokens = Int[Tensor, "context pos"]
 N_CTX = 256  # tokens a context, as in the released code
 SHIPPED = "docs-gpt2"
 SEED = 0  # of random weights and random tokens
@@ -28,19 +30,13 @@ class Shape:
     max_positions: int | None = None
 
 
+PYTHIA_1B = {
+    **{"vocab_size": 50_304, "hidden_size": 2_048, "intermediate_size": 8_192},
+    **{"num_hidden_layers": 16, "num_attention_heads": 8, "max_position_embeddings": 2_048},
+}
 RANDOM = {
     "gpt2-small": Shape(GPT2Config),
-    "pythia-1b": Shape(
-        lambda: GPTNeoXConfig(
-            vocab_size=50_304,
-            hidden_size=2_048,
-            num_hidden_layers=16,
-            num_attention_heads=8,
-            intermediate_size=8_192,
-            max_position_embeddings=2_048,
-        ),
-        max_positions=1_020,
-    ),
+    "pythia-1b": Shape(partial(GPTNeoXConfig, **PYTHIA_1B), max_positions=1_020),
 }
 SHAPES = (SHIPPED, *RANDOM)
 
@@ -51,7 +47,7 @@ class Case:
 
     name: str
     model: LanguageModel
-    tokens: Int[Tensor, "context pos"]
+    tokens: Tokens
     weights: str  # trained or random
 
     @property
@@ -83,7 +79,7 @@ def load_case(name: str, positions: int, device: str = "cpu") -> Case:
     return Case(name, model, tokens.to(device), "random")
 
 
-def held_out_tokens(model: LanguageModel, positions: int) -> Int[Tensor, "context pos"]:
+def held_out_tokens(model: LanguageModel, positions: int) -> Tokens:
     """Full contexts of the held-out part of the corpus docs, drawn at random."""
     n_ctx = min(N_CTX, model.architecture.n_ctx)
     contexts = cut_contexts(load_corpus(), model.tokenizer, n_ctx=n_ctx, first=model.bos)
@@ -97,7 +93,7 @@ def held_out_tokens(model: LanguageModel, positions: int) -> Int[Tensor, "contex
     return torch.from_numpy(contexts.tokens[drawn])
 
 
-def random_tokens(model: LanguageModel, positions: int) -> Int[Tensor, "context pos"]:
+def random_tokens(model: LanguageModel, positions: int) -> Tokens:
     """Contexts of tokens drawn uniformly from the vocabulary."""
     n_ctx = min(N_CTX, model.architecture.n_ctx)
     shape = (n_contexts(positions, n_ctx), n_ctx)

@@ -20,6 +20,11 @@ from raretok.ablation.run import sampling_offsets
 from raretok.ablation.sampled import AGAIN, PROBE_AGAIN
 from raretok.models.adapter import LanguageModel, capture
 
+Tokens = Int[Tensor, "context pos"]
+Neurons = Int[Tensor, " neuron"]
+Effects = Float[Tensor, " neuron"]
+Mean = Float[Tensor, " d_mlp"]
+Losses = Float[Tensor, " position"]
 BLOCK = 1024  # positions of the reference at a time
 CHUNK = 20  # neurons at a time, as in the released code
 REFERENCE_TOLERANCE = 1e-10  # nats a pair: proven bound on what the float64 reference leaves out
@@ -32,10 +37,10 @@ class Scored:
     resid: Float[Tensor, "pos d_model"]
     post: Float[Tensor, "pos d_mlp"]
     target: Int[Tensor, " pos"]
-    mean: Float[Tensor, " d_mlp"]
+    mean: Mean
 
 
-def gather(model: LanguageModel, tokens: Int[Tensor, "context pos"], batch: int) -> Scored:
+def gather(model: LanguageModel, tokens: Tokens, batch: int) -> Scored:
     """One pass through the blocks, `batch` contexts at a time."""
     n_contexts, n_scored = tokens.shape[0], tokens.shape[1] - 1
     sizes = model.architecture
@@ -63,16 +68,9 @@ def fast_effects(head: FinalHead, scored: Scored) -> FastRun:
     """The fast path at its default tolerance, at all scored positions."""
     n = len(scored.resid)
     pilot = pilot_positions(n).to(scored.resid.device)
-    method = make_method(
-        head,
-        scored.resid[pilot],
-        scored.mean - scored.post[pilot],
-        scored.target[pilot],
-        output=head.mlp_output(scored.post[pilot]),
-        tolerance=TOLERANCE,
-        n_positions=n,
-        effect="total",
-    )
+    some = (scored.resid[pilot], scored.mean - scored.post[pilot], scored.target[pilot])
+    options = {"tolerance": TOLERANCE, "n_positions": n, "effect": "total"}
+    method = make_method(head, *some, output=head.mlp_output(scored.post[pilot]), **options)
     offset, again, in_full = sampling_offsets(n).to(scored.resid.device), 0, 0
     total = torch.zeros(scored.post.shape[1], dtype=torch.float64, device=scored.post.device)
     for at in range(0, n, BLOCK):
@@ -94,15 +92,13 @@ def fast_effects(head: FinalHead, scored: Scored) -> FastRun:
     return FastRun(total / n, work)
 
 
-def fast(model: LanguageModel, tokens: Int[Tensor, "context pos"], batch: int) -> FastRun:
+def fast(model: LanguageModel, tokens: Tokens, batch: int) -> FastRun:
     """Everything the fast path needs: constants of the model, capture, ablation."""
     return fast_effects(final_head(model), gather(model, tokens, batch))
 
 
 @torch.no_grad()
-def reference_effects(
-    model: LanguageModel, scored: Scored, neurons: Int[Tensor, " neuron"]
-) -> Float[Tensor, " neuron"]:
+def reference_effects(model: LanguageModel, scored: Scored, neurons: Neurons) -> Effects:
     """Mean effects in float64 over the whole vocabulary, given the same residuals."""
     head, mean = final_head(model, torch.float64), scored.mean.double()
     total = torch.zeros(len(neurons), dtype=torch.float64, device=model.device)
@@ -114,54 +110,34 @@ def reference_effects(
 
 
 @torch.no_grad()
-def bridge_forward(
-    model: LanguageModel, tokens: Int[Tensor, "context pos"], batch: int
-) -> Float[Tensor, " position"]:
+def bridge_forward(model: LanguageModel, tokens: Tokens, batch: int) -> Losses:
     """One forward pass with its loss, in nats, through TransformerLens."""
-    losses = [
-        model.bridge(part, return_type="loss", loss_per_token=True) for part in tokens.split(batch)
-    ]
-    return torch.cat(losses).flatten()
+    options = {"return_type": "loss", "loss_per_token": True}
+    return torch.cat([model.bridge(part, **options) for part in tokens.split(batch)]).flatten()
 
 
 @torch.no_grad()
-def plain_forward(
-    model: LanguageModel, tokens: Int[Tensor, "context pos"], batch: int
-) -> Float[Tensor, " position"]:
+def plain_forward(model: LanguageModel, tokens: Tokens, batch: int) -> Losses:
     """One forward pass with its loss, in nats, by the Hugging Face model underneath."""
     losses = []
     for part in tokens.split(batch):
-        logits = model.bridge.original_model(part, use_cache=False).logits[:, :-1]
-        losses.append(
-            torch.nn.functional.cross_entropy(
-                logits.flatten(0, 1), part[:, 1:].flatten(), reduction="none"
-            )
-        )
+        logits = model.bridge.original_model(part, use_cache=False).logits[:, :-1].flatten(0, 1)
+        target = part[:, 1:].flatten()
+        losses.append(torch.nn.functional.cross_entropy(logits, target, reduction="none"))
     return torch.cat(losses)
 
 
 @torch.no_grad()
-def full(
-    model: LanguageModel,
-    tokens: Int[Tensor, "context pos"],
-    neurons: Int[Tensor, " neuron"],
-    mean: Float[Tensor, " d_mlp"],
-) -> Float[Tensor, " neuron"]:
+def full(model: LanguageModel, tokens: Tokens, neurons: Neurons, mean: Mean) -> Effects:
     """The closed form with every pair summed over the whole vocabulary."""
     scored, head = gather(model, tokens, 1), final_head(model)
     inputs = (scored.resid, scored.post, scored.target, mean)
-    return delta_loss(head, *inputs, neurons=neurons, tolerance=0.0).mean(
-        dim=0, dtype=torch.float64
-    )
+    found = delta_loss(head, *inputs, neurons=neurons, tolerance=0.0)
+    return found.mean(dim=0, dtype=torch.float64)
 
 
 @torch.no_grad()
-def released(
-    model: LanguageModel,
-    tokens: Int[Tensor, "context pos"],
-    neurons: Int[Tensor, " neuron"],
-    mean: Float[Tensor, " d_mlp"],
-) -> Float[Tensor, " neuron"]:
+def released(model: LanguageModel, tokens: Tokens, neurons: Neurons, mean: Mean) -> Effects:
     """The released code's way: context by context, neurons in chunks, norm and unembedding again.
 
     Its entropies, divergences and frozen projection, computed for each neuron too, are left out.
@@ -190,12 +166,8 @@ def head_loss(
 
 @torch.no_grad()
 def hook_loop(
-    model: LanguageModel,
-    tokens: Int[Tensor, "context pos"],
-    neurons: Int[Tensor, " neuron"],
-    mean: Float[Tensor, " d_mlp"],
-    batch: int,
-) -> Float[Tensor, " neuron"]:
+    model: LanguageModel, tokens: Tokens, neurons: Neurons, mean: Mean, batch: int
+) -> Effects:
     """One forward pass of the whole model for each neuron, its activation replaced by a hook."""
     name, chosen = f"blocks.{model.architecture.n_layers - 1}.mlp.hook_post", 0
 
@@ -214,7 +186,7 @@ def hook_loop(
 
 
 def attribution(
-    model: LanguageModel, tokens: Int[Tensor, "context pos"], batch: int, *, all_layers: bool = True
+    model: LanguageModel, tokens: Tokens, batch: int, *, all_layers: bool = True
 ) -> Float[Tensor, "layer d_mlp"]:
     """AtP (arXiv 2403.00745), first order: gradient of the loss times the change of activation.
 
@@ -234,7 +206,7 @@ def attribution(
 
 
 def _attribution_sums(
-    model: LanguageModel, tokens: Int[Tensor, "context pos"], layers: range
+    model: LanguageModel, tokens: Tokens, layers: range
 ) -> Iterator[Float[Tensor, "layer d_mlp"]]:
     """Sums over positions of the gradient, of gradient times activation, and of the activation."""
     seen: list[Tensor] = []

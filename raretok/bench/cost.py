@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
+from scipy.stats import linregress
 
 from raretok.paths import DATA
 
@@ -41,25 +42,21 @@ def times_table(rows: list[Row]) -> pd.DataFrame:
         for key, (name, extrapolated) in WAYS.items():
             seconds = row[f"seconds_{key}"]
             text = f"{seconds:,.0f}" if seconds >= 100 else f"{seconds:.2f}"
+            part = row["extrapolated"][key] if extrapolated else None
             found[row["shape"], name] = {
                 "seconds": text,
                 "forward passes": f"{seconds / forward:,.3g}",
-                "timed on": timed_on(row, key) if extrapolated else "everything",
+                "timed on": "{neurons} neurons, {positions:,} positions".format(**part)
+                if part
+                else "everything",
             }
-    table = pd.DataFrame.from_dict(found, orient="index")
-    return table.rename_axis(["shape", "way"])
-
-
-def timed_on(row: Row, key: str) -> str:
-    part = row["extrapolated"][key]
-    return f"{part['neurons']} neurons, {part['positions']:,} positions"
+    return pd.DataFrame.from_dict(found, orient="index").rename_axis(["shape", "way"])
 
 
 def summary_table(rows: list[Row]) -> pd.DataFrame:
     """What was run, the ratios, the errors and the memory: one column a shape."""
-    columns = {}
-    for row in rows:
-        columns[row["shape"]] = {
+    columns = {
+        row["shape"]: {
             "weights": row["weights"],
             "positions": f"{row['positions']:,}",
             "neurons": f"{row['neurons']:,}",
@@ -76,6 +73,8 @@ def summary_table(rows: list[Row]) -> pd.DataFrame:
             "memory above the model, GB": f"{row['peak_bytes'] / 1e9:.2f}",
             "run on": f"{row['device']}, {row['threads']} threads, torch {row['torch']}",
         }
+        for row in rows
+    }
     return pd.DataFrame(columns)
 
 
@@ -125,10 +124,8 @@ def curvature(row: Row) -> list[Operation]:
 
     Of a pair summed in full the directions of the tokens are made anew.
     """
-    d, n, v, k = (
-        *(row[key] for key in ("d_model", "neurons", "vocabulary")),
-        row["tokens_summed"] + row["tokens_probed"],
-    )
+    d, n, v = (row[key] for key in ("d_model", "neurons", "vocabulary"))
+    k = row["tokens_summed"] + row["tokens_probed"]
     found = [
         Operation("tokens summed or probed for each neuron", 15 * k * n, FLOAT * k * n),
         Operation("directions of all tokens", 2 * d * n * v, FLOAT * n * v, once=True),
@@ -184,11 +181,8 @@ def fit_scaling(axis: str, records: list[Row]) -> ScalingFit:
     if len(points) < 3:
         raise ValueError(f"a line and its error need 3 sizes, {axis} has {len(points)}")
     size, seconds = np.array(points, dtype=float).T
-    x, y = np.log(size), np.log(seconds)
-    slope, intercept = np.polyfit(x, y, 1)
-    rest = y - slope * x - intercept
-    stderr = np.sqrt(rest @ rest / (x.size - 2) / np.square(x - x.mean()).sum())
-    return ScalingFit(axis, size, seconds, float(slope), float(stderr), float(np.exp(intercept)))
+    fit = linregress(np.log(size), np.log(seconds))
+    return ScalingFit(axis, size, seconds, fit.slope, fit.stderr, float(np.exp(fit.intercept)))
 
 
 def fits(path: Path = SCALING) -> list[ScalingFit]:
@@ -224,6 +218,5 @@ def told(rows: list[Row], found: list[ScalingFit]) -> dict[str, str]:
             f"{key}_atp_error": f"{row['atp_max_error_nats']:.0e}",
             f"{key}_largest": f"{row['largest_effect_nats']:.0e}",
             f"{key}_checked": row["reference"],
-            f"{key}_context": str(row["context"]),
         }
     return numbers

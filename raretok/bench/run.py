@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from raretok.ablation.head import final_head
-from raretok.bench import contenders
+from raretok.bench import contenders, cost
 from raretok.bench.cases import SHAPES, Case, check_case, load_case
+from raretok.bench.contenders import Effects, Tokens
 from raretok.bench.measure import REPEATS, PartialWay, best_of, peak_bytes, timed
 from raretok.errors import UserError
 from raretok.models.training import check_device
@@ -45,11 +46,7 @@ SEED = 0
 
 
 def bench(
-    shapes: Iterable[str] = SHAPES,
-    positions: int = 4096,
-    *,
-    device: str = "cpu",
-    out: Path | None = None,
+    shapes: Iterable[str] = SHAPES, positions: int = 4096, *, device="cpu", out: Path | None = None
 ) -> list[dict[str, Any]]:
     """One row a shape, with the keys KEYS first, written to `out` as JSON if it is given.
 
@@ -162,19 +159,13 @@ def partial_ways(case: Case, batch: int, device: str) -> Iterable[PartialWay]:
         "hooks": partial(contenders.hook_loop, batch=batch),
     }
     for name, way in ways.items():
-        run = partial(_with_mean, way, model, mean)
-        once = timed(lambda run=run: run(tokens[:1], neurons), device)
+        run = partial(way, model, mean=mean)
+        once = timed(partial(run, tokens[:1], neurons), device)
         n = max(1, min(len(tokens), int(SUBSET_SECONDS / once)))
         yield PartialWay(name, run, tokens[:n], neurons, len(tokens), d_mlp)
 
 
-def _with_mean(way: Callable, model: Any, mean: Tensor, tokens: Tensor, neurons: Tensor) -> Tensor:
-    return way(model, tokens, neurons, mean)
-
-
-def quickest_batch(
-    model: Any, tokens: Int[Tensor, "context pos"], run: Callable[..., Any], device: str
-) -> int:
+def quickest_batch(model: Any, tokens: Tokens, run: Callable[..., Any], device: str) -> int:
     """Contexts at a time that suit a way best, by one trial each after a first short run."""
     some = tokens[: max(BATCHES)]
     choices = sorted({min(batch, len(some)) for batch in BATCHES})
@@ -189,13 +180,12 @@ def errors(case: Case) -> dict[str, Any]:
     model = case.model
     scored = contenders.gather(model, case.tokens, min(BATCHES))
     run = contenders.fast_effects(final_head(model), scored)
-    found = run.effects
     first_order = contenders.attribution(model, case.tokens, min(BATCHES), all_layers=False)[0]
-    chosen, told = reference_neurons(case, found)
+    chosen, told = reference_neurons(case, run.effects)
     say(f"{case.name}: float64 reference, {told}")
     exact = contenders.reference_effects(model, scored, chosen)
     return {
-        "max_error_nats": largest(found[chosen] - exact),
+        "max_error_nats": largest(run.effects[chosen] - exact),
         "atp_max_error_nats": largest(first_order[chosen] - exact),
         "largest_effect_nats": largest(exact),
         **run.work,
@@ -203,9 +193,7 @@ def errors(case: Case) -> dict[str, Any]:
     }
 
 
-def reference_neurons(
-    case: Case, effect: Float[Tensor, " neuron"]
-) -> tuple[Int[Tensor, " chosen"], str]:
+def reference_neurons(case: Case, effect: Effects) -> tuple[Int[Tensor, " chosen"], str]:
     """Neurons whose effects are checked, and how they were chosen."""
     d_mlp = len(effect)
     if case.positions * d_mlp * case.model.architecture.d_vocab <= REFERENCE_WORK:
@@ -217,31 +205,11 @@ def reference_neurons(
     return chosen, f"{n_random} random neurons, {n_largest} with the largest effects"
 
 
-def largest(values: Float[Tensor, " n"]) -> float:
+def largest(values: Effects) -> float:
     return float(values.abs().max())
 
 
 def table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """The rows as they are printed: one column a shape."""
-    shown = {
-        "weights": lambda r: r["weights"],
-        "positions": lambda r: f"{r['positions']:,}",
-        "neurons": lambda r: f"{r['neurons']:,}",
-        "vocabulary": lambda r: f"{r['vocabulary']:,}",
-        "(a) forward pass with its loss, s": lambda r: f"{r['seconds_forward']:.2f}",
-        "(b) fast path, s": lambda r: f"{r['seconds_fast']:.2f}",
-        "(c) full closed form, s, extrapolated": lambda r: f"{r['seconds_full']:,.0f}",
-        "(d) released code's way, s, extrapolated": lambda r: f"{r['seconds_released']:,.0f}",
-        "(e) hook loop, s, extrapolated": lambda r: f"{r['seconds_hooks']:,.0f}",
-        "(f) AtP, all layers, s": lambda r: f"{r['seconds_atp']:.2f}",
-        "(f) AtP, last layer, s": lambda r: f"{r['seconds_atp_last_layer']:.2f}",
-        "(b)/(a)": lambda r: f"{r['ratio_to_forward']:.2f}",
-        "(d)/(b)": lambda r: f"{r['speedup_vs_released']:,.0f}",
-        "(e)/(b)": lambda r: f"{r['speedup_vs_hooks']:,.0f}",
-        "(b)/(f), all layers": lambda r: f"{r['ratio_to_atp']:.2f}",
-        "largest error of (b), nats": lambda r: f"{r['max_error_nats']:.1e}",
-        "largest error of (f), nats": lambda r: f"{r['atp_max_error_nats']:.1e}",
-        "peak memory of (b), GB": lambda r: f"{r['peak_bytes'] / 1e9:.2f}",
-    }
-    columns = {r["shape"]: {name: text(r) for name, text in shown.items()} for r in rows}
-    return pd.DataFrame(columns)
+    """The rows as they are printed: one column a shape, as the page `cost` has them."""
+    seconds = cost.times_table(rows)["seconds"].unstack("shape").add_suffix(", s", axis=0)
+    return pd.concat([cost.summary_table(rows), seconds])

@@ -12,7 +12,7 @@ from scipy.special import ndtri
 from scipy.stats import rankdata
 
 from raretok.errors import NotTestableError
-from raretok.stats.jackknife import Deal, block_sums, deal
+from raretok.stats.jackknife import Deal, Folds, block_sums, deal
 from raretok.stats.matching import (
     GATED_TRAITS,
     TRAITS,
@@ -21,12 +21,11 @@ from raretok.stats.matching import (
     neuron_traits,
 )
 from raretok.text.protocol import Protocol
-from raretok.text.rarity import COMMON, RARE
+from raretok.text.rarity import KINDS
 
-KINDS = {"rare": RARE, "common": COMMON}
+PerNeuron = Float[np.ndarray, "left_out split neuron"]
+Ranks = Float[np.ndarray, "*fold neuron"]
 DRAWS = 100  # control groups
-
-Folds = Float[np.ndarray, "left_out split block"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,9 +131,7 @@ class Sample:
             "size": size,
         }
 
-    def mean(
-        self, kind: str, folds: Folds, name: str = "signed"
-    ) -> Float[np.ndarray, "left_out split neuron"]:
+    def mean(self, kind: str, folds: Folds, name: str = "signed") -> PerNeuron:
         """Mean effect of each neuron on a class of targets over some blocks, nats."""
         sums = self.sums(kind)
         total = folds @ sums["weight"]
@@ -142,13 +139,11 @@ class Sample:
             raise NotTestableError(f"a part of the documents has no {kind} position")
         return settled((folds @ sums[name]) / total)
 
-    def influence(
-        self, kind: str, measured: bool = False
-    ) -> Float[np.ndarray, "left_out split neuron"]:
+    def influence(self, kind: str, measured: bool = False) -> PerNeuron:
         """What the protocol ranks neurons by, nats; below all others where it leaves one out."""
         return self.once((kind, measured), lambda: self.influence_of(kind, measured))
 
-    def influence_of(self, kind: str, measured: bool) -> Float[np.ndarray, "left_out split neuron"]:
+    def influence_of(self, kind: str, measured: bool) -> PerNeuron:
         folds = self.folds[measured]
         if self.protocol.signed:
             return self.mean(kind, folds)
@@ -250,7 +245,7 @@ def neurons_in(percent: float, n_neurons: int) -> int:
     return max(2, round(percent / 100 * n_neurons))
 
 
-def ranked(values: Float[np.ndarray, "*fold neuron"]) -> Float[np.ndarray, "*fold neuron"]:
+def ranked(values: Ranks) -> Ranks:
     """Ranks of the neurons, ascending from 0; ties in order of the neurons."""
     order = np.argsort(values, axis=-1, kind="stable")
     found = np.empty(values.shape)
@@ -258,9 +253,7 @@ def ranked(values: Float[np.ndarray, "*fold neuron"]) -> Float[np.ndarray, "*fol
     return found
 
 
-def rank_correlation(
-    one: Float[np.ndarray, "*fold neuron"], two: Float[np.ndarray, "*fold neuron"]
-) -> Float[np.ndarray, "*fold"]:
+def rank_correlation(one: Ranks, two: Ranks) -> Float[np.ndarray, "*fold"]:
     """Pearson's r of two arrays of ranks (Spearman's rho of what was ranked)."""
     n = one.shape[-1]
     centred = (one - (n - 1) / 2) * (two - (n - 1) / 2)

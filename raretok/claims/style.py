@@ -40,12 +40,7 @@ class PageFigure(Figure):
 
 
 def panels(
-    columns: int = 1,
-    rows: int = 1,
-    *,
-    width: float = 3.9,
-    height: float = 3.4,
-    share: bool = False,
+    columns: int = 1, rows: int = 1, *, width: float = 3.9, height: float = 3.4, share: bool = False
 ) -> tuple[Figure, list[Axes]]:
     """A figure of axes side by side (or in rows), at the same size on every machine."""
     sns.set_theme(style="ticks", font_scale=0.9)
@@ -133,11 +128,7 @@ def shade(ax: Axes, spec: Any, along: str = "y") -> None:
 
 
 def null_histogram(
-    ax: Axes,
-    controls: Float[np.ndarray, " draw"],
-    observed: dict[str, float],
-    *,
-    xlabel: str,
+    ax: Axes, controls: Float[np.ndarray, " draw"], observed: dict[str, float], *, xlabel: str
 ) -> None:
     """Control groups as a histogram with what was observed marked in it."""
     ax.hist(controls, bins=30, color=COLOURS["controls"], label="control groups")

@@ -34,10 +34,13 @@ from raretok.measure.rows import Rows
 from raretok.stats.documents import permute_within
 from raretok.text.rarity import COMMON, RARE
 
+Activations = Float[np.ndarray, "position member"]
+Ranked = Float[np.ndarray, " rank"]
+Random = np.random.Generator
 STEPS = 12  # of the bisection that finds how strongly to edit
 
 
-def flipped(sample: Sample, *, rng: np.random.Generator) -> dict[str, np.ndarray]:
+def flipped(sample: Sample, *, rng: Random) -> dict[str, np.ndarray]:
     """Mean effects on each class, and noise about them with random signs by document."""
     present, index = np.unique(sample.document, return_inverse=True)
     sign = rng.choice([-1.0, 1.0], present.size)[index][:, None]
@@ -58,9 +61,7 @@ def with_means(sample: Sample, parts: dict[str, np.ndarray]) -> Sample:
     return replace(sample, delta_loss=delta)
 
 
-def smooth_draw(
-    sample: Sample, kind: str, *, rng: np.random.Generator
-) -> Float[np.ndarray, " rank"]:
+def smooth_draw(sample: Sample, kind: str, *, rng: Random) -> Ranked:
     """Values of all neurons drawn from the smooth law of a class's rank curve, largest first.
 
     The first 30 % follow the law; the rest keep the shape that was measured.
@@ -73,9 +74,7 @@ def smooth_draw(
     return np.concatenate([drawn, np.minimum(rest, drawn[-1])])
 
 
-def by_rank(
-    values: Float[np.ndarray, " rank"], means: Float[np.ndarray, " neuron"]
-) -> Float[np.ndarray, " neuron"]:
+def by_rank(values: Ranked, means: Float[np.ndarray, " neuron"]) -> Float[np.ndarray, " neuron"]:
     """The values in the neurons' own order."""
     found = np.empty_like(values)
     found[np.argsort(-means, kind="stable")] = values
@@ -83,7 +82,7 @@ def by_rank(
 
 
 def curve_world(
-    sample: Sample, kind: str, factor: float, share: float = 0.01, *, rng: np.random.Generator
+    sample: Sample, kind: str, factor: float, share: float = 0.01, *, rng: Random
 ) -> Sample:
     """One class follows a smooth law, its first neurons raised by a factor."""
     parts = flipped(sample, rng=rng)
@@ -92,7 +91,7 @@ def curve_world(
     return with_means(sample, parts | {kind: by_rank(values, parts[kind])})
 
 
-def share_world(sample: Sample, more: float, *, rng: np.random.Generator) -> Sample:
+def share_world(sample: Sample, more: float, *, rng: Random) -> Sample:
     """Both classes follow one smooth law; the rare head holds so much more of all influence."""
     parts = flipped(sample, rng=rng)
     head = head_of(sample)
@@ -106,9 +105,7 @@ def share_world(sample: Sample, more: float, *, rng: np.random.Generator) -> Sam
     return with_means(sample, parts | {kind: by_rank(values[kind], parts[kind]) for kind in KINDS})
 
 
-def group_world(
-    sample: Sample, *, rng: np.random.Generator
-) -> tuple[Sample, Int[np.ndarray, " member"]]:
+def group_world(sample: Sample, *, rng: Random) -> tuple[Sample, Int[np.ndarray, " member"]]:
     """Every neuron has the effects of a random one; and which have those of the first ones.
 
     So no neuron's activations or weights have to do with its rank, runners-up included.
@@ -135,7 +132,7 @@ def strength(measure: Callable[[float], float], wanted: float) -> float:
 
 
 def factors(
-    post: Float[np.ndarray, "position neuron"], n: int, *, rng: np.random.Generator
+    post: Float[np.ndarray, "position neuron"], n: int, *, rng: Random
 ) -> Float[np.ndarray, "position factor"]:
     """Random mixtures of all activations, in standard units: with the topics of the documents."""
     sd = post.std(axis=0)
@@ -143,11 +140,7 @@ def factors(
     return (mixed - mixed.mean(axis=0)) / mixed.std(axis=0)
 
 
-def mixed(
-    post: Float[np.ndarray, "position member"],
-    shared: Float[np.ndarray, "position member"],
-    share: float,
-) -> Float[np.ndarray, "position member"]:
+def mixed(post: Activations, shared: Activations, share: float) -> Activations:
     """Activations whose ranks follow a shared factor in part; each neuron keeps its own values.
 
     `share`: of the variance of its normal scores. Traits stay as they are, so controls still match.
@@ -166,10 +159,10 @@ def mixed(
 def activity_world(
     sample: Sample,
     n_factors: int,
-    measure: Callable[[Float[np.ndarray, "position member"]], float],
+    measure: Callable[[Activations], float],
     more: float,
     *,
-    rng: np.random.Generator,
+    rng: Random,
 ) -> Sample:
     """At rare positions the group's neurons share factors, so that a measure of them rises.
 
@@ -188,19 +181,19 @@ def activity_world(
     return replace(world, post=edited)
 
 
-def fewer_dimensions(post: Float[np.ndarray, "position member"]) -> float:
+def fewer_dimensions(post: Activations) -> float:
     """-ln participation ratio."""
     return -float(np.log(participation_ratio(np.corrcoef(post.T)[None])[0]))
 
 
-def pair_information(post: Float[np.ndarray, "position member"]) -> float:
+def pair_information(post: Activations) -> float:
     """Mean mutual information of the pairs at some positions, nats."""
     some = post[:: max(1, len(post) // POSITIONS)]
     z = prepared(some, rng=np.random.default_rng(0)).T
     return float(np.mean([ksg(z[i], z[j]) for i, j in combinations(range(len(z)), 2)]))
 
 
-def modular_structure(post: Float[np.ndarray, "position member"]) -> float:
+def modular_structure(post: Activations) -> float:
     """Held-out Q of all positions, odd and even ones apart."""
     graphs = [
         np.abs(np.corrcoef(part.T) - np.eye(post.shape[1]))[None]
@@ -209,7 +202,7 @@ def modular_structure(post: Float[np.ndarray, "position member"]) -> float:
     return float(held_out_Q(*graphs)[0])
 
 
-def weight_world(sample: Sample, more: float, *, rng: np.random.Generator) -> Sample:
+def weight_world(sample: Sample, more: float, *, rng: Random) -> Sample:
     """The group's weights share a direction, so that their squared cosine rises by `more`."""
     world, group = group_world(sample, rng=rng)
     if more <= 0:
@@ -243,7 +236,7 @@ def head_world(
     wanted: float,
     by_median: bool,
     *,
-    rng: np.random.Generator,
+    rng: Random,
 ) -> tuple[Sample, HeadSums]:
     """One head changes the group by `wanted` standard deviations, or median heads; 0: as it is."""
     world, group = group_world(sample, rng=rng)
@@ -268,7 +261,7 @@ def head_world(
 
 
 def layer_world(
-    sample: Sample, sums: HeadSums, percent: float, *, rng: np.random.Generator
+    sample: Sample, sums: HeadSums, percent: float, *, rng: Random
 ) -> tuple[Sample, HeadSums]:
     """Ablated layers change the size of the group's activations by so many %."""
     world, group = group_world(sample, rng=rng)
@@ -280,14 +273,14 @@ def layer_world(
     return world, replace(sums, after=after)
 
 
-def exchanged_queries(rows: Rows, *, rng: np.random.Generator) -> Rows:
+def exchanged_queries(rows: Rows, *, rng: Random) -> Rows:
     """Rare and common queries exchanged within documents; what documents differ by is left."""
     order = permute_within(rows.queries.document, rng=rng)
     stratum = np.where(rows.rare, RARE, COMMON)[order]
     return replace(rows, queries=replace(rows.queries, stratum=stratum))
 
 
-def profile_world(rows: Rows, share: float, *, rng: np.random.Generator) -> Rows:
+def profile_world(rows: Rows, share: float, *, rng: Random) -> Rows:
     """A share of the attention of rare queries goes to far keys as it went to near ones."""
     world = exchanged_queries(rows, rng=rng)
     mass = rows.mass.astype(np.float64)
@@ -306,7 +299,7 @@ def turned_round(rows: Rows) -> Float[np.ndarray, "layer query head category"]:
     return turned * scale
 
 
-def gini_world(rows: Rows, more: float, matched: bool = True, *, rng: np.random.Generator) -> Rows:
+def gini_world(rows: Rows, more: float, matched: bool = True, *, rng: Random) -> Rows:
     """The Gini coefficients of rare queries are higher by so much, and by nothing else.
 
     Labels exchanged within documents keep what documents with many rare queries differ by; what is

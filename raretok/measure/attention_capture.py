@@ -4,8 +4,9 @@ A *query* is the position that attends; its row is the attention it pays to each
 Rows are summed up while a batch runs, so that no pattern is kept.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,19 +16,22 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from raretok.errors import NotTestableError
+from raretok.measure.resume import watch
 from raretok.measure.rows import Rows
 from raretok.models.adapter import LanguageModel
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import COMMON, RARE, Positions
 
+AttentionRows = Float[Tensor, "query head key"]
+Random = np.random.Generator
 BATCH = 16  # contexts a forward pass
 FEWEST = 20  # queries of a class, below which nothing is compared
+Queries = Int[np.ndarray, " query"]
+Edges = Int[np.ndarray, " edge"]
 INFEASIBLE = 10.0  # cost of leaving a document's balance, against random costs below 1
 
 
-def contexts_of(
-    positions: Positions, n_rare: int, *, rng: np.random.Generator
-) -> Int[np.ndarray, " context"]:
+def contexts_of(positions: Positions, n_rare: int, *, rng: Random) -> Int[np.ndarray, " context"]:
     """Contexts in random order until they hold `n_rare` positions of a rare class (or all)."""
     contexts = rng.permutation(np.unique(positions.context))
     rare = np.bincount(positions.context[positions.stratum == RARE], minlength=contexts.max() + 1)
@@ -36,7 +40,7 @@ def contexts_of(
 
 
 def choose_queries(
-    everything: Positions, matched: bool, *, rng: np.random.Generator, most: int = 800
+    everything: Positions, matched: bool, *, rng: Random, most: int = 800
 ) -> Positions:
     """Equal numbers of rare and common queries: the rare ones, at most `most`, and common ones.
 
@@ -57,16 +61,13 @@ def choose_queries(
             "raise n_positions or rare_percentile, or give more text"
         )
     if np.unique(everything.document[rare]).size < 2:
-        raise NotTestableError(
-            "all rare queries are in one document: an interval needs 2, give more text"
-        )
+        why = "all rare queries are in one document: an interval needs 2, give more text"
+        raise NotTestableError(why)
     rare = np.sort(rng.permutation(rare)[:n]) if rare.size > n else rare
     return everything[np.sort(np.concatenate([rare, common[:n]]))]
 
 
-def match_queries(
-    rare: Positions, common: Positions, *, rng: np.random.Generator
-) -> Int[np.ndarray, " rare"]:
+def match_queries(rare: Positions, common: Positions, *, rng: Random) -> Int[np.ndarray, " rare"]:
     """For each rare query a common one at the same position, none twice; -1 where none is left.
 
     The documents of the common queries are dealt out so that each document is used as often as
@@ -87,15 +88,11 @@ def match_queries(
 
 
 def deal_documents(
-    document: Int[np.ndarray, " query"],
-    pos: Int[np.ndarray, " query"],
-    available: set[tuple[int, int]],
-    *,
-    rng: np.random.Generator,
+    document: Queries, pos: Queries, there: set[tuple[int, int]], *, rng: Random
 ) -> list[int]:
     """The documents in another order, so that as many pairs (document, pos) as can be are there."""
     present = np.array(
-        [[(int(d), int(p)) in available for d in np.unique(document)] for p in np.unique(pos)]
+        [[(int(d), int(p)) in there for d in np.unique(document)] for p in np.unique(pos)]
     )
     at = np.searchsorted(np.unique(pos), pos)
     of = np.searchsorted(np.unique(document), document)
@@ -103,7 +100,7 @@ def deal_documents(
     return document[linear_sum_assignment(cost)[1]].tolist()
 
 
-def offset_edges(n_ctx: int) -> Int[np.ndarray, " edge"]:
+def offset_edges(n_ctx: int) -> Edges:
     """Lower ends of the bins of relative offset: single up to 8, then five to an octave pair."""
     wide = [int(2**octave * part) for octave in range(3, 30) for part in (1, 1.25, 1.5)]
     edges = np.unique([*range(8), *wide])
@@ -118,13 +115,16 @@ def capture_rows(model: LanguageModel, contexts: Contexts, queries: Positions) -
     gini, gini_rest = np.zeros(shape), np.zeros(shape)
     for batch in batches(contexts, queries):
 
-        def keep(layer: int, pattern: Tensor, batch=batch) -> None:
+        def keep(layer: int, pattern: Tensor, hook: Any, batch=batch) -> None:
             rows = causal(pattern[batch.place, :, batch.pos].float().cpu(), batch.pos)
             mass[layer, batch.scored] = category_mass(rows, batch.pos, edges).numpy()
             gini[layer, batch.scored] = causal_gini(rows, batch.pos + 1).numpy()
             gini_rest[layer, batch.scored] = causal_gini(rows[..., 1:], batch.pos).numpy()
 
-        run_hooked(model, batch.tokens, "attn.hook_pattern", keep)
+        layers = range(model.architecture.n_layers)
+        watch(
+            model, batch.tokens, {f"blocks.{n}.attn.hook_pattern": partial(keep, n) for n in layers}
+        )
     keys = category_keys(queries.pos, edges)
     return Rows(queries, edges, keys, mass, gini, gini_rest)
 
@@ -161,39 +161,12 @@ def batches(contexts: Contexts, queries: Positions) -> Iterator[Batch]:
         )
 
 
-def run_hooked(
-    model: LanguageModel,
-    tokens: Int[Tensor, "context pos"],
-    point: str,
-    keep: Callable[[int, Tensor], None],
-) -> None:
-    """One forward pass in which `keep` sees an activation of every layer; nothing is stored."""
-
-    def hook_of(layer: int) -> Callable[..., None]:
-        def hook(activation: Tensor, hook: Any) -> None:
-            keep(layer, activation.detach())
-
-        return hook
-
-    layers = range(model.architecture.n_layers)
-    with torch.no_grad():
-        model.bridge.run_with_hooks(
-            tokens.to(model.device),
-            fwd_hooks=[(f"blocks.{layer}.{point}", hook_of(layer)) for layer in layers],
-            return_type=None,
-            logits_to_keep=1,
-            use_cache=False,
-        )
-
-
-def causal(
-    rows: Float[Tensor, "query head key"], pos: Int[Tensor, " query"]
-) -> Float[Tensor, "query head key"]:
+def causal(rows: AttentionRows, pos: Int[Tensor, " query"]) -> AttentionRows:
     """Rows with exact zeros beyond the query."""
     return rows * (torch.arange(rows.shape[-1]) <= pos[:, None])[:, None]
 
 
-def categories(pos: Int[Tensor, " query"], edges: Int[np.ndarray, " edge"]) -> Tensor:
+def categories(pos: Int[Tensor, " query"], edges: Edges) -> Tensor:
     """Category of each key of each query, one-hot: the first token, then bins of offset."""
     offset = pos[:, None] - torch.arange(int(pos.max()) + 1)
     index = torch.bucketize(offset, torch.from_numpy(edges), right=True)
@@ -203,25 +176,19 @@ def categories(pos: Int[Tensor, " query"], edges: Int[np.ndarray, " edge"]) -> T
 
 
 def category_mass(
-    rows: Float[Tensor, "query head key"],
-    pos: Int[Tensor, " query"],
-    edges: Int[np.ndarray, " edge"],
+    rows: AttentionRows, pos: Int[Tensor, " query"], edges: Edges
 ) -> Float[Tensor, "query head category"]:
     """Attention each query pays to the keys of each category together."""
     hot = categories(pos, edges).to(rows.dtype)
     return torch.einsum("qhk,qkc->qhc", rows[..., : hot.shape[1]], hot)
 
 
-def category_keys(
-    pos: Int[np.ndarray, " query"], edges: Int[np.ndarray, " edge"]
-) -> Float[np.ndarray, "query category"]:
+def category_keys(pos: Queries, edges: Edges) -> Float[np.ndarray, "query category"]:
     """How many keys of each query fall into each category."""
     return categories(torch.from_numpy(pos), edges).sum(dim=1).double().numpy()
 
 
-def causal_gini(
-    rows: Float[Tensor, "query head key"], n_keys: Int[Tensor, " query"]
-) -> Float[Tensor, "query head"]:
+def causal_gini(rows: AttentionRows, n_keys: Int[Tensor, " query"]) -> Float[Tensor, "query head"]:
     r"""Gini coefficient of each row over its `n_keys` first keys; the others hold zero.
 
     $$G = \sum_k (2k - K - 1)\, p_{(k)} \Big/ \Big(K \sum_k p_k\Big),\ p_{(1)} \le p_{(2)} \dots$$

@@ -49,6 +49,9 @@ RMS, LARGEST = 1.25, 8.0  # allowed differences, in units of the stated error
 MANY, SCALE = 1_000, 0.005  # of so many values a common factor may be off by half a percent
 
 
+Values = Float[np.ndarray, "..."]
+
+
 @dataclass(frozen=True)
 class Checked:
     """Differences of one quantity between what is stored and what was measured again."""
@@ -75,11 +78,7 @@ class Checked:
 
 
 def checked(
-    part: str,
-    quantity: str,
-    stored: Float[np.ndarray, "*shape"],
-    again: Float[np.ndarray, "*shape"],
-    error: Float[np.ndarray, "*#shape"] | float,
+    part: str, quantity: str, stored: Values, again: Values, error: Values | float
 ) -> Checked:
     """Compare; `error` is what the stored number may be off by, one standard deviation."""
     scale = np.sqrt(error**2 + (RELATIVE * again) ** 2 + ABSOLUTE**2)
@@ -90,9 +89,26 @@ def checked(
     return Checked(part, quantity, z.size, rms, largest, slope)
 
 
-def bit_error(values: Float[np.ndarray, "*shape"], bits: int) -> Float[np.ndarray, "*shape"]:
+def bit_error(values: Values, bits: int) -> Values:
     """Standard deviation of rounding to so many binary digits after the first; an upper bound."""
     return np.abs(values) * 2.0 ** -(bits + 1) / np.sqrt(3)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One part as it is stored, and what it is measured again from."""
+
+    name: str
+    data: xr.Dataset
+    source: Source
+    rng: np.random.Generator
+
+    def checked(
+        self, quantity: str, again: np.ndarray, error: Values | float, stored: Values | None = None
+    ) -> Checked:
+        """Compare one quantity, whole unless what is `stored` of it is given."""
+        stored = self.data[quantity].values if stored is None else stored
+        return checked(self.name, quantity, stored.astype(float), again.astype(float), error)
 
 
 def check(asked: Measurements) -> Iterator[Checked]:
@@ -109,48 +125,40 @@ def check(asked: Measurements) -> Iterator[Checked]:
                 f"{asked.label} was measured on another text than this machine has: "
                 "install requirements.lock"
             )
-        yield from CHECKS[kind](name, folder.read(name), source, rng, *rest.split(", "))
+        stored = Stored(name, folder.read(name), source, rng)
+        yield from CHECKS[kind](stored, *rest.split(", ") if rest else [])
 
 
 def large(source: Source) -> bool:
     return source.model.architecture.n_parameters > LARGE
 
 
-def check_model(
-    name: str, data: xr.Dataset, source: Source, rng: np.random.Generator, _: str
-) -> Iterator[Checked]:
+def check_model(of: Stored) -> Iterator[Checked]:
     """Weights and token counts, in full."""
-    again = model_part(source, None)
-    for quantity in data.data_vars:
-        values = again[quantity].values.astype(np.float64)
-        yield checked(name, quantity, data[quantity].values.astype(float), values, 0.0)
+    again = model_part(of.source, None)
+    for quantity in of.data.data_vars:
+        yield of.checked(quantity, again[quantity].values, 0.0)
 
 
-def check_effects(
-    name: str, data: xr.Dataset, source: Source, rng: np.random.Generator, draw: str
-) -> Iterator[Checked]:
+def check_effects(of: Stored, draw: str) -> Iterator[Checked]:
     """Every neuron at some positions, summed over the whole vocabulary."""
-    n = FEW if large(source) else POSITIONS
-    some = np.sort(rng.permutation(data.sizes["position"])[:n])
-    effect, post, loss = closed_form(source, Positions.of(data)[some], data.mean_post.values)
+    data, n = of.data, FEW if large(of.source) else POSITIONS
+    some = np.sort(of.rng.permutation(data.sizes["position"])[:n])
+    effect, post, loss = closed_form(of.source, Positions.of(data)[some], data.mean_post.values)
     sampling = data.sampling_error.values * np.sqrt(data.sizes["position"])
     for quantity, again, extra in (("delta_loss", effect, sampling), ("post", post, 0.0)):
         error = np.sqrt(data[f"{quantity}_step"].values ** 2 / 12 + extra**2)
-        yield checked(name, quantity, data[quantity].values[some], again, error)
-    yield checked(name, "loss", data.loss.values[some], loss, bit_error(loss, FINE))
+        yield of.checked(quantity, again, error, data[quantity].values[some])
+    yield of.checked("loss", loss, bit_error(loss, FINE), data.loss.values[some])
 
 
 def closed_form(
     source: Source, positions: Positions, mean_post: Float[np.ndarray, " neuron"]
-) -> tuple[
-    Float[np.ndarray, "position neuron"],
-    Float[np.ndarray, "position neuron"],
-    Float[np.ndarray, " position"],
-]:
+) -> tuple[Values, Values, Values]:
     """Effects, activations and losses at a few positions, exactly."""
     model = source.model
     seen = gather(model, source.contexts, positions, include_first=False, progress=False)
-    target = torch.from_numpy(positions.target).to(model.device)
+    target = source.on_device(positions.target)
     mean = torch.from_numpy(mean_post).to(seen.post)
     head = final_head(model)
     effect = delta_loss(head, seen.resid, seen.post, target, mean)
@@ -158,67 +166,56 @@ def closed_form(
     return tuple(one.double().cpu().numpy() for one in (effect, seen.post, loss))
 
 
-def check_attention(
-    name: str, data: xr.Dataset, source: Source, rng: np.random.Generator, protocol: str
-) -> Iterator[Checked]:
+def check_attention(of: Stored, protocol: str) -> Iterator[Checked]:
     """The rows of every query in a few contexts."""
-    rows = Rows.of(data)
-    used = rng.permutation(np.unique(rows.queries.context))[:CONTEXTS]
+    rows = Rows.of(of.data)
+    used = of.rng.permutation(np.unique(rows.queries.context))[:CONTEXTS]
     some = np.isin(rows.queries.context, used)
-    again = capture_rows(source.model, source.contexts, rows.queries[some])
+    again = capture_rows(of.source.model, of.source.contexts, rows.queries[some])
     for quantity, bits in (("mass", BITS), ("gini", FINE), ("gini_rest", FINE)):
         stored = getattr(rows, quantity)[:, some]
         new = getattr(again, quantity)[-len(stored) :].astype(np.float64)
-        yield checked(name, quantity, stored, new, bit_error(new, bits))
+        yield of.checked(quantity, new, bit_error(new, bits), stored)
 
 
-def check_heads(
-    name: str, data: xr.Dataset, source: Source, rng: np.random.Generator, draw: str, mode: str
-) -> Iterator[Checked]:
+def check_heads(of: Stored, draw: str, mode: str) -> Iterator[Checked]:
     """Every ablation again: means and donors come from all positions."""
-    again = heads_part(source, None, draw, mode)
+    again = heads_part(of.source, None, draw, mode).astype(np.float64)
     for quantity in ("change", "before", "after"):
-        new = again[quantity].values.astype(np.float64)
+        new = again[quantity].values
         # Both are rounded, each by itself.
-        yield checked(name, quantity, data[quantity].values, new, 2**0.5 * bit_error(new, BITS))
-    new = again.delta_loss.values.astype(np.float64)
-    yield checked(name, "delta_loss", data.delta_loss.values, new, bit_error(new, FINE))
+        yield of.checked(quantity, new, 2**0.5 * bit_error(new, BITS))
+    yield of.checked(
+        "delta_loss", again.delta_loss.values, bit_error(again.delta_loss.values, FINE)
+    )
 
 
-def check_interventions(
-    name: str, data: xr.Dataset, source: Source, rng: np.random.Generator, _: str
-) -> Iterator[Checked]:
+def check_interventions(of: Stored) -> Iterator[Checked]:
     """The sums of every neuron in a few documents."""
-    positions = source.positions(STRATIFIED)
-    cells = data.cell_document.values
-    used = few_documents(positions, rng)
+    source, positions = of.source, of.source.positions(STRATIFIED)
+    used = few_documents(positions, of.rng)
     rows = np.flatnonzero(np.isin(positions.document, used))
     donor = donors(positions.stratum, np.random.default_rng(Options().resample_seed))[rows]
     seen = seen_at(source, positions[rows])
-    target = torch.from_numpy(positions.target[rows]).to(seen.post.device)
+    target = source.on_device(positions.target[rows])
     new = {
         "zero": torch.zeros_like(seen.post[0]),
         "resample": seen_at(source, positions[donor]).post,
         "direct": seen.mean_post,
     }
-    labels = cells_of(positions.document[rows], positions.stratum[rows])
-    for row, intervention in enumerate(data.interventions):
-        effect = "direct" if intervention == "direct" else "total"
-        found = delta_loss(
-            final_head(source.model),
-            *(seen.resid, seen.post, target, new[intervention]),
-            effect=effect,
-        )
-        found = found.double().cpu().numpy()
-        weight = positions.weight[rows]
-        again = cell_sums(labels, weight[:, None] * found)[1]
-        # One more error: of the tokens that were sampled, for each position of a cell.
-        sampled = pair_error(TOLERANCE, len(positions)) * np.sqrt(
-            cell_sums(labels, weight**2)[1][:, None]
-        )
-        error = np.hypot(bit_error(again, COARSE), sampled)
-        stored = data.delta_loss.values[row][np.isin(cells, used)]
-        yield checked(name, intervention, stored, again, error)
+    labels, weight = (
+        cells_of(positions.document[rows], positions.stratum[rows]),
+        positions.weight[rows],
+    )
+    # One more error: of the tokens that were sampled, for each position of a cell.
+    sampled = pair_error(TOLERANCE, len(positions)) * np.sqrt(cell_sums(labels, weight**2)[1])
+    for row, name in enumerate(of.data.interventions):
+        effect, inputs = "direct" if name == "direct" else "total", (seen.resid, seen.post, target)
+        found = delta_loss(final_head(source.model), *inputs, new[name], effect=effect)
+        again = cell_sums(labels, weight[:, None] * found.double().cpu().numpy())[1]
+        error = np.hypot(bit_error(again, COARSE), sampled[:, None])
+        stored = of.data.delta_loss.values[row][np.isin(of.data.cell_document.values, used)]
+        yield of.checked(name, again, error, stored)
 
 
 def few_documents(positions: Positions, rng: np.random.Generator) -> Int[np.ndarray, " document"]:
@@ -234,41 +231,35 @@ def seen_at(source: Source, positions: Positions) -> Gathered:
     return replace(there, mean_post=mean.to(there.post))
 
 
-def check_unembedding(
-    name: str, data: xr.Dataset, source: Source, rng: np.random.Generator, _: str
-) -> Iterator[Checked]:
+def check_unembedding(of: Stored) -> Iterator[Checked]:
     """Every neuron."""
-    again = unembedding_part(source, None)
-    for quantity in data.data_vars:
-        yield checked(name, quantity, data[quantity].values, again[quantity].values, 0.0)
+    again = unembedding_part(of.source, None)
+    for quantity in of.data.data_vars:
+        yield of.checked(quantity, again[quantity].values, 0.0)
 
 
-def check_layer(
-    name: str, data: xr.Dataset, source: Source, rng: np.random.Generator, layer: str
-) -> Iterator[Checked]:
+def check_layer(of: Stored, layer: str) -> Iterator[Checked]:
     """Every neuron of one of the layers: they are screened together."""
     if layer != "-2":
         return
-    positions = screened_at(source, SCREENED)
-    block = blocks_of(positions, source.rng("blocks of layers"))
+    positions = screened_at(of.source, SCREENED)
+    block = blocks_of(positions, of.source.rng("blocks of layers"))
     with tempfile.TemporaryDirectory() as folder:
-        again = screened_blocks(source, positions, block, int(layer), Path(folder))
+        again = screened_blocks(of.source, positions, block, int(layer), Path(folder))
     for quantity, new in again.items():
-        yield checked(name, quantity, data[quantity].values, new, bit_error(new, PRECISE))
+        yield of.checked(quantity, new, bit_error(new, PRECISE))
 
 
-def check_groups(
-    name: str, data: xr.Dataset, source: Source, rng: np.random.Generator, _: str
-) -> Iterator[Checked]:
+def check_groups(of: Stored) -> Iterator[Checked]:
     """Every group, in one block of documents."""
-    positions = source.positions(STRATIFIED)
-    block = blocks_of(positions, source.rng("blocks of groups"))
-    some = int(rng.integers(data.sizes["block"]))
+    positions = of.source.positions(STRATIFIED)
+    block = blocks_of(positions, of.source.rng("blocks of groups"))
+    some = int(of.rng.integers(of.data.sizes["block"]))
     rows = np.flatnonzero((positions.stratum != MIDDLE) & (block == some))
-    joint = together(source, rows, np.full(rows.size, some % 2), data.members.values)
+    joint = together(of.source, rows, np.full(rows.size, some % 2), of.data.members.values)
     again = influence_sums(joint, positions[rows], np.zeros_like(rows))[0][:, 0]
-    stored = data.joint.values[:, some].reshape(again.shape)
-    yield checked(name, "joint", stored, again, bit_error(again, FINE))
+    stored = of.data.joint.values[:, some].reshape(again.shape)
+    yield of.checked("joint", again, bit_error(again, FINE), stored)
 
 
 CHECKS: dict[str, Callable[..., Iterator[Checked]]] = {

@@ -35,7 +35,7 @@ from raretok.measure.influence import EXACT, SCORED
 from raretok.measure.parameters import PageParameters
 from raretok.measure.source import MEMORY, STRATIFIED, WHOLE, Source
 from raretok.text.protocol import PROTOCOLS
-from raretok.text.rarity import MIDDLE, RARE, Positions
+from raretok.text.rarity import KINDS, MIDDLE, RARE, Positions
 
 WORK = 1e11  # operations of a timing, about: a second of two cores
 SEALED = 0.1  # seconds that a part takes to be kept, however small
@@ -231,7 +231,7 @@ class Probe:
             positions = positions[np.isin(positions.context, used)]
         targets, one = targets_of(self.sizes, range(max(0, n - parts.LAST), n)), mode == "first"
         few = self.few(draw, 2 + len(targets) / n)
-        given = few, targets, ("first" if one else "mean",)
+        given = few, targets, "first" if one else "mean"
         more = {"rng": self.source.rng("cost"), "per_context": 1}
         more |= {"per_context": parts.RELEASED_QUERIES} if draw == WHOLE else {}
         found = self.a_token((draw, one), few, lambda: ablate_heads(*self.inputs, *given, **more))
@@ -295,7 +295,7 @@ class Probe:
         some = [order[: groups.size_of(percent, n)] for percent in groups.PERCENT]
         given = resid, mean - post, target, some, self.head.mlp_output(post)
         every = seconds_of(lambda: group_delta_loss(self.head, *given)) / len(resid)
-        sets = len(groups.CLASSES) * (1 + groups.SETS) * (positions.stratum != MIDDLE).sum()
+        sets = len(KINDS) * (1 + groups.SETS) * (positions.stratum != MIDDLE).sum()
         return self.forward(positions) + sets * every
 
     def unembedding(self) -> float:

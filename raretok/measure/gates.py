@@ -1,13 +1,11 @@
 """How often the gate of a neuron is open: what firing means where activations have either sign."""
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from raretok.measure.resume import keeper, watch
 from raretok.models.adapter import LanguageModel
 from raretok.text.corpus import Contexts
 
@@ -25,22 +23,9 @@ def gate_rate(
         some = order[start : start + BATCH]
         width = int(contexts.length[some].max())
         pos = np.arange(width)
-        real = (pos > 0) & (pos < contexts.length[some, None])
-        pre = seen(model, torch.from_numpy(contexts.tokens[some, :width]), name)
-        opened += (pre[torch.from_numpy(real).to(pre.device)] > 0).sum(dim=0).cpu().numpy()
+        real = torch.from_numpy((pos > 0) & (pos < contexts.length[some, None])).to(model.device)
+        seen: dict[str, Tensor] = {}
+        watch(model, torch.from_numpy(contexts.tokens[some, :width]), {name: keeper(seen, name)})
+        opened += (seen[name][real] > 0).sum(dim=0).cpu().numpy()
         count += int(real.sum())
     return opened / count
-
-
-def seen(model: LanguageModel, tokens: Int[Tensor, "batch pos"], name: str) -> Tensor:
-    """One activation of one forward pass."""
-    kept: list[Tensor] = []
-
-    def keep(activation: Tensor, hook: Any) -> None:
-        kept.append(activation.detach())
-
-    hooks: list[tuple[str, Callable[..., None]]] = [(name, keep)]
-    options = {"return_type": None, "logits_to_keep": 1, "use_cache": False}
-    with torch.no_grad():
-        model.bridge.run_with_hooks(tokens.to(model.device), fwd_hooks=hooks, **options)
-    return kept[0]

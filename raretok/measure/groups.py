@@ -9,10 +9,10 @@ from jaxtyping import Bool, Float, Int
 
 from raretok.ablation.groups import group_delta_loss
 from raretok.ablation.head import final_head
-from raretok.measure.influence import CLASSES, blocks_of, influence_sums
+from raretok.measure.influence import Blocks, blocks_of, influence_sums
 from raretok.measure.source import STRATIFIED, Source
 from raretok.stats.matching import draw_controls, neuron_traits
-from raretok.text.rarity import MIDDLE, Positions
+from raretok.text.rarity import KINDS, MIDDLE, Positions
 
 if TYPE_CHECKING:
     from raretok.measure.find import Measurements
@@ -42,7 +42,7 @@ def groups_part(source: Source, asked: "Measurements") -> xr.Dataset:
         rows = block % 2 == half
         for at, group in enumerate(prefixes(members[1 - half])):
             alone[rows, at] = single[rows][:, group].sum(axis=1)
-    shape = (2, -1, len(CLASSES), 1 + SETS, len(PERCENT))
+    shape = (2, -1, len(KINDS), 1 + SETS, len(PERCENT))
     wide = ("token_class", "block", "chosen_for", "set", "percent")
     data = {}
     for name, values in (("joint", joint), ("single", alone)):
@@ -67,7 +67,7 @@ def chosen_on(
     rate = effects.gate_rate.values if "gate_rate" in effects else None
     traits = neuron_traits(post, source.model.W_out.double().cpu().numpy(), rate)
     found = []
-    for name, stratum in CLASSES.items():
+    for name, stratum in KINDS.items():
         rows = half & (positions.stratum == stratum)
         mean = positions.weight[rows] @ delta[rows] / positions.weight[rows].sum()
         top = np.argsort(-mean, kind="stable")[:most]
@@ -85,10 +85,7 @@ def prefixes(members: Int[np.ndarray, "chosen_for set rank"]) -> list[Int[np.nda
 
 
 def together(
-    source: Source,
-    rows: Int[np.ndarray, " position"],
-    half: Int[np.ndarray, " position"],
-    members: Int[np.ndarray, "half chosen_for set rank"],
+    source: Source, rows: Blocks, half: Blocks, members: Int[np.ndarray, "half chosen_for set rank"]
 ) -> Float[np.ndarray, "position group"]:
     """Loss change of every group at some positions of the draw, those it was not chosen on."""
     seen, head, found = source.seen(STRATIFIED), final_head(source.model), []

@@ -27,7 +27,10 @@ from raretok.models.adapter import Architecture, LanguageModel
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import MIDDLE, Positions
 
+Random = np.random.Generator
 MODES = ("mean", "zero", "resample", "first")
+HeadOutputs = Float[Tensor, "context pos head d_head"]
+Changes = tuple[Float[Tensor, "query d_mlp"], Float[Tensor, " query"]]
 
 
 def check_target(architecture: Architecture, target: Target) -> None:
@@ -55,7 +58,6 @@ class HeadEffects:
 
     targets: list[Target]
     positions: Positions
-    row: Int[np.ndarray, " position"]  # of each in the positions asked for
     post: Float[np.ndarray, "position neuron"]  # nothing ablated
     change: Float[np.ndarray, "target position neuron"]  # ablated less clean
     delta_loss: Float[np.ndarray, "target position"]  # nats
@@ -66,67 +68,38 @@ def ablate_heads(
     contexts: Contexts,
     positions: Positions,
     targets: list[Target],
-    modes: tuple[str, ...],
+    mode: str,
     *,
-    rng: np.random.Generator,
+    rng: Random,
     per_context: int = 1,
-) -> dict[str, HeadEffects]:
+) -> HeadEffects:
     """Ablate heads, one target after the other, and see what changes at the scored positions.
 
     `first` scores at most `per_context` positions of each class in a context, one at a time.
     Raises `UserError` for a head or layer the model does not have, and for an unknown mode.
     """
-    for mode in modes:
-        if mode not in MODES:
-            raise UserError(f"unknown head ablation {mode!r}: choose one of {', '.join(MODES)}")
+    if mode not in MODES:
+        raise UserError(f"unknown head ablation {mode!r}: choose one of {', '.join(MODES)}")
     for target in targets:
         check_target(model.architecture, target)
     few = few_per_context(positions, per_context, rng=rng)
-    parts = {
-        tuple(mode for mode in modes if mode != "first"): np.arange(len(positions)),
-        tuple(mode for mode in modes if mode == "first"): few,
-    }
-    return {
-        mode: found
-        for together, row in parts.items()
-        if together
-        for mode, found in _ablate(
-            model, contexts, positions[row], row, targets, together, rng
-        ).items()
-    }
-
-
-def _ablate(
-    model: LanguageModel,
-    contexts: Contexts,
-    positions: Positions,
-    row: Int[np.ndarray, " position"],
-    targets: list[Target],
-    modes: tuple[str, ...],
-    rng: np.random.Generator,
-) -> dict[str, HeadEffects]:
-    """Several modes on the same clean passes."""
+    positions = positions[few] if mode == "first" else positions
     layers = sorted({layer for layer, _ in targets})
-    n, d_mlp = len(positions), model.architecture.d_mlp
-    post = np.empty((n, d_mlp), dtype=np.float32)
-    change = {mode: np.zeros((len(targets), n, d_mlp), dtype=np.float32) for mode in modes}
-    delta_loss = {mode: np.zeros((len(targets), n), dtype=np.float32) for mode in modes}
+    post = np.empty((len(positions), model.architecture.d_mlp), dtype=np.float32)
+    change = np.zeros((len(targets), *post.shape), dtype=np.float32)
+    delta_loss = np.zeros((len(targets), len(positions)), dtype=np.float32)
     with torch.no_grad():
-        pooled = {"mean", "resample"} & set(modes)
+        pooled = mode in ("mean", "resample")
         pool = gather_pool(model, contexts, positions, layers) if pooled else None
         for batch in batches(contexts, positions):
             run = AblationRun(model, batch, positions, layers)
             post[batch.scored] = run.clean_rows.post[:, 0].cpu().numpy()
-            for mode in modes:
-                run.replace(mode, pool, positions, rng=rng)
-                for index, target in enumerate(targets):
-                    new, loss = run.ablated(*target)
-                    change[mode][index, batch.scored] = new.cpu().numpy()
-                    delta_loss[mode][index, batch.scored] = loss.cpu().numpy()
-    return {
-        mode: HeadEffects(targets, positions, row, post, change[mode], delta_loss[mode])
-        for mode in modes
-    }
+            run.replace(mode, pool, positions, rng=rng)
+            for index, target in enumerate(targets):
+                new, loss = run.ablated(*target)
+                change[index, batch.scored] = new.cpu().numpy()
+                delta_loss[index, batch.scored] = loss.cpu().numpy()
+    return HeadEffects(targets, positions, post, change, delta_loss)
 
 
 @dataclass(frozen=True)
@@ -176,9 +149,7 @@ class AblationRun:
             n: self._rows(n, self.clean.z[n], self.every) for n in layers if n == self.last
         }
 
-    def replace(
-        self, mode: str, pool: Pool | None, positions: Positions, *, rng: np.random.Generator
-    ) -> None:
+    def replace(self, mode: str, pool: Pool | None, positions: Positions, *, rng: Random) -> None:
         """Choose what head outputs are replaced with from now on."""
         self.one_by_one = mode == "first"
         donor = donors(positions, self.batch, rng=rng) if mode == "resample" else None
@@ -186,7 +157,7 @@ class AblationRun:
 
     def _replacement(
         self, mode: str, layer: int, pool: Pool | None, donor: Int[Tensor, "context pos"] | None
-    ) -> Float[Tensor, "context pos head d_head"]:
+    ) -> HeadOutputs:
         z = self.clean.z[layer]
         if mode == "mean":
             return pool.mean[layer].expand_as(z)
@@ -196,9 +167,7 @@ class AblationRun:
             return pool.z[layer][donor.to(z.device)]
         return z[:, :1].expand_as(z)  # alone with itself, the first token hands on its value
 
-    def ablated(
-        self, layer: int, head: int
-    ) -> tuple[Float[Tensor, "query d_mlp"], Float[Tensor, " query"]]:
+    def ablated(self, layer: int, head: int) -> Changes:
         """Change of the last MLP and of the loss at each scored position."""
         batch, z = self.batch, self._ablated_z(layer, head)
         if layer == self.last:
@@ -214,45 +183,36 @@ class AblationRun:
             post[query], resid[query] = ended.post, ended.resid
         return self._changes(Ended(post, resid), self.clean_rows)
 
-    def _ablated_z(self, layer: int, head: int) -> Float[Tensor, "context pos head d_head"]:
+    def _ablated_z(self, layer: int, head: int) -> HeadOutputs:
         """Head outputs with one head, or all of them, replaced at every position but the first."""
         z = self.clean.z[layer]
         heads = torch.arange(z.shape[2]) == head if head != WHOLE else torch.ones(z.shape[2]) > 0
         mask = (self.batch.real[:, :, None] & heads)[..., None]
         return torch.where(mask.to(z.device), self.new[layer], z)
 
-    def _rows(
-        self, layer: int, z: Float[Tensor, "context pos head d_head"], query: Int[Tensor, " chosen"]
-    ) -> Ended:
+    def _rows(self, layer: int, z: HeadOutputs, query: Int[Tensor, " chosen"]) -> Ended:
         """Run on with `z` at some of the scored positions only."""
         place, pos = self.batch.place[query], self.batch.pos[query]
         return self.clean.with_rows(layer, z[place, pos], place, pos)
 
-    def _changes(
-        self, ended: Ended, clean: Ended
-    ) -> tuple[Float[Tensor, "query d_mlp"], Float[Tensor, " query"]]:
+    def _changes(self, ended: Ended, clean: Ended) -> Changes:
         loss = row_loss(self.model, ended.resid[:, 0], self.target)
         return (ended.post - clean.post)[:, 0], loss - self.loss
 
 
-def donors(
-    positions: Positions, batch: Batch, *, rng: np.random.Generator
-) -> Int[Tensor, "context pos"]:
+def donors(positions: Positions, batch: Batch, *, rng: Random) -> Int[Tensor, "context pos"]:
     """For every position of a batch a scored one; of its class, where it is scored itself."""
     n = len(positions)
     donor = rng.integers(n, size=tuple(batch.tokens.shape))
-    for row, place, pos in zip(
-        batch.scored.tolist(), batch.place.tolist(), batch.pos.tolist(), strict=True
-    ):
+    at = (batch.scored.tolist(), batch.place.tolist(), batch.pos.tolist())
+    for row, place, pos in zip(*at, strict=True):
         others = np.flatnonzero(positions.stratum == positions.stratum[row])
         others = others[others != row]
         donor[place, pos] = rng.choice(others) if others.size else row
     return torch.from_numpy(donor)
 
 
-def few_per_context(
-    positions: Positions, most: int, *, rng: np.random.Generator
-) -> Int[np.ndarray, " chosen"]:
+def few_per_context(positions: Positions, most: int, *, rng: Random) -> Int[np.ndarray, " chosen"]:
     """At most so many rare and as many common positions in each context, drawn at random."""
     order = rng.permutation(np.flatnonzero(positions.stratum != MIDDLE))
     classes = int(positions.stratum.max()) + 1

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
 
-from raretok.errors import NotTestableError, UserError
+from raretok.errors import NotTestableError
 
 WHOLE = -1  # in place of a head: every head of the layer
 Target = tuple[int, int]  # layer, head
@@ -28,9 +28,6 @@ class HeadSums:
     change: Float[np.ndarray, "target cell neuron"]
     before: Float[np.ndarray, "cell neuron"]
     after: Float[np.ndarray, "layer cell neuron"]
-    delta_loss: Float[np.ndarray, "target position"]  # nats
-    loss_document: Int[np.ndarray, " position"]
-    loss_stratum: Int[np.ndarray, " position"]  # under the protocol that drew the positions
 
     @classmethod
     def of(cls, data: xr.Dataset, protocol: str) -> "HeadSums":
@@ -46,14 +43,5 @@ class HeadSums:
             layers=data.layer.values.tolist(),
             document=data.cell_document.values,
             stratum=data[f"cell_{protocol}"].values,
-            loss_document=data.document.values,
-            loss_stratum=data.stratum.values,
             **{name: data[name].values for name in ("count", "change", "before", "after")},
-            delta_loss=data.delta_loss.values,
         )
-
-    def index(self, layer: int, head: int) -> int:
-        """Row of a head (or WHOLE layer). Raises `UserError` where it was not ablated."""
-        if (layer, head) not in self.targets:
-            raise UserError(f"head {head} of layer {layer} was not ablated in this run")
-        return self.targets.index((layer, head))

@@ -14,12 +14,13 @@ from raretok.errors import NotTestableError
 from raretok.measure.record import rounded
 from raretok.measure.source import Source
 from raretok.stats.jackknife import block_sums, deal
-from raretok.text.rarity import COMMON, RARE, Positions, draw_stratified
+from raretok.text.rarity import COMMON, KINDS, RARE, Positions, draw_stratified
 
 if TYPE_CHECKING:
     from raretok.measure.find import Measurements
 
-CLASSES = {"rare": RARE, "common": COMMON}
+Blocks = Int[np.ndarray, " position"]
+Weights = Float[np.ndarray, "token_class block"]
 PRECISE = 8  # binary digits of sums that every estimate reads: off by 0.2 % at most
 SCORED = 800  # rare positions of a part of the corpus, and as many common ones
 EXACT = 1e-7  # nats of a pair
@@ -27,21 +28,17 @@ OTHERS = "the others"
 FEWEST = 4  # documents that are dealt into blocks
 
 
-def blocks_of(positions: Positions, rng: np.random.Generator) -> Int[np.ndarray, " position"]:
+def blocks_of(positions: Positions, rng: np.random.Generator) -> Blocks:
     """Block of each position, its document's."""
     return deal(positions.document, rng=rng).of(positions.document)
 
 
 def influence_sums(
-    values: Float[np.ndarray, "position *some neuron"],
-    positions: Positions,
-    block: Int[np.ndarray, " position"],
-) -> tuple[
-    Float[np.ndarray, "token_class block *some neuron"], Float[np.ndarray, "token_class block"]
-]:
+    values: Float[np.ndarray, "position *some neuron"], positions: Positions, block: Blocks
+) -> tuple[Float[np.ndarray, "token_class block *some neuron"], Weights]:
     """Weighted sums over the rare and the common positions of each block, and their weights."""
     sums, weights, n = [], [], int(block.max()) + 1
-    for stratum in CLASSES.values():
+    for stratum in KINDS.values():
         rows = positions.stratum == stratum
         weight = positions.weight[rows]
         sums.append(block_sums(values[rows].astype(np.float64), weight, block[rows], n))
@@ -52,10 +49,8 @@ def influence_sums(
 def counted_in(positions: Positions, classes: Iterable[int] = (RARE, COMMON)) -> dict[str, int]:
     """Positions and documents of the rarest of the classes, for the gates."""
     of = [positions.stratum == stratum for stratum in classes]
-    return {
-        "positions": int(min(rows.sum() for rows in of)),
-        "documents": int(min(np.unique(positions.document[rows]).size for rows in of)),
-    }
+    documents = [np.unique(positions.document[rows]).size for rows in of]
+    return {"positions": int(min(rows.sum() for rows in of)), "documents": min(documents)}
 
 
 def domains_part(source: Source, asked: "Measurements | None") -> xr.Dataset:
@@ -110,20 +105,16 @@ def effects_at(source: Source, drawn: Positions) -> Float[np.ndarray, "position 
 def summed(
     effects: Float[np.ndarray, "position neuron"],
     drawn: Positions,
-    block: Int[np.ndarray, " position"],
+    block: Blocks,
     rare_share: float,
     classes: Iterable[int] = (RARE, COMMON),
 ) -> xr.Dataset:
     """What is kept of the effects on one part of a text."""
     sums, weight = influence_sums(effects, drawn, block)
-    return xr.Dataset(
-        {
-            "sums": (("token_class", "block", "neuron"), rounded(sums, PRECISE)),
-            "weight": (("token_class", "block"), weight),
-            "rare_share": ((), rare_share),
-            **{name: ((), value) for name, value in counted_in(drawn, classes).items()},
-        }
-    )
+    data = {"sums": (("token_class", "block", "neuron"), rounded(sums, PRECISE))}
+    data["weight"] = (("token_class", "block"), weight)
+    counts = {"rare_share": rare_share} | counted_in(drawn, classes)
+    return xr.Dataset(data | {name: ((), value) for name, value in counts.items()})
 
 
 def stacked(found: list[xr.Dataset], names: list[str]) -> xr.Dataset:

@@ -23,7 +23,7 @@ from raretok.ablation.split import token_rows
 from raretok.ablation.stacked import Layer
 from raretok.errors import NotTestableError
 from raretok.measure.attention_capture import contexts_of
-from raretok.measure.influence import PRECISE, blocks_of, counted_in
+from raretok.measure.influence import PRECISE, Blocks, blocks_of, counted_in
 from raretok.measure.record import digest, rounded
 from raretok.measure.source import STRATIFIED, Source
 from raretok.paths import RUNS
@@ -81,11 +81,7 @@ def scored(source: Source, n_rare: int) -> Positions:
 
 
 def screened_blocks(
-    source: Source,
-    positions: Positions,
-    block: Int[np.ndarray, " position"],
-    layer: int,
-    folder: Path,
+    source: Source, positions: Positions, block: Blocks, layer: int, folder: Path
 ) -> dict[str, Float[np.ndarray, "token_class block neuron"]]:
     """First-order effects of every neuron of a layer, summed by class and block of documents.
 
@@ -98,17 +94,16 @@ def screened_blocks(
         raise NotTestableError(f"the last {len(layers)} layers of {model.name} differ in width")
     means, head = mean_activations(source, positions, layers, kept), final_head(model)
     rows, weight = token_rows(head), class_weights(positions)
-    written = {n: sandwich_of(model, layer=n) for n in layers}
+    every = (model, head, rows)
     at = [
-        Layer(model, head, rows, n, W_out[n], means[i], "mean", sandwich=written[n])
-        for i, n in enumerate(layers)
+        Layer(*every, n, W_out[n], mean, "mean", sandwich=sandwich_of(model, layer=n))
+        for n, mean in zip(layers, means, strict=True)
     ]
     batches = scored_batches(model, source.contexts, positions, False)
     of_context = np.zeros(positions.context.max() + 1, dtype=np.int64)
     of_context[positions.context] = block
-    found = {
-        name: np.zeros((len(weight), block.max() + 1, model.W_out.shape[0])) for name in EFFECTS
-    }
+    shape = (len(weight), block.max() + 1, model.W_out.shape[0])
+    found = {name: np.zeros(shape) for name in EFFECTS}
     for step in blocks(len(batches), 1, "screen", True):
         batch = batches[step.start]
         make = partial(screened_layers, at, batch, weight[:, batch.rows])
@@ -124,10 +119,7 @@ def screened_layers(
 ) -> Arrays:
     """Every layer's screen of one batch, from one run of the model."""
     seen = capture_layers(at[0].model, batch.tokens, [one.index for one in at])
-    found = [
-        screen(*pair, weight, captured)
-        for *pair, captured in zip(at, [batch] * len(at), seen, strict=True)
-    ]
+    found = [screen(one, batch, weight, captured) for one, captured in zip(at, seen, strict=True)]
     return {name: np.stack([one[name] for one in found]) for name in EFFECTS}
 
 

@@ -203,9 +203,7 @@ def heads_part(source: Source, asked: Measurements | None, draw: str, mode: str)
     chosen = np.flatnonzero(np.isin(positions.context, used))
     more = {"per_context": RELEASED_QUERIES} if draw == WHOLE else {}
     drawn = positions[chosen]
-    found = ablate_heads(source.model, source.contexts, drawn, targets, (mode,), rng=rng, **more)[
-        mode
-    ]
+    found = ablate_heads(source.model, source.contexts, drawn, targets, mode, rng=rng, **more)
     return head_sums(found, source.strata(found.positions, draw))
 
 

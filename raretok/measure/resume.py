@@ -1,16 +1,20 @@
 """Running a model again from one of its layers, with other head outputs in that layer."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from raretok.ablation.partial import check_resumes, run_from
 from raretok.models.adapter import LanguageModel
 
+Queries = Int[Tensor, " query"]
+Resid = Float[Tensor, "query d_model"]
+HeadOutputs = Float[Tensor, "query head d_head"]
 Hook = tuple[str, Callable[..., Tensor | None]]
 
 
@@ -21,91 +25,45 @@ class Ended:
     post: Float[Tensor, "batch pos d_mlp"]
     resid: Float[Tensor, "batch pos d_model"]
 
-    def at(self, place: Int[Tensor, " query"], pos: Int[Tensor, " query"]) -> "Ended":
+    def at(self, place: Queries, pos: Queries) -> "Ended":
         """The rows of some positions, as a batch of one position each."""
         return Ended(self.post[place, pos][:, None], self.resid[place, pos][:, None])
 
 
 class CleanPass:
-    """One forward pass, kept so that its later layers can be run again.
-
-    A block is called with the arguments the model itself gave it (masks, rotary embeddings), so
-    this serves every family.
-    """
+    """One forward pass, kept so that its later layers can be run again."""
 
     def __init__(
         self, model: LanguageModel, tokens: Int[Tensor, "batch pos"], layers: list[int]
     ) -> None:
-        """Keep the residual before, and the head outputs in, each of `layers`."""
+        """Keep the residual before, and the head outputs in, each of `layers`.
+
+        Raises `NotTestableError` for a model that cannot be run from its middle.
+        """
+        check_resumes(model)
         self.model = model
         self.resid: dict[int, Float[Tensor, "batch pos d_model"]] = {}
         self.z: dict[int, Float[Tensor, "batch pos head d_head"]] = {}
-        self._calls: dict[int, tuple[tuple, dict]] = {}
         hooks = [(f"blocks.{n}.hook_resid_pre", keeper(self.resid, n)) for n in layers]
         hooks += [(f"blocks.{n}.attn.hook_z", keeper(self.z, n)) for n in layers]
-        with self._recorded(range(min(layers), model.architecture.n_layers)):
-            self.ended = ended(
-                model,
-                lambda: model.bridge(
-                    tokens.to(model.device), return_type=None, logits_to_keep=1, use_cache=False
-                ),
-                hooks,
-            )
+        self.ended = ended(model, lambda: watch(model, tokens, {}), hooks)
 
     def again(self, layer: int, z: Float[Tensor, "batch pos head d_head"]) -> Ended:
         """Run from `layer` on, its heads writing `z`."""
-        return self._from(layer, self.resid[layer], [written(layer, z)])
+        run = partial(run_from, self.model, self.resid[layer], layer - 1)
+        return ended(self.model, run, [written(layer, z)])
 
-    def with_rows(
-        self,
-        layer: int,
-        z: Float[Tensor, "query head d_head"],
-        place: Int[Tensor, " query"],
-        pos: Int[Tensor, " query"],
-    ) -> Ended:
+    def with_rows(self, layer: int, z: HeadOutputs, place: Queries, pos: Queries) -> Ended:
         """Run from `layer` on, its heads writing `z` at single positions; what these end with."""
         rows = through_layer(self.model, layer, self.resid[layer][place, pos], z)
         if layer == self.model.architecture.n_layers - 1:
             return rows
         resid = self.resid[layer + 1].clone()
         resid[place, pos] = rows.resid[:, 0]
-        return self._from(layer + 1, resid, []).at(place, pos)
-
-    def _from(
-        self, layer: int, resid: Float[Tensor, "batch pos d_model"], hooks: list[Hook]
-    ) -> Ended:
-        def blocks(resid: Tensor = resid) -> None:
-            for number in range(layer, self.model.architecture.n_layers):
-                args, kwargs = self._calls[number]
-                out = self.model.bridge.blocks[number](resid, *args, **kwargs)
-                resid = out[0] if isinstance(out, tuple) else out
-
-        return ended(self.model, blocks, hooks)
-
-    @contextmanager
-    def _recorded(self, layers: range) -> Iterator[None]:
-        """Note the arguments of some blocks but the residual, which comes first."""
-
-        def recorder(layer: int) -> Callable[..., None]:
-            def record(module: Any, args: tuple, kwargs: dict) -> None:
-                self._calls[layer] = (args[1:], kwargs)
-
-            return record
-
-        with ExitStack() as stack:
-            for layer in layers:
-                block = self.model.bridge.blocks[layer]
-                handle = block.register_forward_pre_hook(recorder(layer), with_kwargs=True)
-                stack.callback(handle.remove)
-            yield
+        return ended(self.model, partial(run_from, self.model, resid, layer), []).at(place, pos)
 
 
-def through_layer(
-    model: LanguageModel,
-    layer: int,
-    resid: Float[Tensor, "query d_model"],
-    z: Float[Tensor, "query head d_head"],
-) -> Ended:
+def through_layer(model: LanguageModel, layer: int, resid: Resid, z: HeadOutputs) -> Ended:
     """One layer at single positions: given its `z`, it reads no other position.
 
     `resid` is that after the layer; `post` is the last MLP's, so it counts in the last layer only.
@@ -118,9 +76,7 @@ def through_layer(
     )
 
 
-def row_loss(
-    model: LanguageModel, resid: Float[Tensor, "query d_model"], target: Int[Tensor, " query"]
-) -> Float[Tensor, " query"]:
+def row_loss(model: LanguageModel, resid: Resid, target: Queries) -> Float[Tensor, " query"]:
     """Loss of each target, nats, from the residual before the final norm."""
     logits = model.bridge.unembed(model.bridge.ln_final(resid)).float()
     logits = model.architecture.logit_scale * logits
@@ -144,6 +100,14 @@ def ended(
     with model.bridge.hooks(fwd_hooks=hooks):
         run()
     return Ended(end["post"], end["resid"])
+
+
+def watch(model: LanguageModel, tokens: Int[Tensor, "batch pos"], seen_by: dict[str, Any]) -> None:
+    """One forward pass in which hooks see activations, by the names of these."""
+    options = {"return_type": None, "logits_to_keep": 1, "use_cache": False}
+    with torch.no_grad():
+        hooks = list(seen_by.items())
+        model.bridge.run_with_hooks(tokens.to(model.device), fwd_hooks=hooks, **options)
 
 
 def keeper(store: dict, key: Any) -> Callable[..., None]:

@@ -110,6 +110,8 @@ class LanguageModel:
     def resumes(self) -> bool:
         """Whether TransformerLens can run it from its middle: the second block on what the first
         hands on must end where the whole does."""
+        if self.architecture.n_layers == 1:
+            return True
         seen: list[Tensor] = []
         names = ("blocks.1.hook_resid_pre", f"blocks.{self.architecture.n_layers - 1}.hook_out")
         hooks = [(name, lambda value, hook: seen.append(value)) for name in names]

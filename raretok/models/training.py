@@ -15,10 +15,10 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Integer
+from jaxtyping import Integer
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
@@ -61,9 +61,8 @@ class TrainingConfig:
             raise UserError(f"no domain {self.without!r} to leave out: there are {there}")
         outside = [step for step in self.checkpoints if not 0 <= step <= self.steps]
         if outside:
-            raise UserError(
-                f"no checkpoint at step {outside[0]}: the training has {self.steps} steps"
-            )
+            there = f"the training has {self.steps} steps"
+            raise UserError(f"no checkpoint at step {outside[0]}: {there}")
 
     @property
     def steps(self) -> int:
@@ -78,15 +77,8 @@ class TrainingConfig:
         return self.learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * done)))
 
     def architecture(self) -> PretrainedConfig:
-        return architecture(
-            self.family,
-            n_layers=self.n_layers,
-            d_model=self.d_model,
-            n_heads=self.n_heads,
-            d_mlp=self.d_mlp,
-            d_vocab=self.d_vocab,
-            n_ctx=self.n_ctx,
-        )
+        sizes = ("n_layers", "d_model", "n_heads", "d_mlp", "d_vocab", "n_ctx")
+        return architecture(self.family, **{name: getattr(self, name) for name in sizes})
 
     def settings(self) -> dict[str, Any]:
         """The fields as a JSON file gives them back: a list where there is a tuple."""
@@ -161,12 +153,11 @@ def training_step(
     """One update; returns its loss, in nats per token."""
     for group in optimizer.param_groups:
         group["lr"] = config.rate(step)
-    tokens = batch_tokens(
-        stream, step, batch=config.batch, n_ctx=config.n_ctx, seed=config.seed
-    ).to(device)
+    cut = {"batch": config.batch, "n_ctx": config.n_ctx, "seed": config.seed}
+    tokens = batch_tokens(stream, step, **cut).to(device)
     with torch.autocast(device_type=torch.device(device).type, dtype=torch.bfloat16):
         logits = forward(input_ids=tokens[:, :-1], use_cache=False).logits
-    loss = next_token_loss(logits, tokens)
+    loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten())
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     # Without the clip a few early batches of tables and signatures throw the weights far off.
@@ -175,21 +166,12 @@ def training_step(
     return loss.item()
 
 
-def next_token_loss(
-    logits: Float[Tensor, "batch pos d_vocab"], tokens: Int[Tensor, "batch n_ctx"]
-) -> Float[Tensor, ""]:
-    """Mean cross-entropy of every token after the first, in nats."""
-    return nn.functional.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten())
-
-
 def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
     """AdamW as in GPT-2 and Pythia (the paper's models): matrices decay, vectors do not."""
     matrices = [p for p in model.parameters() if p.dim() >= 2]
     vectors = [p for p in model.parameters() if p.dim() < 2]
-    groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
+    decays = ((matrices, config.weight_decay), (vectors, 0.0))
+    groups = [{"params": some, "weight_decay": decay} for some, decay in decays]
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)
 
 

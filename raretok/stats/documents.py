@@ -9,6 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+Documents = Int[np.ndarray, " position"]
+Counts = Float[np.ndarray, "boot document"]
+
 
 @dataclass(frozen=True)
 class DocumentSums:
@@ -20,7 +23,7 @@ class DocumentSums:
 
 def document_sums(
     values: Float[np.ndarray, "position neuron"],
-    document: Int[np.ndarray, " position"],
+    document: Documents,
     weight: Float[np.ndarray, " position"],
     n_documents: int | None = None,
 ) -> DocumentSums:
@@ -36,9 +39,7 @@ def document_sums(
     return DocumentSums(sums, np.bincount(document, weight, minlength=n_documents))
 
 
-def resample_documents(
-    n_documents: int, n_boot: int, *, rng: np.random.Generator
-) -> Float[np.ndarray, "boot document"]:
+def resample_documents(n_documents: int, n_boot: int, *, rng: np.random.Generator) -> Counts:
     """How often each document is drawn in each bootstrap sample (multinomial counts).
 
     One table of counts used for two classes keeps their difference paired.
@@ -49,9 +50,7 @@ def resample_documents(
     return rng.multinomial(n_documents, np.full(n_documents, 1 / n_documents), n_boot).astype(float)
 
 
-def bootstrap_means(
-    sums: DocumentSums, counts: Float[np.ndarray, "boot document"]
-) -> Float[np.ndarray, "boot neuron"]:
+def bootstrap_means(sums: DocumentSums, counts: Counts) -> Float[np.ndarray, "boot neuron"]:
     """Weighted mean of each neuron in each bootstrap sample (a ratio: its total weight varies).
 
     A sample that draws no document of a small class has no mean; its row is NaN.
@@ -60,9 +59,7 @@ def bootstrap_means(
     return (counts @ sums.value) / np.where(total > 0, total, np.nan)[:, None]
 
 
-def permute_within(
-    document: Int[np.ndarray, " position"], *, rng: np.random.Generator
-) -> Int[np.ndarray, " position"]:
+def permute_within(document: Documents, *, rng: np.random.Generator) -> Documents:
     """A random order of the positions in which each stays in its document."""
     order = np.argsort(document, kind="stable")
     # A document's number and a random fraction: one sort, within documents at random.

@@ -19,6 +19,8 @@ from scipy.stats import t as student
 
 from raretok.errors import NotTestableError
 
+Folds = Float[np.ndarray, "left_out split block"]
+Rows = Int[np.ndarray, " row"]
 BLOCKS = 16
 SPLITS = 20  # choices of the half of the blocks that neurons are chosen on
 
@@ -48,7 +50,7 @@ class Deal:
     def n_blocks(self) -> int:
         return self.halves.shape[1]
 
-    def of(self, document: Int[np.ndarray, " row"]) -> Int[np.ndarray, " row"]:
+    def of(self, document: Rows) -> Rows:
         """Block of each row, by its document."""
         return self.block[np.searchsorted(self.documents, document)]
 
@@ -57,11 +59,7 @@ class Deal:
         """Blocks that each estimate uses: all of them, then all but one."""
         return np.vstack([np.ones(self.n_blocks, dtype=bool), ~np.eye(self.n_blocks, dtype=bool)])
 
-    def folds(
-        self, cross_fitted: bool
-    ) -> tuple[
-        Float[np.ndarray, "left_out split block"], Float[np.ndarray, "left_out split block"]
-    ]:
+    def folds(self, cross_fitted: bool) -> tuple[Folds, Folds]:
         """Blocks that neurons are chosen on, and those they are measured on: 1 or 0."""
         kept = self.kept[:, None].astype(float)
         if not cross_fitted:
@@ -70,10 +68,7 @@ class Deal:
 
 
 def deal(
-    document: Int[np.ndarray, " position"],
-    *,
-    first: Int[np.ndarray, " some"] | None = None,
-    rng: np.random.Generator,
+    document: Rows, *, first: Int[np.ndarray, " some"] | None = None, rng: np.random.Generator
 ) -> Deal:
     """Deal the documents into blocks of nearly the same number of positions.
 
@@ -82,9 +77,8 @@ def deal(
     """
     present, size = np.unique(document, return_counts=True)
     if present.size < 4:
-        raise NotTestableError(
-            f"{present.size} documents are too few for an interval: 4 are needed"
-        )
+        few = f"{present.size} documents are too few for an interval"
+        raise NotTestableError(f"{few}: 4 are needed")
     n = min(BLOCKS, present.size)
     shuffled = rng.permutation(present.size)
     late = np.zeros(present.size) if first is None else ~np.isin(present, first)
@@ -104,7 +98,7 @@ def deal(
 def block_sums(
     values: Float[np.ndarray, "row *rest"],
     weight: Float[np.ndarray, " row"],
-    block: Int[np.ndarray, " row"],
+    block: Rows,
     n_blocks: int,
 ) -> Float[np.ndarray, "block *rest"]:
     """Weighted sums over the rows of each block, in float64 and in the order of the rows."""
@@ -114,10 +108,7 @@ def block_sums(
 
 
 def jackknife(
-    values: Float[np.ndarray, " left_out"],
-    scatter: float = 0.0,
-    n_scatter: int = 100,
-    level: float = 0.95,
+    values: Float[np.ndarray, " left_out"], scatter: float = 0.0, n_scatter: int = 100
 ) -> Estimate:
     """The estimate of all documents (the first value) and its interval from those that follow.
 
@@ -131,7 +122,7 @@ def jackknife(
     left_out = values[1:]
     n = left_out.size
     sd = float(np.sqrt((n - 1) / n * ((left_out - left_out.mean()) ** 2).sum()))
-    tail = (1 + level) / 2
     apart = scatter * np.sqrt(1 + 1 / n_scatter)
-    reach = float(np.hypot(student.ppf(tail, n - 1) * sd, student.ppf(tail, n_scatter - 1) * apart))
+    own, theirs = student.ppf(0.975, [n - 1, n_scatter - 1])
+    reach = float(np.hypot(own * sd, theirs * apart))
     return Estimate(float(values[0]), float(values[0]) - reach, float(values[0]) + reach)

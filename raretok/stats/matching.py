@@ -10,6 +10,8 @@ from scipy.spatial.distance import cdist
 
 from raretok.errors import NotTestableError
 
+Traits = Float[np.ndarray, "neuron trait"]
+Controls = Int[np.ndarray, "neuron draw"]
 TRAITS = ("log activation sd", "activation mean", "firing rate", "log |W_out|")
 # A gated activation has either sign: firing is the gate's sign, and what a few huge ones do to the
 # mean is said by the kurtosis.
@@ -23,7 +25,7 @@ def neuron_traits(
     post: Float[np.ndarray, "position neuron"],
     W_out: Float[np.ndarray, "neuron d_model"],
     gate_rate: Float[np.ndarray, " neuron"] | None = None,
-) -> Float[np.ndarray, "neuron trait"]:
+) -> Traits:
     """What controls are matched on, each in standard deviations over the layer.
 
     TRAITS, or GATED_TRAITS where a `gate_rate` says how often each gate is open.
@@ -43,17 +45,18 @@ def neuron_traits(
 
 def draw_controls(
     groups: Int[np.ndarray, "*fold member"],
-    traits: Float[np.ndarray, "neuron trait"],
+    traits: Traits,
     n_draws: int,
     *,
     matched: bool,
     rng: np.random.Generator,
     silent: Bool[np.ndarray, " neuron"] | None = None,
-) -> Int[np.ndarray, "neuron draw"]:
+) -> Controls:
     """Control neurons of every neuron that is in a group; -1 for the others.
 
-    No neuron of any group and no `silent` one is a control, and none stands twice in a draw. Neurons that are most
-    often in a group choose first. Raises `NotTestableError` where too few neurons are left.
+    No neuron of any group and no `silent` one is a control, and none stands twice in a draw.
+    Neurons that are most often in a group choose first. Raises `NotTestableError` where too few
+    neurons are left.
     """
     members, often = np.unique(groups, return_counts=True)
     n_neurons = len(traits)
@@ -84,9 +87,7 @@ def draw_controls(
 
 
 def imbalance(
-    traits: Float[np.ndarray, "neuron trait"],
-    groups: Int[np.ndarray, "split member"],
-    controls: Int[np.ndarray, "neuron draw"],
+    traits: Traits, groups: Int[np.ndarray, "split member"], controls: Controls
 ) -> Float[np.ndarray, " trait"]:
     """Mean trait of the groups less that of their controls, in sd over the layer."""
     return traits[groups].mean(axis=(0, 1)) - traits[controls[groups]].mean(axis=(0, 1, 2))

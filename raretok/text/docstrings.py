@@ -17,35 +17,25 @@ Part = Literal["train", "held-out"]
 
 MANIFEST = DATA / "corpus" / "docs.json"
 
-# Package -> domain. The order decides which copy of a repeated docstring is kept.
-DOMAINS = {
-    "numpy": "arrays",
-    "scipy": "scientific computing",
-    "sympy": "mathematics",
-    "mpmath": "mathematics",
-    "pandas": "data frames",
-    "xarray": "data frames",
-    "statsmodels": "statistics",
-    "sklearn": "machine learning",
-    "networkx": "graphs",
-    "matplotlib": "plotting",
-    "mpl_toolkits": "plotting",
-    "seaborn": "plotting",
-    "astropy": "astronomy",
-    "torch": "deep learning",
-    "transformers": "deep learning",
-    "accelerate": "deep learning",
-    "transformer_lens": "deep learning",
-    "datasets": "deep learning",
-    "huggingface_hub": "deep learning",
-    "sqlalchemy": "databases",
-    "dask": "systems",
-    "distributed": "systems",
-    "zarr": "systems",
-    "fsspec": "systems",
-    "tornado": "systems",
-    "IPython": "systems",
+# The order of the packages decides which copy of a repeated docstring is kept.
+PACKAGES = {
+    "arrays": ("numpy",),
+    "scientific computing": ("scipy",),
+    "mathematics": ("sympy", "mpmath"),
+    "data frames": ("pandas", "xarray"),
+    "statistics": ("statsmodels",),
+    "machine learning": ("sklearn",),
+    "graphs": ("networkx",),
+    "plotting": ("matplotlib", "mpl_toolkits", "seaborn"),
+    "astronomy": ("astropy",),
+    "deep learning": (
+        *("torch", "transformers", "accelerate"),
+        *("transformer_lens", "datasets", "huggingface_hub"),
+    ),
+    "databases": ("sqlalchemy",),
+    "systems": ("dask", "distributed", "zarr", "fsspec", "tornado", "IPython"),
 }
+DOMAINS = {package: domain for domain, packages in PACKAGES.items() for package in packages}
 
 # Written by the build of a wheel, so they differ between platforms.
 GENERATED = {"__config__.py", "version.py", "_version.py"}
@@ -163,24 +153,18 @@ def package_versions() -> dict[str, str]:
 
 def write_manifest() -> None:
     """Read both parts in full and record what a reader must find (about a minute)."""
-    train_seen: set[str] = set()
-    train = list(texts("train", train_seen))
-    held_out_seen: set[str] = set()
-    list(texts("held-out", held_out_seen))
-    shared = sorted(train_seen & held_out_seen)
-    held_out = list(texts("held-out", set(shared)))
-    parts = {"train": train, "held-out": held_out}
-    record = {
-        "packages": package_versions(),
-        "parts": {
-            name: {
-                "sha256": digest(documents),
-                "documents": len(documents),
-                "characters": sum(len(text) for text, _, _ in documents),
-            }
-            for name, documents in parts.items()
-        },
-        "shared": shared,
+    seen: dict[Part, set[str]] = {"train": set(), "held-out": set()}
+    parts = {part: list(texts(part, marks)) for part, marks in seen.items()}
+    shared = sorted(seen["train"] & seen["held-out"])
+    parts["held-out"] = list(texts("held-out", set(shared)))
+    described = {
+        name: {
+            "sha256": digest(documents),
+            "documents": len(documents),
+            "characters": sum(len(text) for text, _, _ in documents),
+        }
+        for name, documents in parts.items()
     }
+    record = {"packages": package_versions(), "parts": described, "shared": shared}
     MANIFEST.parent.mkdir(parents=True, exist_ok=True)
     MANIFEST.write_text(json.dumps(record, indent=1) + "\n")

@@ -1,6 +1,6 @@
 """Which token types are rare, and which positions are scored."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ FIRST_POS = 3
 ELBOW_WINDOW = 2_000  # ranks, for the vocabularies of GPT-2 and Pythia
 STRATA = ("middle", "rare", "common")
 MIDDLE, RARE, COMMON = range(3)
+KINDS = {"rare": RARE, "common": COMMON}  # of targets that are compared
 
 
 def unigram(counts: Int[np.ndarray, " entry"], d_vocab: int) -> Float[np.ndarray, " d_vocab"]:
@@ -45,7 +46,7 @@ def elbow(u: Float[np.ndarray, " d_vocab"]) -> float:
     if window < 3:
         return 0.0
     descending = np.sort(u)[::-1]
-    slopes = _window_slopes(np.log(np.arange(1, n + 1)), np.log(descending), window)
+    slopes = window_slopes(np.log(np.arange(1, n + 1)), np.log(descending), window)
     start = max(n // 2, 2 * window)
     change = np.abs(np.diff(slopes[start : n - window]))
     if change.max() <= change.mean() + 3 * change.std():
@@ -53,7 +54,7 @@ def elbow(u: Float[np.ndarray, " d_vocab"]) -> float:
     return float(descending[start + int(change.argmax()) + 1])
 
 
-def _window_slopes(
+def window_slopes(
     x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"], window: int
 ) -> Float[np.ndarray, " start"]:
     """Least-squares slope of y on x in each window of consecutive points, by running sums."""
@@ -177,22 +178,16 @@ def draw_stratified(
     Weights count the positions of the whole corpus that each one stands for.
     Raises `UserError` when a class has no position.
     """
-    contexts = rng.permutation(np.unique(everything.context))
-    turn = np.empty(everything.context.max() + 1, dtype=np.int64)
-    turn[contexts] = np.arange(contexts.size)
-    rare_turns = np.sort(turn[everything.context[everything.stratum == RARE]])
+    turn = _turns(everything, rng)
+    rare_turns = np.sort(turn[everything.stratum == RARE])
     if not rare_turns.size:
         raise NotTestableError("no position with a rare token is left: raise the percentile")
     last = rare_turns[min(n_per_class, rare_turns.size) - 1]
-    in_pool = turn[everything.context] <= last
-    chosen = []
-    for stratum, wanted in ((RARE, n_per_class), (COMMON, n_per_class), (MIDDLE, n_middle)):
-        pool = np.flatnonzero(in_pool & (everything.stratum == stratum))
-        chosen.append(rng.permutation(pool)[:wanted])
-    drawn = everything[np.sort(np.concatenate(chosen))]
+    wanted = {RARE: n_per_class, COMMON: n_per_class, MIDDLE: n_middle}
+    drawn = _drawn(everything, turn <= last, wanted, rng)
     if not (drawn.stratum == COMMON).any():
         raise NotTestableError("no position with a common token is left: raise the percentile")
-    return _weighted(drawn, everything)
+    return drawn
 
 
 def draw_total(everything: Positions, *, n: int, rng: np.random.Generator) -> Positions:
@@ -205,15 +200,26 @@ def draw_total(everything: Positions, *, n: int, rng: np.random.Generator) -> Po
     if not 1 <= n <= len(everything):
         raise UserError(f"{n} positions were asked for; this corpus has 1 to {len(everything)}")
     wanted = _quota(np.bincount(everything.stratum, minlength=len(STRATA)), n)
+    turn = _turns(everything, rng)
+    last = max(np.sort(turn[everything.stratum == s])[k - 1] for s, k in enumerate(wanted) if k)
+    return _drawn(everything, turn <= last, dict(enumerate(wanted)), rng)
+
+
+def _turns(everything: Positions, rng: np.random.Generator) -> Int[np.ndarray, " position"]:
+    """When the context of each position comes, contexts in random order."""
     contexts = rng.permutation(np.unique(everything.context))
     turn = np.empty(everything.context.max() + 1, dtype=np.int64)
     turn[contexts] = np.arange(contexts.size)
-    turns = [np.sort(turn[everything.context[everything.stratum == s]]) for s in range(len(wanted))]
-    last = max(of[k - 1] for of, k in zip(turns, wanted, strict=True) if k)
-    in_pool = turn[everything.context] <= last
+    return turn[everything.context]
+
+
+def _drawn(
+    everything: Positions, pool: np.ndarray, wanted: dict[int, int], rng: np.random.Generator
+) -> Positions:
+    """Random positions of a pool, so many of each stratum."""
     chosen = [
-        rng.permutation(np.flatnonzero(in_pool & (everything.stratum == stratum)))[:k]
-        for stratum, k in enumerate(wanted)
+        rng.permutation(np.flatnonzero(pool & (everything.stratum == stratum)))[:n]
+        for stratum, n in wanted.items()
     ]
     return _weighted(everything[np.sort(np.concatenate(chosen))], everything)
 
@@ -242,8 +248,4 @@ def draw_contexts(everything: Positions, *, n_contexts: int, rng: np.random.Gene
 def _weighted(drawn: Positions, everything: Positions) -> Positions:
     sizes = np.bincount(everything.stratum, minlength=len(STRATA))
     scored = np.bincount(drawn.stratum, minlength=len(STRATA))
-    weight = sizes[drawn.stratum] / scored[drawn.stratum]
-    return Positions(
-        **{f.name: getattr(drawn, f.name) for f in fields(drawn) if f.name != "weight"},
-        weight=weight,
-    )
+    return replace(drawn, weight=sizes[drawn.stratum] / scored[drawn.stratum])

@@ -240,7 +240,9 @@ def test_the_command_prints_a_table_and_writes_what_was_promised(
     with pytest.raises(SystemExit) as stopped:
         cli.main()
     assert stopped.value.code == 0
-    assert "(d)/(b)" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "released way / fast path" in shown
+    assert "whole model again, by hooks, s" in shown
     (row,) = json.loads(out.read_text())
     assert tuple(row)[: len(bench.KEYS)] == bench.KEYS
     assert (row["neurons"], row["vocabulary"], row["positions"]) == (48, D_VOCAB, 57)

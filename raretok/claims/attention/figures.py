@@ -17,6 +17,8 @@ from raretok.measure.head_sums import WHOLE, HeadSums
 from raretok.measure.rows import Rows
 from raretok.stats.jackknife import Deal, Estimate
 
+Heads = Float[np.ndarray, " head"]
+Profile = Float[np.ndarray, " category"]
 ENDS = ("value", "low", "high")
 
 
@@ -37,12 +39,7 @@ def profiles(rows: Rows, deal: Deal, matched: bool) -> list[dict[str, Any]]:
 
 
 def profile(
-    ax: Axes,
-    offset: Float[np.ndarray, " bin"],
-    rare: Float[np.ndarray, " category"],
-    common: Float[np.ndarray, " category"],
-    *,
-    title: str,
+    ax: Axes, offset: Float[np.ndarray, " bin"], rare: Profile, common: Profile, *, title: str
 ) -> None:
     """Mean attention per key by how far back the key is; the first token apart, on the right."""
     beside = 2.5 * offset.max()
@@ -107,9 +104,9 @@ def head_effects(sample: Sample, sums: HeadSums, layers: list[int]) -> dict[str,
 def heads(
     ax: Axes,
     names: list[str],
-    group: Float[np.ndarray, " head"],
-    low: Float[np.ndarray, " head"],
-    high: Float[np.ndarray, " head"],
+    group: Heads,
+    low: Heads,
+    high: Heads,
     *,
     published: tuple[float, float],
 ) -> None:

@@ -8,20 +8,18 @@ from jaxtyping import Float, Int
 from raretok.measure.rows import Rows
 from raretok.stats.jackknife import Deal, block_sums
 
+Features = Float[np.ndarray, "query feature"]
+Band = Int[np.ndarray, " query"]
 BAND = 16  # positions whose queries share one mean, where the effect of position is taken out
 
 
-def bands(rows: Rows, matched: bool) -> Int[np.ndarray, " query"]:
+def bands(rows: Rows, matched: bool) -> Band:
     """Queries that were matched on position are compared within bands of it; others in one."""
     pos = rows.queries.pos
     return pos // BAND if matched else np.zeros_like(pos)
 
 
-def deviations(
-    mass: Float[np.ndarray, "query feature"],
-    keys: Float[np.ndarray, "query feature"],
-    band: Int[np.ndarray, " query"],
-) -> Float[np.ndarray, "query feature"]:
+def deviations(mass: Features, keys: Features, band: Band) -> Features:
     """What a query gives each feature beyond the mean per key of all queries of its band.
 
     Matched classes have equal means of what is taken out, so their difference stays as it is; a

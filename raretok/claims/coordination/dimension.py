@@ -9,6 +9,9 @@ from jaxtyping import Float, Int
 from raretok.claims.sample import KINDS, Sample
 from raretok.stats.jackknife import block_sums
 
+Correlations = Float[np.ndarray, "group member member"]
+Blocks = Float[np.ndarray, " block"]
+Groups = Int[np.ndarray, "group member"]
 STILL = 1e-10  # share of its mean square below which a neuron's variance is rounding
 
 
@@ -16,7 +19,7 @@ STILL = 1e-10  # share of its mean square below which a neuron's variance is rou
 class Moments:
     """Weighted sums of activations and of their products in each block, for some neurons."""
 
-    weight: Float[np.ndarray, " block"]
+    weight: Blocks
     first: Float[np.ndarray, "block used"]
     second: Float[np.ndarray, "block used used"]
     column: Int[np.ndarray, " neuron"]  # of each neuron; -1: not used
@@ -41,9 +44,7 @@ class Moments:
             column,
         )
 
-    def correlations(
-        self, blocks: Float[np.ndarray, " block"], groups: Int[np.ndarray, "group member"]
-    ) -> Float[np.ndarray, "group member member"]:
+    def correlations(self, blocks: Blocks, groups: Groups) -> Correlations:
         """Pearson correlations within each group over some blocks; 0 for a constant neuron.
 
         The diagonal is 1, or 0 for a constant neuron.
@@ -87,9 +88,7 @@ class Links:
         )
 
 
-def participation_ratio(
-    r: Float[np.ndarray, "group member member"],
-) -> Float[np.ndarray, " group"]:
+def participation_ratio(r: Correlations) -> Float[np.ndarray, " group"]:
     r"""Effective number of dimensions of each correlation matrix; NaN where all is constant.
 
     $$\frac{(\sum_i \lambda_i)^2}{\sum_i \lambda_i^2}

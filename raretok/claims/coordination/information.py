@@ -9,13 +9,12 @@ from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 from scipy.special import digamma
 
+Activations = Float[np.ndarray, " position"]
 NEIGHBOURS = 3  # scikit-learn's default
 TINY = 1e-6  # sd; parts activations that are equal though nothing was rounded
 
 
-def ksg_terms(
-    x: Float[np.ndarray, " position"], y: Float[np.ndarray, " position"], k: int = NEIGHBOURS
-) -> Float[np.ndarray, " position"]:
+def ksg_terms(x: Activations, y: Activations, k: int = NEIGHBOURS) -> Activations:
     r"""What each position adds to the mutual information of two neurons, their mean; in nats.
 
     $$I = \psi(k) + \psi(N) - \langle \psi(n_x + 1) + \psi(n_y + 1) \rangle$$
@@ -34,9 +33,7 @@ def ksg_terms(
     return digamma(k) + digamma(x.size) - near
 
 
-def _nearer(
-    x: Float[np.ndarray, " position"], distance: Float[np.ndarray, " position"]
-) -> Int[np.ndarray, " position"]:
+def _nearer(x: Activations, distance: Activations) -> Int[np.ndarray, " position"]:
     """How many other positions lie strictly nearer than each position's distance."""
     ordered = np.sort(x)
     # `distance` is one of the differences, so rounding would decide at the edge: step inside it.
@@ -45,9 +42,7 @@ def _nearer(
     return np.maximum(last - np.searchsorted(ordered, x - inside, side="left") - 1, 0)
 
 
-def ksg(
-    x: Float[np.ndarray, " position"], y: Float[np.ndarray, " position"], k: int = NEIGHBOURS
-) -> float:
+def ksg(x: Activations, y: Activations, k: int = NEIGHBOURS) -> float:
     """Mutual information of two neurons, nats; it can come out slightly below 0."""
     return float(ksg_terms(x, y, k).mean())
 

@@ -12,6 +12,9 @@ from functools import cache
 import numpy as np
 from jaxtyping import Float, Int
 
+Graphs = Float[np.ndarray, "graph node node"]
+Labels = Int[np.ndarray, "graph node"]
+PerGraph = Float[np.ndarray, " graph"]
 EXACT_NODES = 11  # 3**11 / 2 splits of subsets; each node more takes three times as long
 AT_ONCE = 250  # graphs whose tables are kept at a time: (2**11, 250) doubles are 4 MB
 SWEEPS = 20  # rounds of merging and moving; they end long before
@@ -22,13 +25,11 @@ CLEAR = 1e-12  # a gain below this is rounding
 class Partitions:
     """The best partition found of each graph."""
 
-    labels: Int[np.ndarray, "graph node"]  # community of each node, 0, 1, ... in order of nodes
-    Q: Float[np.ndarray, " graph"]
+    labels: Labels  # community of each node, 0, 1, ... in order of nodes
+    Q: PerGraph
 
 
-def modularity_matrix(
-    weights: Float[np.ndarray, "graph node node"], resolution: float = 1.0
-) -> Float[np.ndarray, "graph node node"]:
+def modularity_matrix(weights: Graphs, resolution: float = 1.0) -> Graphs:
     r"""Share of the weight on each pair above what the strengths of its nodes lead to expect.
 
     $$B_{ij} = \frac{w_{ij}}{2m} - \gamma \frac{k_i k_j}{(2m)^2}, \quad
@@ -44,17 +45,13 @@ def modularity_matrix(
     return (weights - resolution * expected) / safe
 
 
-def quality(
-    matrix: Float[np.ndarray, "graph node node"], labels: Int[np.ndarray, "graph node"]
-) -> Float[np.ndarray, " graph"]:
+def quality(matrix: Graphs, labels: Labels) -> PerGraph:
     """Sum of the matrix over pairs of one community: Q, for a modularity matrix."""
     same = labels[:, :, None] == labels[:, None, :]
     return np.einsum("gij,gij->g", matrix, same)
 
 
-def dealt_quality(
-    matrix: Float[np.ndarray, "graph node node"], labels: Int[np.ndarray, "graph node"]
-) -> Float[np.ndarray, " graph"]:
+def dealt_quality(matrix: Graphs, labels: Labels) -> PerGraph:
     """Mean quality if the nodes are dealt at random to communities of the same sizes.
 
     Each pair is together with one probability p, each node with itself for certain. Below 0 for a
@@ -67,18 +64,12 @@ def dealt_quality(
     return own + p * (matrix.sum(axis=(1, 2)) - own)
 
 
-def modularity(
-    weights: Float[np.ndarray, "graph node node"],
-    labels: Int[np.ndarray, "graph node"],
-    resolution: float = 1.0,
-) -> Float[np.ndarray, " graph"]:
+def modularity(weights: Graphs, labels: Labels, resolution: float = 1.0) -> PerGraph:
     """Newman's Q of a given partition of each graph."""
     return quality(modularity_matrix(weights, resolution), labels)
 
 
-def best_partitions(
-    weights: Float[np.ndarray, "graph node node"], resolution: float = 1.0
-) -> Partitions:
+def best_partitions(weights: Graphs, resolution: float = 1.0) -> Partitions:
     """The partition of each graph with the largest Q: exact up to `EXACT_NODES` nodes."""
     search = exact_labels if weights.shape[-1] <= EXACT_NODES else searched_labels
     matrix = modularity_matrix(weights, resolution)
@@ -87,7 +78,7 @@ def best_partitions(
     return Partitions(labels, quality(matrix, labels))
 
 
-def in_order(labels: Int[np.ndarray, "graph node"]) -> Int[np.ndarray, "graph node"]:
+def in_order(labels: Labels) -> Labels:
     """The same partitions, communities numbered by their first node."""
     same = labels[:, :, None] == labels[:, None, :]
     first = same.argmax(axis=2)  # the first node of each node's community
@@ -112,9 +103,7 @@ def splits(n_nodes: int) -> list[tuple[Int[np.ndarray, " split"], Int[np.ndarray
     return found
 
 
-def exact_labels(
-    matrix: Float[np.ndarray, "graph node node"],
-) -> Int[np.ndarray, "graph node"]:
+def exact_labels(matrix: Graphs) -> Labels:
     """Partition with the largest sum within communities, by dynamic programming over node sets.
 
     best(S) = max over subsets T of S that hold its highest node: sum within T + best(S without T).
@@ -137,7 +126,7 @@ def exact_labels(
     return labels
 
 
-def sums_within(matrix: Float[np.ndarray, "graph node node"]) -> Float[np.ndarray, "set graph"]:
+def sums_within(matrix: Graphs) -> Float[np.ndarray, "set graph"]:
     """Sum of the matrix over all pairs within each set of nodes (sets as bits)."""
     n_graphs, n_nodes, _ = matrix.shape
     by_pair = np.ascontiguousarray(matrix.transpose(1, 2, 0))
@@ -151,9 +140,7 @@ def sums_within(matrix: Float[np.ndarray, "graph node node"]) -> Float[np.ndarra
     return sums
 
 
-def searched_labels(
-    matrix: Float[np.ndarray, "graph node node"],
-) -> Int[np.ndarray, "graph node"]:
+def searched_labels(matrix: Graphs) -> Labels:
     """A partition with a large sum within communities, for graphs too large for the exact search.
 
     Merges the two communities that gain most (Clauset, Newman and Moore, 2004), moves single nodes
@@ -165,9 +152,7 @@ def searched_labels(
     return np.where(better[:, None], two, one)
 
 
-def climbed(
-    matrix: Float[np.ndarray, "graph node node"], labels: Int[np.ndarray, "graph node"]
-) -> Int[np.ndarray, "graph node"]:
+def climbed(matrix: Graphs, labels: Labels) -> Labels:
     """Merge communities and move nodes in turn until nothing changes."""
     for _ in range(SWEEPS):
         before = labels
@@ -177,9 +162,7 @@ def climbed(
     return labels
 
 
-def merged(
-    matrix: Float[np.ndarray, "graph node node"], labels: Int[np.ndarray, "graph node"]
-) -> Int[np.ndarray, "graph node"]:
+def merged(matrix: Graphs, labels: Labels) -> Labels:
     """Join, in each graph, the pair of communities that gains most, until none gains."""
     n_graphs, n_nodes, _ = matrix.shape
     member = (labels[:, :, None] == np.arange(n_nodes)).astype(float)
@@ -201,9 +184,7 @@ def merged(
         labels[at] = np.where(labels[at] == two[:, None], one[:, None], labels[at])
 
 
-def moved(
-    matrix: Float[np.ndarray, "graph node node"], labels: Int[np.ndarray, "graph node"]
-) -> Int[np.ndarray, "graph node"]:
+def moved(matrix: Graphs, labels: Labels) -> Labels:
     """Move single nodes to the community (or to one of their own) that gains most."""
     n_graphs, n_nodes, _ = matrix.shape
     labels, graph = labels.copy(), np.arange(n_graphs)
@@ -222,9 +203,7 @@ def moved(
     return labels
 
 
-def silhouette(
-    distance: Float[np.ndarray, "graph node node"], labels: Int[np.ndarray, "graph node"]
-) -> Float[np.ndarray, " graph"]:
+def silhouette(distance: Graphs, labels: Labels) -> PerGraph:
     """Mean silhouette (Rousseeuw, 1987) of each partition: 1 clear clusters, 0 none.
 
     A node alone in its community counts 0, and so does a graph in one community.

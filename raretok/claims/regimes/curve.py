@@ -15,6 +15,10 @@ from scipy.optimize import minimize_scalar
 
 from raretok.errors import NotTestableError
 
+Ranked = Float[np.ndarray, " rank"]
+Bins = Float[np.ndarray, " bin"]
+Edges = Float[np.ndarray, " edge"]
+Fitted = Float[np.ndarray, " fitted"]
 BEND = (-1.0, 2.0)  # range of a
 LAST = 0.3  # of the ranks that are fitted
 PER_DECADE = 8  # bins
@@ -22,33 +26,29 @@ SCATTER_DRAWS = 100
 FEWEST = 5  # bins that a curve of three parameters is fitted to
 
 
-def bins(first: int, last: int) -> Float[np.ndarray, " edge"]:
+def bins(first: int, last: int) -> Edges:
     """Edges (0-based, half open) of log-spaced bins over ranks first .. last - 1."""
     n = max(4, round(PER_DECADE * np.log10(last / max(first, 1))))
     return np.unique(np.round(np.geomspace(max(first, 1), last, n + 1))).astype(float)
 
 
-def bin_means(
-    values: Float[np.ndarray, " rank"], edges: Float[np.ndarray, " edge"]
-) -> Float[np.ndarray, " bin"]:
+def bin_means(values: Ranked, edges: Edges) -> Bins:
     """Mean value in each bin."""
     at = edges.astype(int)
     return np.add.reduceat(values[: at[-1]], at[:-1]) / np.diff(at)
 
 
-def depth(rank: Float[np.ndarray, " rank"], n: int) -> Float[np.ndarray, " rank"]:
+def depth(rank: Ranked, n: int) -> Ranked:
     """L of a rank counted from 0."""
     return np.log((n + 1) / (rank + 0.5))
 
 
-def bent(L: Float[np.ndarray, " rank"], a: float) -> Float[np.ndarray, " rank"]:
+def bent(L: Ranked, a: float) -> Ranked:
     """(L^a - 1) / a, which is ln L for a = 0 (Box and Cox, 1964)."""
     return np.log(L) if abs(a) < 1e-9 else (L**a - 1) / a
 
 
-def bin_weights(
-    curves: Float[np.ndarray, "left_out rank"], head: int, last: float = LAST
-) -> Float[np.ndarray, " bin"]:
+def bin_weights(curves: Float[np.ndarray, "left_out rank"], head: int, last: float = LAST) -> Bins:
     """Precision of the logarithm of each bin's mean, from the curves with documents left out.
 
     0 for a bin whose mean is not positive in every curve: it has no logarithm.
@@ -67,11 +67,8 @@ def bin_weights(
 
 
 def smooth_curve(
-    values: Float[np.ndarray, " rank"],
-    head: int,
-    weights: Float[np.ndarray, " bin"] | None = None,
-    last: float = LAST,
-) -> Float[np.ndarray, " fitted"]:
+    values: Ranked, head: int, weights: Bins | None = None, last: float = LAST
+) -> Fitted:
     """ln of the smooth curve at every rank down to `last`, fitted to those below the head.
 
     `values` are means by rank, not necessarily sorted; `weights` those of the bins. Raises
@@ -104,9 +101,7 @@ def design(x: Float[np.ndarray, " point"]) -> Float[np.ndarray, "point 2"]:
     return np.column_stack([np.ones_like(x), x])
 
 
-def log_lift(
-    values: Float[np.ndarray, " rank"], head: int, weights: Float[np.ndarray, " bin"] | None = None
-) -> float:
+def log_lift(values: Ranked, head: int, weights: Bins | None = None) -> float:
     """ln of the mean value of the head over what the smooth curve predicts there.
 
     Raises `NotTestableError` as `smooth_curve` does and for a head that is not positive.
@@ -118,9 +113,7 @@ def log_lift(
     return float(np.log(mean / predicted))
 
 
-def draw_law(
-    fitted: Float[np.ndarray, " fitted"], n: int, *, rng: np.random.Generator
-) -> Float[np.ndarray, " fitted"]:
+def draw_law(fitted: Fitted, n: int, *, rng: np.random.Generator) -> Fitted:
     """ln of the largest of n values drawn at random from the smooth law, largest first.
 
     Order statistics of n uniform numbers stand where the law expects its ranks; above the first
@@ -134,9 +127,9 @@ def draw_law(
 
 
 def lift_scatter(
-    values: Float[np.ndarray, " rank"],
+    values: Ranked,
     head: int,
-    weights: Float[np.ndarray, " bin"],
+    weights: Bins,
     *,
     n_draws: int = SCATTER_DRAWS,
     rng: np.random.Generator,
@@ -151,7 +144,7 @@ def lift_scatter(
     return float(np.std(lifts, ddof=1))
 
 
-def head_size(values: Float[np.ndarray, " rank"], most: float = 0.05, fewest: float = 0.001) -> int:
+def head_size(values: Ranked, most: float = 0.05, fewest: float = 0.001) -> int:
     """Neurons in the group at the head that is set apart most from the smooth curve.
 
     The change point of the mean logarithm over the curve fitted below the largest head: as many

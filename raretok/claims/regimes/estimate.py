@@ -12,6 +12,8 @@ from raretok.claims.sample import KINDS, Sample, neurons_in, rank_correlation, r
 from raretok.errors import NotTestableError
 from raretok.stats.jackknife import Estimate, block_sums, jackknife
 
+Curves = Float[np.ndarray, "left_out rank"]
+LeftOut = Float[np.ndarray, " left_out"]
 ESTIMANDS = (
     ("R0", "concentration"),
     ("R1", "lift"),
@@ -23,7 +25,7 @@ ESTIMANDS = (
 HEADS = (0.003, 0.005, 0.01, 0.02, 0.03)  # shares of the neurons that a lift is shown for
 
 
-def rank_curves(sample: Sample, kind: str) -> Float[np.ndarray, "left_out rank"]:
+def rank_curves(sample: Sample, kind: str) -> Curves:
     """Influence by rank, each neuron ranked on some blocks and measured on others; nats."""
     ranking, values = (sample.influence(kind, measured) for measured in (False, True))
     order = np.argsort(-ranking, axis=-1, kind="stable")
@@ -40,14 +42,12 @@ def lift(sample: Sample, kind: str, share: float = 0.01) -> Estimate:
     return lift_of(rank_curves(sample, kind), head_of(sample, share))
 
 
-def lift_of(curves: Float[np.ndarray, "left_out rank"], head: int) -> Estimate:
+def lift_of(curves: Curves, head: int) -> Estimate:
     """Of rank curves; the interval counts what documents and a sample of neurons leave open."""
     return jackknife(*log_lifts(curves, head)).through(np.exp)
 
 
-def log_lifts(
-    curves: Float[np.ndarray, "left_out rank"], head: int
-) -> tuple[Float[np.ndarray, " left_out"], float]:
+def log_lifts(curves: Curves, head: int) -> tuple[LeftOut, float]:
     """ln of the lift of each rank curve, and its scatter over samples of neurons."""
     weights = bin_weights(curves, head)
     scatter = lift_scatter(curves[0], head, weights, rng=np.random.default_rng(head))
@@ -120,9 +120,7 @@ def intervention_means(
     return [settled((folds @ sums) / (folds @ weight)) for folds in sample.folds]
 
 
-def intervention_curves(
-    sample: Sample, interventions: xr.Dataset, name: str, kind: str
-) -> Float[np.ndarray, "left_out rank"]:
+def intervention_curves(sample: Sample, interventions: xr.Dataset, name: str, kind: str) -> Curves:
     """Rank curves under another intervention."""
     means = intervention_means(sample, interventions, name, kind)
     order = np.argsort(-means[0], axis=-1, kind="stable")

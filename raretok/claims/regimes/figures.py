@@ -7,12 +7,11 @@ from matplotlib.axes import Axes
 from raretok.claims.style import COLOURS, PALETTE
 from raretok.stats.jackknife import Estimate
 
+Curve = Float[np.ndarray, " rank"]
 DASHES = ("-", "--", "-.", ":")
 
 
-def rank_curve(
-    ax: Axes, values: Float[np.ndarray, " rank"], low, high, *, kind: str, label: str
-) -> None:
+def rank_curve(ax: Axes, values: Curve, low, high, *, kind: str, label: str) -> None:
     """Influence by rank, log-log, in bins of ranks with their 95 % band."""
     rank = np.arange(1.0, values.size + 1)
     shown = values > 0
@@ -21,9 +20,7 @@ def rank_curve(
     ax.fill_between(rank, np.maximum(low, floor), high, color=COLOURS[kind], alpha=0.2, lw=0)
 
 
-def law(
-    ax: Axes, values: Float[np.ndarray, " rank"], *, head: int, label: str = "one smooth curve"
-) -> None:
+def law(ax: Axes, values: Curve, *, head: int, label: str = "one smooth curve") -> None:
     """The smooth curve: solid where it is fitted, dotted where it is continued upwards."""
     rank = np.arange(1.0, values.size + 1)
     ax.plot(rank[head:], values[head:], "-", color=COLOURS["fit"], lw=1.3, label=label)
@@ -54,7 +51,7 @@ def lifts(
     ax.minorticks_off()
 
 
-def interventions(ax: Axes, curves: dict[str, Float[np.ndarray, " rank"]]) -> None:
+def interventions(ax: Axes, curves: dict[str, Curve]) -> None:
     """Rank curves under several interventions."""
     for (name, values), style, colour in zip(curves.items(), DASHES, PALETTE, strict=False):
         rank = np.arange(1.0, values.size + 1)

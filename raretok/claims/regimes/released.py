@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.lib.stride_tricks import sliding_window_view
 
+Ranked = Float[np.ndarray, " rank"]
 PLATEAU_WINDOW, PLATEAU_MAX_LOG_RANK, PLATEAU_RANKS = 3, 3.5, (0.0, 0.3)
 ELBOW_WINDOW, ELBOW_LOG_RANKS, ELBOW_RANKS = 5, (5.5, 7.5), (0.4, 0.85)
 
@@ -39,7 +40,7 @@ def released_detector(values: Float[np.ndarray, " neuron"]) -> ReleasedRegimes:
 
 
 def _transition(
-    log_values: Float[np.ndarray, " rank"],
+    log_values: Ranked,
     window: int,
     fractions: tuple[float, float],
     log_ranks: tuple[float, float],
@@ -59,9 +60,7 @@ def _transition(
     return int(starts[wanted.argmax() + 1]) + 1 if wanted.max() > 0 else None
 
 
-def _local_slopes(
-    x: Float[np.ndarray, " rank"], y: Float[np.ndarray, " rank"], window: int
-) -> Float[np.ndarray, " start"]:
+def _local_slopes(x: Ranked, y: Ranked, window: int) -> Float[np.ndarray, " start"]:
     """Least-squares slope of the `window` points from each start on."""
     x, y = (sliding_window_view(values, window) for values in (x, y))
     x = x - x.mean(axis=1, keepdims=True)

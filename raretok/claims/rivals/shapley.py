@@ -5,21 +5,18 @@ from itertools import combinations, permutations
 import numpy as np
 from jaxtyping import Float
 
+Correlations = Float[np.ndarray, "*fold variable variable"]
 SAME = 1e-10  # of the largest: smaller eigenvalues are those of scores that say the same
 
 
-def correlations(
-    scores: Float[np.ndarray, "*fold variable neuron"],
-) -> Float[np.ndarray, "*fold variable variable"]:
+def correlations(scores: Float[np.ndarray, "*fold variable neuron"]) -> Correlations:
     """Of standardised or normal scores."""
     covariance = scores @ np.swapaxes(scores, -1, -2)
     size = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
     return covariance / (size[..., None] * size[..., None, :])
 
 
-def r_squared(
-    corr: Float[np.ndarray, "*fold variable variable"], some: tuple[int, ...]
-) -> Float[np.ndarray, "*fold"]:
+def r_squared(corr: Correlations, some: tuple[int, ...]) -> Float[np.ndarray, "*fold"]:
     """Of the regression of the last variable on some of the others."""
     rows = np.array(some, dtype=int)
     inverse = np.linalg.pinv(corr[..., rows[:, None], rows], rcond=SAME, hermitian=True)
@@ -27,9 +24,7 @@ def r_squared(
     return np.asarray(np.einsum("...i,...ij,...j->...", with_last, inverse, with_last))
 
 
-def shapley(
-    corr: Float[np.ndarray, "*fold variable variable"],
-) -> Float[np.ndarray, "*fold rival"]:
+def shapley(corr: Correlations) -> Float[np.ndarray, "*fold rival"]:
     """Each variable's part of the R squared of all (the last is explained); they add up to it."""
     rivals = range(corr.shape[-1] - 1)
     some = (one for size in range(len(rivals) + 1) for one in combinations(rivals, size))

@@ -8,10 +8,12 @@ from jaxtyping import Float
 
 from raretok.errors import UserError
 
+Spectra = Float[np.ndarray, "draw rank"]
+Weights = Float[np.ndarray, "row weight"]
 ZERO = 1e-9  # eigenvalues below this are those of directions that centring or rank takes away
 
 
-def standard_rows(weights: Float[np.ndarray, "row weight"]) -> Float[np.ndarray, "row weight"]:
+def standard_rows(weights: Weights) -> Weights:
     """Rows centred and scaled to variance 1 over their entries; `UserError` for a constant row."""
     centred = weights - weights.mean(axis=1, keepdims=True)
     spread = centred.std(axis=1, keepdims=True)
@@ -21,12 +23,12 @@ def standard_rows(weights: Float[np.ndarray, "row weight"]) -> Float[np.ndarray,
     return centred / spread
 
 
-def descending(correlations: Float[np.ndarray, "draw n n"]) -> Float[np.ndarray, "draw rank"]:
+def descending(correlations: Float[np.ndarray, "draw n n"]) -> Spectra:
     """Eigenvalues of symmetric matrices, largest first; rounding below zero is cut."""
     return np.maximum(np.linalg.eigvalsh(correlations)[:, ::-1], 0.0)
 
 
-def hill_curve(spectra: Float[np.ndarray, "draw rank"]) -> Float[np.ndarray, "draw k"]:
+def hill_curve(spectra: Spectra) -> Float[np.ndarray, "draw k"]:
     r"""Hill's tail index of the k largest eigenvalues, for k = 1 .. ranks - 1 (Hill, 1975).
 
     $$\hat\alpha_k = \Big( \frac1k \sum_{i \le k} \ln \frac{\lambda_i}{\lambda_{k+1}} \Big)^{-1}$$
@@ -43,7 +45,7 @@ def hill_curve(spectra: Float[np.ndarray, "draw rank"]) -> Float[np.ndarray, "dr
     return 1 / np.maximum(mean_gap, 1e-14)
 
 
-def hill(spectra: Float[np.ndarray, "draw rank"], k: int) -> Float[np.ndarray, " draw"]:
+def hill(spectra: Spectra, k: int) -> Float[np.ndarray, " draw"]:
     """Tail index of the k largest (see `hill_curve`). Raises `UserError` for an impossible k."""
     if not 0 < k < spectra.shape[1]:
         raise UserError(
@@ -63,6 +65,6 @@ def noise_edges(n: int, d: int) -> tuple[float, float]:
     return float((1 - root) ** 2), float((1 + root) ** 2)
 
 
-def noise_rows(n: int, d: int, *, rng: np.random.Generator) -> Float[np.ndarray, "row weight"]:
+def noise_rows(n: int, d: int, *, rng: np.random.Generator) -> Weights:
     """Gaussian rows, standardised as weights are."""
     return standard_rows(rng.standard_normal((n, d)))

@@ -13,6 +13,8 @@ from raretok.claims.spectra.eigenvalues import descending, noise_edges, standard
 from raretok.claims.spectra.estimate import of_groups, squared_cosine, weight_rows
 from raretok.claims.style import COLOURS
 
+Spectrum = Float[np.ndarray, " rank"]
+
 
 def eigenvalues(sample: Sample) -> dict[str, Any]:
     """Spectra of the group and of its controls, for `spectrum`."""
@@ -25,13 +27,7 @@ def eigenvalues(sample: Sample) -> dict[str, Any]:
     return {"group": spectra[0], "low": low, "high": high, "edge": edge}
 
 
-def spectrum(
-    ax: Axes,
-    group: Float[np.ndarray, " rank"],
-    low: Float[np.ndarray, " rank"],
-    high: Float[np.ndarray, " rank"],
-    edge: float,
-) -> None:
+def spectrum(ax: Axes, group: Spectrum, low: Spectrum, high: Spectrum, edge: float) -> None:
     """Eigenvalues by rank over those of the controls."""
     rank = np.arange(1, group.size + 1)
     ax.fill_between(rank, low, high, color=COLOURS["controls"], lw=0, label="control groups, 95 %")

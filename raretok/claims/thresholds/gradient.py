@@ -21,6 +21,7 @@ from raretok.errors import NotTestableError
 from raretok.stats.jackknife import Estimate, block_sums, jackknife
 from raretok.text.rarity import elbow, unigram
 
+LeftOut = Float[np.ndarray, " left_out"]
 BINS = (4, 6)  # of frequency: rare targets, all others
 Fold = Float[np.ndarray, "left_out split column"]
 Frequency = Float[np.ndarray, " position"]  # log10 of that of the target
@@ -77,12 +78,12 @@ def continued(sample: Sample, x: Frequency, measured: bool = True) -> Fold:
     return level + slope * means(sample, x[:, None], rare, measured)
 
 
-def of_group(sample: Sample, values: Fold) -> Float[np.ndarray, " left_out"]:
+def of_group(sample: Sample, values: Fold) -> LeftOut:
     """Mean over the members of the group of each fold, then over the splits."""
     return np.take_along_axis(values, sample.groups, axis=-1).mean(axis=(1, 2))
 
 
-def group_at(sample: Sample, rows: Rows) -> Float[np.ndarray, " left_out"]:
+def group_at(sample: Sample, rows: Rows) -> LeftOut:
     """Mean influence of the group at some positions of documents it was not chosen on, nats."""
     return of_group(sample, means(sample, sample.delta_loss, rows))
 
