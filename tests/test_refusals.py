@@ -289,6 +289,7 @@ SOURCES = {  # what else is given beside the model, checked before a page starts
     "--corpus base": "the corpus base is a directory",
     "--corpus texts.jsonl -p unigram=nowhere.npy": "cannot read token counts from nowhere.npy",
     "--corpus texts.jsonl -p unigram=texts.jsonl.npy": "texts.jsonl.npy holds float64 values of",
+    "--corpus texts.jsonl -p unigram=long.npy": "301 unigram counts do not fit a vocabulary of 300",
     "--corpus texts.jsonl -p unigram=base": "cannot read token counts from base",
 }
 
@@ -296,6 +297,7 @@ SOURCES = {  # what else is given beside the model, checked before a page starts
 @pytest.mark.parametrize("words", SOURCES)
 def test_what_is_given_beside_a_model(here, words, capsys, monkeypatch):
     np.save(here / "texts.jsonl.npy", np.zeros((2, 2)))
+    np.save(here / "long.npy", np.ones(301, int))
     given = ["run", "1", "--model", "base", *words.split(), "--out", "out"]
     refused(given, SOURCES[words], here, capsys, monkeypatch)
 

@@ -303,6 +303,7 @@ def stable(notebook: NotebookNode) -> NotebookNode:
             cell.metadata.pop(key, None)
         tags = cell.metadata.pop("tags", [])
         if "injected-parameters" in tags:
+            cell.source = re.sub(r'(= ")/(?:[^"/]*/)*', r"\1", cell.source)  # a file by its name
             tags = [*tags, "remove-cell"]
         if tags:
             cell.metadata.tags = tags

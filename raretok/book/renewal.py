@@ -112,7 +112,7 @@ def count_train(parameters: PageParameters) -> Path:
         raise UserError(f"{parameters.model} does not ship: give counts as -p unigram=FILE.npy")
     model = Source(parameters).model
     texts = [document.text for document in load_corpus("docs", part="train").documents]
-    counts = count_tokens(token_ids(texts, model.tokenizer), model.architecture.d_vocab)
+    counts = count_tokens(token_ids(texts, model.tokenizer, marks=True), model.architecture.d_vocab)
     file = folder / model_files.COUNTS_FILE
     np.save(file, counts.astype(np.int32))
     return file.relative_to(ROOT)

@@ -43,15 +43,17 @@ def settings_of(parameters: PageParameters) -> dict[str, Any]:
     """Everything that decides a measurement, and nothing of the machine that makes it."""
     sha256, own = model_files.identified(parameters.model, parameters.revision or None)
     n, given = parameters.n_documents, parameters.unigram
-    counts = own
+    counts = file_sha256(own) if own.is_file() else "of the corpus"
     if given:
-        counts = Path(given) if Path(given).suffix in (".npy", ".npz") else corpus_file(given, n)
+        file = Path(given).expanduser()
+        as_counts = file.suffix in (".npy", ".npz") and file.is_file()
+        counts = file_sha256(file) if as_counts else text_sha256(given, n)
     changed = ("packed",) * parameters.packed + ("dtype",) * (parameters.dtype != "float32")
     return {
         "format": FORMAT,
         "model_sha256": sha256,
         "corpus_sha256": text_sha256(parameters.corpus, n),
-        "counts_sha256": file_sha256(counts) if counts.is_file() else "of the corpus",
+        "counts_sha256": counts,
         **parameters.model_dump(include=set(DECIDE)),
         # Left out where it is the default, as in measurements made before it could be chosen.
         **parameters.model_dump(include=set(changed)),

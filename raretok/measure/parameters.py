@@ -1,5 +1,7 @@
 """A page's parameters: what it can be rerun with, validated before anything runs."""
 
+import json
+import zlib
 from pathlib import Path
 from typing import Any, Literal
 from zipfile import BadZipFile
@@ -11,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from raretok.errors import UserError
 from raretok.models import files as model_files
 from raretok.text.corpus import Corpus, load_corpus
+from raretok.text.rarity import unigram
 from raretok.text.shelf import shelved
 
 
@@ -128,15 +131,18 @@ def check_sources(parameters: PageParameters) -> None:
     if parameters.corpus not in ("docs", *shelved()):
         load_corpus(parameters.corpus, n_documents=parameters.n_documents)
     if parameters.unigram:
-        counted(parameters.unigram, parameters.n_documents)
+        found = counted(parameters.unigram, parameters.n_documents)
+        config = model_files.resolve_model(parameters.model) / "config.json"
+        if not isinstance(found, Corpus) and config.is_file():
+            unigram(found, json.loads(config.read_text()).get("vocab_size", found.size))
 
 
-def counted(unigram: str, n_documents: int) -> Int[np.ndarray, " entry"] | Corpus:
+def counted(given: str, n_documents: int) -> Int[np.ndarray, " entry"] | Corpus:
     """Token counts, or the text that they are to be counted in. Raises `UserError`."""
-    path = Path(unigram).expanduser()
+    path = Path(given).expanduser()
     if path.suffix in (".npy", ".npz") or path.is_dir():
         return read_counts(path)
-    return load_corpus(unigram, part="train", n_documents=n_documents)
+    return load_corpus(given, part="train", n_documents=n_documents)
 
 
 def read_counts(path: Path) -> Int[np.ndarray, " entry"]:
@@ -145,11 +151,14 @@ def read_counts(path: Path) -> Int[np.ndarray, " entry"]:
         counts = np.load(path, allow_pickle=False)
         if isinstance(counts, np.lib.npyio.NpzFile):
             (counts,) = counts.values()
-    except (OSError, ValueError, EOFError, BadZipFile):
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error):
         raise UserError(
             f"cannot read token counts from {path.name}: give one array as .npy or .npz"
         ) from None
-    if counts.ndim != 1 or not np.issubdtype(counts.dtype, np.integer) or (counts < 0).any():
+    whole = counts.ndim == 1 and np.issubdtype(counts.dtype, np.integer)
+    if whole and not counts.any():
+        raise UserError(f"{path.name} holds no counts: all {counts.size} of them are 0")
+    if not whole or (counts < 0).any():
         raise UserError(
             f"{path.name} holds {counts.dtype} values of shape {counts.shape}: "
             "token counts are one non-negative whole number a token id"

@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 import warnings
+import zlib
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
@@ -61,14 +62,15 @@ def load_corpus(
     column `text` and may have `file` and `domain`. In plain text a line `<|endoftext|>` ends a
     document; without such lines it is cut at blank lines into blocks of about 2,000 characters.
     Of a dataset, owner/name:configuration, the first `n_documents` are read. A document that stands
-    there twice is kept once. Raises `UserError` when there is nothing to read.
+    there twice is kept once; a text of the shelf stays as it was measured.
+    Raises `UserError` when there is nothing to read.
     """
     if str(source) == "docs":
         rows, sha256 = docstrings.read_docs(part)
         return Corpus("docs", tuple(Document(*row) for row in rows), sha256)
     path = corpus_file(str(source), n_documents)
     state = path.stat()
-    return _read(path, (state.st_mtime_ns, state.st_size))
+    return _read(path, (state.st_mtime_ns, state.st_size), once=str(source) not in shelved())
 
 
 def corpus_file(source: str, n_documents: int = 500) -> Path:
@@ -99,12 +101,11 @@ def _ending(path: Path) -> str:
 
 
 @cache  # a corpus is checked before a model is loaded, and read after
-def _read(path: Path, state: tuple[int, int]) -> Corpus:
-    every = [row for row in READERS[_ending(path)](path) if row[0]]
-    once: dict[str, tuple[str, str, str]] = {}
-    for row in every:
-        once.setdefault(row[0], row)
-    rows = list(once.values())
+def _read(path: Path, state: tuple[int, int], once: bool) -> Corpus:
+    rows = every = [row for row in READERS[_ending(path)](path) if row[0]]
+    if once:
+        first = {row[0]: row for row in reversed(every)}
+        rows = [first.pop(row[0]) for row in every if row[0] in first]
     if not rows:
         raise UserError(f"the corpus {path.name} is empty: it holds no text to score")
     if len(rows) < len(every):
@@ -135,7 +136,7 @@ def _decoded(path: Path) -> str:
         if path.suffix.lower() == ".gz":
             content = gzip.decompress(content)
         return re.sub(r"\r\n?", "\n", content.decode("utf-8-sig"))
-    except (gzip.BadGzipFile, EOFError):
+    except (gzip.BadGzipFile, EOFError, zlib.error):
         raise UserError(f"{path.name} is not a gzip file, or is cut short") from None
     except UnicodeDecodeError as error:
         raise UserError(
@@ -198,10 +199,13 @@ READERS = {
 }
 
 
-def token_ids(texts: list[str], tokenizer: Any) -> list[list[int]]:
-    """Token ids of each text, without special tokens: a mark that a text mentions is text."""
+def token_ids(texts: list[str], tokenizer: Any, *, marks: bool = False) -> list[list[int]]:
+    """Token ids of each text, without special tokens: a mark that a text mentions is text.
+
+    With `marks` it is the special token, as in the stream that the shipped models were trained on.
+    """
     # verbose=False: a text longer than the model's context is expected here, it is cut below.
-    options = {"add_special_tokens": False, "verbose": False, "split_special_tokens": True}
+    options = {"add_special_tokens": False, "verbose": False, "split_special_tokens": not marks}
     return tokenizer(texts, **options)["input_ids"]
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from raretok.paths import RUNS, one_line
 
 DATASET = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.-]+)?")  # owner/name:configuration
 KEPT = ("text", "file", "domain")  # columns
+COMMIT = 12  # characters of a commit in the name of a file
 
 
 def frozen(source: str, n_documents: int) -> Path:
@@ -22,53 +24,70 @@ def frozen(source: str, n_documents: int) -> Path:
     a record beside the file says of which. Token ids follow from it and a tokenizer, and are sealed
     by the sha256 of a run's contexts. Raises `UserError`.
     """
-    name = re.sub(r"[^\w.-]+", "-", source)
-    file = RUNS / "corpora" / f"{name}-{n_documents}.jsonl"
-    if file.is_file():
-        return file
+    # The Hub has no names with two dashes in a row, so that no two datasets share a file.
+    folder, name = RUNS / "corpora", re.sub("[/:]", "--", source)
+    if files := sorted(folder.glob(f"{name}-{'?' * COMMIT}-{n_documents}.jsonl")):
+        return unchanged(files[0])
     dataset, _, configuration = source.partition(":")
-    revision, rows = streamed(dataset, configuration, n_documents)
+    commit, rows = streamed(dataset, configuration, n_documents)
+    file = folder / f"{name}-{commit[:COMMIT]:_<{COMMIT}}-{n_documents}.jsonl"
+    text = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    record = {"dataset": dataset, "configuration": configuration, "commit": commit}
+    record |= {"split": "train", "documents": len(rows), "sha256": sha256(text).hexdigest()}
     draft = file.with_name(f".{file.name}.{os.getpid()}")
-    with one_line(file.parent):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        record = {"dataset": dataset, "configuration": configuration, "revision": revision}
-        record |= {"split": "train", "documents": len(rows)}
-        file.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
-        os.replace(draft, file)
+    with one_line(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            draft.write_bytes(text)
+            file.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+            os.replace(draft, file)
+        finally:
+            draft.unlink(missing_ok=True)
+    return file
+
+
+def unchanged(file: Path) -> Path:
+    """A frozen file. Raises `UserError` where it is not what its record says."""
+    record = file.with_suffix(".json")
+    known = json.loads(record.read_text())["sha256"] if record.is_file() else ""
+    if known != sha256(file.read_bytes()).hexdigest():
+        raise UserError(f"{file.name} was changed since it was read: delete it to read it again")
     return file
 
 
 def streamed(
     dataset: str, configuration: str, n_documents: int
 ) -> tuple[str, list[dict[str, Any]]]:
-    """The commit of a dataset and its first documents. Raises `UserError`."""
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetNotFoundError
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
+    """The commit of a dataset and its first documents. Raises `UserError`.
 
+    Without a network the client's own cache is read, where the dataset was prepared there.
+    """
+    import datasets
+    import httpx
+    import huggingface_hub
+
+    for library in (datasets, huggingface_hub):
+        library.logging.set_verbosity_error()  # what cannot be had is said once, below
     try:
-        revision = HfApi().dataset_info(dataset).sha
-        options = {"split": "train", "streaming": True, "revision": revision}
-        rows = load_dataset(dataset, name=configuration or None, **options)
+        builder = datasets.load_dataset_builder(dataset, configuration or None)
+        rows = builder.as_streaming_dataset(split="train")
         found = list(islice(documents(rows, dataset), n_documents))
-    except (HfHubHTTPError, DatasetNotFoundError) as error:
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        gated = "it is gated: ask for access, then set HF_TOKEN"
-        why = gated if status in (401, 403) else "check its name"
-        raise UserError(f"the Hub has no dataset {dataset} to read; {why}") from None
     except UserError:
         raise
-    except ValueError as error:  # an unknown configuration or split: the library names those it has
-        raise UserError(f"cannot read the dataset {dataset}: {first_line(error)}") from None
-    except Exception:  # each of the libraries below has errors of its own for a broken line
+    except datasets.exceptions.DatasetNotFoundError as error:
+        gated = "it is gated: ask for access on its page, then set HF_TOKEN"
+        why = gated if "gated" in str(error) else "check its name, or set HF_TOKEN if it is private"
+        raise UserError(f"the Hub has no dataset {dataset} to read; {why}") from None
+    except (ConnectionError, httpx.TransportError):
         raise UserError(
             f"the dataset {dataset} was not read before, and the Hub cannot be reached: give a file"
         ) from None
+    except Exception as error:  # the libraries below have errors of their own for each broken file
+        why = first_line(ValueError(" ".join(str(error).split()) or type(error).__name__))
+        raise UserError(f"cannot read the dataset {dataset}: {why}") from None
     if not found:
         raise UserError(f"the dataset {dataset} is empty: it holds no text to score")
-    return revision, found
+    return builder.hash, found
 
 
 def documents(rows: Any, dataset: str) -> Iterator[dict[str, Any]]:

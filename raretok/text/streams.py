@@ -72,7 +72,7 @@ def prepare(work: Path, d_vocab: int, without: str = "") -> tuple[Path, str]:
         tokenizer = train_tokenizer(texts, d_vocab)
         tokenizer.save_pretrained(work / "tokenizer")
         kept = [one.text for one in corpus.documents if one.domain != without]
-        ids = token_ids(kept, tokenizer)
+        ids = token_ids(kept, tokenizer, marks=True)
         np.save(work / "unigram_counts.npy", count_tokens(ids, d_vocab))
         # A document ends with the token that starts a context: the model learns to begin afresh.
         stream = np.concatenate([np.array([*i, 0], dtype=np.uint16) for i in ids])

@@ -9,7 +9,7 @@ import xarray as xr
 
 from raretok.errors import NotTestableError, UserError
 from raretok.measure import find, parts
-from raretok.measure.find import DECIDE, Measurements
+from raretok.measure.find import DECIDE, Measurements, text_sha256
 from raretok.measure.parameters import PageParameters
 from raretok.measure.record import RECORD, Folder
 from raretok.models import files as model_files
@@ -85,6 +85,12 @@ def test_the_key_changes_with_each_setting_that_decides(tiny, tmp_path):
         keys.add(other.key)
     keys.add(twin_of(tiny).key)
     assert len(keys) == 9
+
+
+def test_counts_may_be_those_of_a_text(tiny):
+    counted = [tiny.model_copy(update={"unigram": text}) for text in ("docs", tiny.corpus)]
+    found = [Measurements(one).settings["counts_sha256"] for one in counted]
+    assert found == [text_sha256(text, 500) for text in ("docs", tiny.corpus)]
 
 
 def test_a_part_is_measured_once_and_then_read(tiny, made):

@@ -17,6 +17,8 @@ from tests.tiny import write_model
         (np.array([1.5]), "float64 values of shape"),
         (np.array([[1]]), r"shape \(1, 1\)"),
         (np.array([-1]), "non-negative"),
+        (np.zeros(0, int), "no counts: all 0"),
+        (np.zeros(5, int), "no counts: all 5"),
         (np.array([{}]), "cannot read token counts"),
     ],
 )

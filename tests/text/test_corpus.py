@@ -102,6 +102,7 @@ def test_jsonl_lines_end_at_line_feeds_only(tmp_path):
         ("a.jsonl", b'{"text": "a", "n": ' + b"9" * 5_000 + b"}", "line 1: not JSON"),
         ("a.jsonl.gz", b"{}", "not a gzip file"),
         ("a.jsonl.gz", gzip.compress(b'{"text": "a"}')[:-9], "cut short"),
+        ("a.jsonl.gz", gzip.compress(b"")[:10] + b"\xff" * 20, "not a gzip file"),
     ],
 )
 def test_bad_files_are_named(tmp_path, name, content, message):
@@ -158,6 +159,13 @@ def test_what_stands_there_twice_is_kept_once_and_said(tmp_path):
         assert [d.text for d in load_corpus(tmp_path / "b.jsonl").documents] == ["a", "b"]
 
 
+def test_a_text_of_the_shelf_stays_as_it_was_measured(tmp_path, monkeypatch):
+    (tmp_path / "corpora").mkdir()
+    (tmp_path / "corpora" / "licences.jsonl").write_text('{"text": "a"}\n{"text": "a"}\n')
+    monkeypatch.setattr("raretok.text.shelf.RUNS", tmp_path)
+    assert [document.text for document in load_corpus("licences").documents] == ["a", "a"]
+
+
 def test_only_a_line_of_its_own_ends_a_document(tmp_path):
     (tmp_path / "a.txt").write_text("one <|endoftext|> still one\n<|endoftext|>\ntwo")
     texts = [document.text for document in load_corpus(tmp_path / "a.txt").documents]
@@ -170,6 +178,7 @@ def test_a_mark_inside_a_text_is_text(tmp_path, family):
     (ids,) = token_ids(["a <|endoftext|> b"], tokenizer)
     assert 0 not in ids
     assert tokenizer.decode(ids) == "a <|endoftext|> b"
+    assert 0 in token_ids(["a <|endoftext|> b"], tokenizer, marks=True)[0]
 
 
 def test_packed_documents_follow_each_other_and_none_is_lost():
