@@ -108,6 +108,29 @@ def split_assignment(text: str) -> tuple[str, str]:
 
 
 @app.command()
+def sweep(
+    file: Annotated[Path, typer.Argument(help="YAML: models, revisions, corpora, parameters")],
+    workers: Annotated[int, typer.Option(min=0, help="processes here; 0: this one")] = 0,
+    scheduler: Annotated[str, typer.Option(help="address of a Dask scheduler instead")] = "",
+    out: Annotated[Path | None, typer.Option(help="folder; default runs/NAME")] = None,
+) -> None:
+    """Run pages on a grid of models, texts and parameters, here or on a Dask cluster."""
+    from raretok.ablation.distributed import connected
+    from raretok.book.grid import planned, words
+    from raretok.book.sweep import sweep as run_sweep
+
+    plan = planned(file, out)
+    with connected(scheduler, workers) as client:
+        print(f"Dask's dashboard is {client.dashboard_link}", file=sys.stderr)
+        print(run_sweep(plan, client))
+    failed = [cell for cell in plan.cells if cell.reasons]
+    for cell in failed:
+        print(f"raretok: {words(cell.varied)}: {cell.reasons[0]}", file=sys.stderr)
+    if failed:
+        sys.exit(1)
+
+
+@app.command()
 def book(
     jobs: Annotated[int, typer.Option(min=1, help="pages at a time; each takes 1.5 GB")] = 2,
 ) -> None:

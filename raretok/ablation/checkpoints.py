@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,7 +38,7 @@ class Checkpoints:
             return part
         content = io.BytesIO()
         np.savez(content, **part)
-        partial = self.folder / "partial"
+        partial = self.folder / f"{secrets.token_hex(4)}.partial"  # several processes may keep
         partial.write_bytes(_digest(content.getbuffer()) + content.getbuffer())
         os.replace(partial, self._file(name))
         return part

@@ -1,5 +1,7 @@
 """`ablate` with its result on disk: bounded memory, and a killed run goes on where it stopped."""
 
+import json
+import shutil
 import time
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -16,6 +18,7 @@ from torch import Tensor
 from raretok.ablation import gather
 from raretok.ablation import run as in_memory
 from raretok.ablation.audit import audit_pairs, check_model
+from raretok.ablation.checkpoints import Arrays, Checkpoints
 from raretok.ablation.gather import check_contexts, context_batches
 from raretok.ablation.head import check_effect, final_head
 from raretok.ablation.interventions import check_mode, donors
@@ -31,7 +34,7 @@ from raretok.ablation.plan import (
 from raretok.ablation.precision import check_tolerance, pilot_positions
 from raretok.ablation.progress import bar
 from raretok.ablation.resumption import run_to_write
-from raretok.ablation.scratch import Scratch
+from raretok.ablation.scratch import Part, Scratch
 from raretok.ablation.store import Run, n_blocks, open_run
 from raretok.models.adapter import LanguageModel
 from raretok.text.corpus import Contexts
@@ -71,8 +74,7 @@ def ablate_to_disk(
     check_effect(options.effect)
     check_tolerance(options.tolerance)
     final_head(model)  # refuses a model that the closed form does not hold for
-    asked = {"layer": model.architecture.n_layers - 1, **options.asked}
-    settings = settings_of(model, contexts, positions, source or {}, asked)
+    settings = settings_for(model, contexts, positions, options, source)
 
     @cache
     def layout() -> dict[str, Any]:
@@ -83,6 +85,18 @@ def ablate_to_disk(
         if not run.complete:
             complete(Work(run, model, contexts, positions, options, progress, forward))
     return run.folder, open_run(run.folder)
+
+
+def settings_for(
+    model: LanguageModel,
+    contexts: Contexts,
+    positions: Positions,
+    options: Options,
+    source: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Everything that decides the numbers of a run."""
+    asked = {"layer": model.architecture.n_layers - 1, **options.asked}
+    return settings_of(model, contexts, positions, source or {}, asked)
 
 
 @dataclass(frozen=True)
@@ -110,6 +124,20 @@ class Work:
     @cached_property
     def scratch(self) -> Scratch:
         return Scratch(self.forward or self.run.scratch, len(self.positions), self.model)
+
+    @cached_property
+    def ahead(self) -> Checkpoints:
+        """Blocks that other processes computed (raretok/ablation/distributed.py)."""
+        cut = "-".join(str(self.run.record[name]) for name in ("key", "block", "parts"))
+        return Checkpoints(self.scratch.folder / f"ahead-{cut}")
+
+    @cached_property
+    def mean(self) -> Float[Tensor, " d_mlp"]:
+        return gather_to(self)
+
+    @cached_property
+    def method(self) -> Method:
+        return method_for(self, self.mean)
 
     @cached_property
     def target(self) -> Int[Tensor, " position"]:
@@ -142,14 +170,12 @@ def complete(work: Work) -> None:
     if "labels" not in run.steps:
         made = {"mode": options.mode, "effect": options.effect, "tolerance": options.tolerance}
         run.add_labels(work.positions, in_memory.provenance(work.model) | made)
-    mean = gather_to(work)
+    mean = work.mean
     give_back()
     if "mean_post" not in run.steps:
         run.add_neurons("mean_post", mean.cpu().numpy())
-    method = method_for(work, mean)
-    fill_blocks(work, method, mean)
-    described = method.described
-    del method  # the audit needs memory of its own
+    described = fill_blocks(work)
+    vars(work).pop("method", None)  # the audit needs memory of its own
     variance, in_full = run.sums()
     if "sampling_error" not in run.steps:
         error = in_memory.sampling_error(variance, len(work.positions))
@@ -163,24 +189,30 @@ def complete(work: Work) -> None:
         in_full,
     )
     run.finish(audit, time.monotonic() - started)
+    shutil.rmtree(work.ahead.folder, ignore_errors=True)
 
 
 def gather_to(work: Work) -> Float[Tensor, " d_mlp"]:
     """Run the contexts not yet run; the mean activations, summed in the order `ablate` sums."""
-    model, contexts, positions = work.model, work.contexts, work.positions
-    batches = context_batches(contexts, positions)
-    total, count = np.zeros(model.architecture.d_mlp), 0
+    batches = context_batches(work.contexts, work.positions)
+    total, count = np.zeros(work.model.architecture.d_mlp), 0
     with bar("contexts", sum(map(len, batches)), work.progress) as shown:
         for index, batch in enumerate(batches):
-            scored = np.flatnonzero(np.isin(positions.context, batch))
-            part = work.scratch.kept(index, scored)
-            if part is None:
-                first = work.options.include_first
-                found = gather.run_batch(model, contexts, positions, batch, first)
-                part = work.scratch.keep(index, found)
+            part = run_batch(work, index, batch)
             total, count = total + part[0], count + part[1]
             shown.update(len(batch))
-    return torch.from_numpy(total / count).to(model.device, torch.float32)
+    return torch.from_numpy(total / count).to(work.model.device, torch.float32)
+
+
+def run_batch(work: Work, index: int, batch: Int[np.ndarray, " context"]) -> Part:
+    """Run a batch of contexts, unless it was; its part of the mean activations."""
+    scored = np.flatnonzero(np.isin(work.positions.context, batch))
+    part = work.scratch.kept(index, scored)
+    if part is None:
+        inputs = work.model, work.contexts, work.positions
+        found = gather.run_batch(*inputs, batch, work.options.include_first)
+        part = work.scratch.keep(index, found)
+    return part
 
 
 def method_for(work: Work, mean: Float[Tensor, " d_mlp"]) -> Method:
@@ -201,22 +233,44 @@ def method_for(work: Work, mean: Float[Tensor, " d_mlp"]) -> Method:
     )
 
 
-def fill_blocks(work: Work, method: Method, mean: Float[Tensor, " d_mlp"]) -> None:
-    """Compute and write the blocks that are not finished."""
-    size, n, run = work.run.record["block"], len(work.positions), work.run
-    offset = in_memory.sampling_offsets(n)
+def fill_blocks(work: Work) -> dict[str, int]:
+    """Write the blocks that are not finished; how they were computed."""
+    n, run = len(work.positions), work.run
     missing = [k for k in range(n_blocks(run.record)) if str(k) not in run.steps]
-    todo = sum(min(size, n - k * size) for k in missing)
+    todo = sum(positions_of(work, k).size for k in missing)
+    plans = []
     with bar("positions", n, work.progress, initial=n - todo) as shown:
         for k in missing:
-            chosen = np.arange(k * size, min((k + 1) * size, n))
-            rows = work.rows(chosen, mean)
-            here = offset[chosen].to(mean.device)
-            found = apply_method(method, rows.resid, rows.post, rows.target, rows.new, here)
-            blocks = {"delta_loss": found.delta_loss, "post": rows.post, "loss": found.loss}
-            blocks = {name: values.cpu().numpy() for name, values in blocks.items()}
-            run.add_block(k, blocks, found.variance.cpu().numpy(), found.summed_in_full)
-            shown.update(chosen.size)
+            block = work.ahead.read(str(k)) or compute_block(work, k)
+            post = work.scratch.at("post", positions_of(work, k)).numpy()
+            values = {"delta_loss": block["delta_loss"], "post": post, "loss": block["loss"]}
+            run.add_block(k, values, block["variance"], int(block["summed_in_full"]))
+            plans.append(json.loads(str(block["plan"])))
+            shown.update(len(post))
+    if not plans:
+        return work.method.described
+    return {name: max(plan[name] for plan in plans) for name in plans[0]}
+
+
+def positions_of(work: Work, k: int) -> Int[np.ndarray, " chosen"]:
+    """The positions of a block."""
+    size = work.run.record["block"]
+    return np.arange(k * size, min((k + 1) * size, len(work.positions)))
+
+
+def compute_block(work: Work, k: int) -> Arrays:
+    """The numbers of one block, and the plan they were computed by."""
+    chosen = positions_of(work, k)
+    rows = work.rows(chosen, work.mean)
+    here = in_memory.sampling_offsets(len(work.positions))[chosen].to(work.mean.device)
+    found = apply_method(work.method, rows.resid, rows.post, rows.target, rows.new, here)
+    return {
+        "delta_loss": found.delta_loss.cpu().numpy(),
+        "loss": found.loss.cpu().numpy(),
+        "variance": found.variance.cpu().numpy(),
+        "summed_in_full": np.array(found.summed_in_full),
+        "plan": np.array(json.dumps(work.method.described)),
+    }
 
 
 def audit_stored(work: Work, mean: Float[Tensor, " d_mlp"]) -> tuple[float, int]:

@@ -1,0 +1,111 @@
+"""What a sweep found: a table with a row a cell, and a page that compares them."""
+
+import json
+from base64 import b64encode
+from collections import defaultdict
+from contextlib import suppress
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+from raretok.book.grid import Cell, Plan, short
+from raretok.book.pages import write_whole
+from raretok.claims.style import panels
+from raretok.ledger.claims import claims
+from raretok.ledger.figures import INK, limits, shade, whisker
+from raretok.ledger.tables import ours
+from raretok.ledger.verdicts import Entry
+
+JOURNAL = "tasks.jsonl"  # in the folder of a sweep: what each task took
+STYLE = (
+    "body{font-family:sans-serif;margin:1rem;max-width:75rem}img{max-width:100%}"
+    ".wide{overflow-x:auto}table{border-collapse:collapse}td,th{padding:.2rem .6rem;"
+    "border:1px solid #ccc;text-align:left;vertical-align:top}"
+)
+
+
+def summarise(plan: Plan) -> Path:
+    """Write `summary.csv`, a row a cell, and `summary.html` with a figure that compares them."""
+    spent: dict[str, float] = defaultdict(float)
+    for line in read_lines(plan.folder / JOURNAL):
+        spent[line["task"].split(", ")[0]] += line["seconds"]
+    rows, shown = [], []
+    for cell in plan.cells:
+        ended = {"state": "failed" if cell.reasons else "done", "reason": "; ".join(cell.reasons)}
+        seconds = {"seconds": round(sum(spent[key] for key in cell.keys), 1)}
+        place = {"cell": cell.folder.name if cell.folder else ""}
+        row = {n: short(value) for n, value in cell.parameters.model_dump().items()}
+        row |= ended | seconds | place
+        for claim, entry in cell.entries.items():
+            row |= row_of(claim, entry)
+        rows.append(row)
+        brief = {c: f"{ours(e.finding)} {e.verdict}" for c, e in cell.entries.items()}
+        shown.append(cell.varied | ended | seconds | brief | place)
+    write_whole(plan.folder / "summary.csv", pd.DataFrame(rows).to_csv(index=False))
+    table = pd.DataFrame(shown).fillna("").to_html(index=False)
+    page = (
+        f"<!doctype html><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        f"<title>{plan.name}</title><style>{STYLE}</style><h1>{plan.name}</h1><p>{len(rows)} "
+        f"cells; intervals of 95 % under the reading <i>corrected</i>; seconds of all workers. "
+        f"Shaded: what supports (blue) and contradicts (orange) a claim; hollow: not testable.</p>"
+        f"<div class=wide>{table}</div>{forest(plan.cells)}"
+    )
+    write_whole(plan.folder / "summary.html", page)
+    return plan.folder / "summary.html"
+
+
+def read_lines(journal: Path) -> list[dict[str, Any]]:
+    """What a journal says, but for a line torn by a kill."""
+    found = []
+    for line in journal.read_text().splitlines() if journal.is_file() else []:
+        with suppress(ValueError):
+            found.append(json.loads(line))
+    return found
+
+
+def row_of(claim: str, entry: Entry) -> dict[str, Any]:
+    """A claim's columns of the summary."""
+    one = entry.finding.estimate
+    numbers = {name: getattr(one, name, None) for name in ("value", "low", "high")}
+    found = numbers | {"verdict": entry.verdict, "why": entry.why}
+    return {f"{claim} {name}": value for name, value in found.items()}
+
+
+def forest(cells: list[Cell]) -> str:
+    """One panel a claim: its regions, and every cell with its interval, as an <img>."""
+    names = [name for name in claims() if any(name in cell.entries for cell in cells)]
+    if not names:
+        return ""
+    figure, axes = panels(1, len(names), width=8.0, height=0.9 + 0.2 * len(cells))
+    for ax, name in zip(axes, names, strict=True):
+        forest_panel(ax, name, cells)
+    picture = BytesIO()
+    figure.savefig(picture, format="png")
+    plt.close(figure)
+    alt = "Estimates of each claim with 95 % intervals, a row a cell"
+    return f"<img alt='{alt}' src='data:image/png;base64,{b64encode(picture.getvalue()).decode()}'>"
+
+
+def forest_panel(ax: Axes, claim: str, cells: list[Cell]) -> None:
+    """The cells of one claim; a hollow mark is not testable."""
+    some = [cell.entries[claim] for cell in cells if claim in cell.entries]
+    spec, within = some[0].spec, limits(some[0].spec, some)
+    shade(ax, spec, within)
+    for y, cell in enumerate(cells):
+        entry = cell.entries.get(claim)
+        if entry is None or entry.finding.estimate is None:
+            ax.text(within[0], y, " no number", va="center", fontsize=8)
+            continue
+        ink, one = INK[entry.verdict], entry.finding.estimate
+        whisker(ax, one, float(y), within, ink)
+        fill = "white" if entry.verdict == "not testable" else ink
+        ax.plot(np.clip(one.value, *within), y, "o", mfc=fill, mec=ink)
+    names = [", ".join(map(str, cell.varied.values())) for cell in cells]
+    ax.set_yticks(range(len(cells)), names, fontsize=8)
+    ax.set(xlim=within, ylim=(len(cells) - 0.4, -0.6), xlabel=spec.unit)
+    ax.set_title(f"{claim}, {claims()[claim].short}", loc="left", fontsize=10)
