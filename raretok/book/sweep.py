@@ -82,7 +82,7 @@ def submit_parts(tasks: Tasks, parameters: PageParameters, names: Iterable[str])
     for name in sorted(names, key=lambda one: not one.startswith("effects")):
         if there(asked, name):
             continue
-        key, after = f"{asked.key}, {name}", list(effects)
+        key, after = f"{asked.key}, {name}", effects * (not name.startswith("effects"))
         if name in RUNS_OF and key not in tasks.futures:
             draw, runs = RUNS_OF[name]
             most = 2.25 * parameters.n_positions
@@ -90,7 +90,7 @@ def submit_parts(tasks: Tasks, parameters: PageParameters, names: Iterable[str])
                 most = RELEASED_CONTEXTS * parameters.n_ctx
             wanted = [(parameters, draw, tuple(one.items())) for one in runs]
             n = max(1, -(-int(most) // BLOCK))
-            after += submit_shares(tasks, key, ablation, wanted, n, after=effects)
+            after = submit_shares(tasks, key, ablation, wanted, n, after=after)
         found.append(tasks.submit(key, part_task, parameters, name, after=after))
         effects += found[-1:] * name.startswith("effects")
     return found

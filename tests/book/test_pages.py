@@ -178,3 +178,11 @@ def test_the_complaints_of_a_build_name_the_place_without_the_machine(tmp_path):
     log = f"reading\n\x1b[91m{tmp_path}/book/intro.md:3: WARNING: unknown document: 'x'\x1b[39m\n"
     assert pages.complaints(log, tmp_path) == ["book/intro.md:3: WARNING: unknown document: 'x'"]
     assert pages.complaints("no space left", tmp_path) == ["no space left"]
+
+
+def test_a_file_that_a_page_was_given_is_named_without_its_folder():
+    notebook = nbformat.v4.new_notebook()
+    source = 'corpus = "/somewhere/on my/machine/texts.jsonl"\nmodel = "owner/name"\nseed = 1'
+    notebook.cells = [nbformat.v4.new_code_cell(source, metadata={"tags": ["injected-parameters"]})]
+    kept = pages.stable(notebook).cells[0].source
+    assert kept == 'corpus = "texts.jsonl"\nmodel = "owner/name"\nseed = 1'
