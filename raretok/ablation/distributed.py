@@ -3,8 +3,9 @@
 A run is cut into shares, each every n-th batch of contexts or block of positions. What a worker has
 computed lies in a folder that all of them see, whole or not at all. One process puts the run
 together (raretok/ablation/stream.py): it alone writes the store, and takes each block that is there
-instead of computing it. So the bytes are those of a run by one process, on the same processor with
-the same number of threads. A worker that is lost costs the batch or block it was at.
+instead of computing it. So the bytes are those of a run by one process as far as its arithmetic
+repeats itself: on the same processor, with the same number of threads. A worker that is lost costs
+the batch or block it was at.
 """
 
 import logging
