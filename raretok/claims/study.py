@@ -369,7 +369,8 @@ class Study:
     def checkpoint(self, revision: str) -> "Study":
         """The study of one step; what ships is never measured again."""
         shipped = not self.parameters.revisions
-        named = set() if shipped else {"corpus", "unigram", "device", "dtype"}
+        asked_too = {"corpus", "n_documents", "packed", "unigram", "device", "dtype"}
+        named = set() if shipped else asked_too
         given = self.parameters.model_dump(include=named)
         asked = step_parameters(self.history_model, revision, **given)
         return Study(asked, Measurements(asked, loud=True, only_shipped=shipped))

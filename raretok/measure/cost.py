@@ -305,7 +305,8 @@ class Probe:
     def checkpoints(self) -> float:
         """Effects at fewer positions of the revisions that the page dynamics is asked for."""
         own, name = self.source.parameters, f"effects: {STRATIFIED}"
-        given = own.model_dump(include={"corpus", "unigram", "device", "dtype"})
+        asked = {"corpus", "n_documents", "packed", "unigram", "device", "dtype"}
+        given = own.model_dump(include=asked)
         steps = [step_parameters(own.model, one, **given) for one in own.revisions.split(",")]
         new = sum(not there(Measurements(step), name) for step in steps)
         each = new and self.loading + self.of(name) * STEP_POSITIONS / own.n_positions

@@ -46,7 +46,7 @@ def settings_of(parameters: PageParameters) -> dict[str, Any]:
     counts = file_sha256(own) if own.is_file() else "of the corpus"
     if given:
         file = Path(given).expanduser()
-        as_counts = file.suffix in (".npy", ".npz") and file.is_file()
+        as_counts = file.suffix.lower() in (".npy", ".npz") and file.is_file()
         counts = file_sha256(file) if as_counts else text_sha256(given, n)
     changed = ("packed",) * parameters.packed + ("dtype",) * (parameters.dtype != "float32")
     return {

@@ -1,6 +1,7 @@
 """A page's parameters: what it can be rerun with, validated before anything runs."""
 
 import json
+import os
 import zlib
 from pathlib import Path
 from typing import Any, Literal
@@ -120,8 +121,8 @@ def resolved(values: dict[str, Any]) -> dict[str, Any]:
         bare = str(values.get(name, "")).removesuffix(model_files.TWIN)
         if bare in ("", "docs", *shelved()) or model_files.shipped_folder(bare):
             continue
-        if (path := Path(bare).expanduser()).exists():
-            done[name] = f"{path.resolve()}{str(values[name])[len(bare) :]}"
+        if os.path.exists(path := os.path.expanduser(bare)):
+            done[name] = f"{os.path.realpath(path)}{str(values[name])[len(bare) :]}"
     return done
 
 
@@ -130,17 +131,18 @@ def check_sources(parameters: PageParameters) -> None:
     model_files.check_model(parameters.model, parameters.revision)
     if parameters.corpus not in ("docs", *shelved()):
         load_corpus(parameters.corpus, n_documents=parameters.n_documents)
-    if parameters.unigram:
-        found = counted(parameters.unigram, parameters.n_documents)
-        config = model_files.resolve_model(parameters.model) / "config.json"
+    place = model_files.resolve_model(parameters.model)
+    shipped, config = place / model_files.COUNTS_FILE, place / "config.json"
+    if given := parameters.unigram or str(shipped) * shipped.is_file():
+        found = counted(given, parameters.n_documents)
         if not isinstance(found, Corpus) and config.is_file():
             unigram(found, json.loads(config.read_text()).get("vocab_size", found.size))
 
 
 def counted(given: str, n_documents: int) -> Int[np.ndarray, " entry"] | Corpus:
     """Token counts, or the text that they are to be counted in. Raises `UserError`."""
-    path = Path(given).expanduser()
-    if path.suffix in (".npy", ".npz") or path.is_dir():
+    path = Path(os.path.expanduser(given))
+    if path.suffix.lower() in (".npy", ".npz") or os.path.isdir(path):
         return read_counts(path)
     return load_corpus(given, part="train", n_documents=n_documents)
 
@@ -151,14 +153,14 @@ def read_counts(path: Path) -> Int[np.ndarray, " entry"]:
         counts = np.load(path, allow_pickle=False)
         if isinstance(counts, np.lib.npyio.NpzFile):
             (counts,) = counts.values()
-    except (OSError, ValueError, EOFError, BadZipFile, zlib.error):
+    except (OSError, ValueError, EOFError, MemoryError, BadZipFile, zlib.error):
         raise UserError(
             f"cannot read token counts from {path.name}: give one array as .npy or .npz"
         ) from None
     whole = counts.ndim == 1 and np.issubdtype(counts.dtype, np.integer)
     if whole and not counts.any():
         raise UserError(f"{path.name} holds no counts: all {counts.size} of them are 0")
-    if not whole or (counts < 0).any():
+    if not whole or (counts.astype(np.int64) < 0).any():  # too large a number turns negative
         raise UserError(
             f"{path.name} holds {counts.dtype} values of shape {counts.shape}: "
             "token counts are one non-negative whole number a token id"

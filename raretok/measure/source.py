@@ -116,8 +116,15 @@ class Source:
 
     @cache  # noqa: B019
     def everything(self, protocol: str) -> Positions:
-        """Every position of the corpus, classed as the protocol does."""
-        return all_positions(self.contexts, self.classes(protocol), PROTOCOLS[protocol].by)
+        """Every position of the corpus, classed as the protocol does.
+
+        Of packed contexts the token between documents is neither input nor target, as in the
+        released code: no text has it, so that it would count among the rarest.
+        """
+        found = all_positions(self.contexts, self.classes(protocol), PROTOCOLS[protocol].by)
+        if not self.parameters.packed:
+            return found
+        return found[(found.input != self.model.bos) & (found.target != self.model.bos)]
 
     @cache  # noqa: B019
     def positions(self, draw: str) -> Positions:

@@ -34,10 +34,11 @@ def resolve_model(name: str) -> Path:
     bare = name.removesuffix(TWIN)
     if shipped := shipped_folder(bare):
         return shipped
-    place = Path(os.path.abspath(Path(bare).expanduser()))  # `.` has a name too
-    if bare.startswith(gguf.PACKAGE) or place.is_file():
+    # `.` has a name too; functions of os.path take any name, where those of Path may raise.
+    place = Path(os.path.abspath(os.path.expanduser(bare)))
+    if bare.startswith(gguf.PACKAGE) or os.path.isfile(place):
         return gguf_file(bare if bare.startswith(gguf.PACKAGE) else str(place))
-    if bare and place.is_dir():
+    if bare and os.path.isdir(place):
         return place
     if of_hub := re.match(r"https?://(?:huggingface\.co|hf\.co)/([^/]+/[^/]+)", bare):
         raise UserError(f"{bare} is an address: give the Hub id, {of_hub[1]}")
@@ -78,7 +79,7 @@ def shipped_folder(bare: str) -> Path | None:
     """Folder of a shipped model, be its weights in it or elsewhere."""
     folder = SHIPPED / bare
     there = re.fullmatch(r"[\w.-]+", bare) and any(
-        (folder / name).is_file() for name in ("config.json", SOURCE)
+        os.path.isfile(folder / name) for name in ("config.json", SOURCE)
     )
     return folder if there else None
 

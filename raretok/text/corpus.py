@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import re
 import warnings
 import zlib
@@ -77,12 +78,12 @@ def corpus_file(source: str, n_documents: int = 500) -> Path:
     """The file that a text which is not `docs` is read from. Raises `UserError`."""
     if source in shelved():
         return shelf_file(source)
-    path = Path(source).expanduser()
-    if not path.exists() and hub.DATASET.fullmatch(source) and not reads(path):
+    path = Path(os.path.expanduser(source))  # unlike those of Path, these three never raise
+    if not os.path.exists(path) and hub.DATASET.fullmatch(source) and not reads(path):
         return hub.frozen(source, n_documents)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise UserError(f"the corpus {path.name} is a directory: give one of the files in it")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(
             f"no corpus file {source}: give 'docs' or a .txt, .jsonl or .parquet file, "
             "or a dataset of the Hub as owner/name:configuration"
@@ -102,7 +103,10 @@ def _ending(path: Path) -> str:
 
 @cache  # a corpus is checked before a model is loaded, and read after
 def _read(path: Path, state: tuple[int, int], once: bool) -> Corpus:
-    rows = every = [row for row in READERS[_ending(path)](path) if row[0]]
+    try:
+        rows = every = [row for row in READERS[_ending(path)](path) if row[0]]
+    except OSError as error:
+        raise UserError(f"cannot read {path.name}: {str(error.strerror).lower()}") from None
     if once:
         first = {row[0]: row for row in reversed(every)}
         rows = [first.pop(row[0]) for row in every if row[0] in first]
@@ -164,12 +168,16 @@ def _parquet(path: Path) -> list[tuple[str, str, str]]:
     from pyarrow import ArrowException
 
     try:
-        table = pyarrow.parquet.read_table(path)
+        records = pyarrow.parquet.read_table(path).to_pylist()
+    except PermissionError:
+        raise
+    except UnicodeDecodeError:
+        raise UserError(f"{path.name} holds a string that is not UTF-8: convert it first") from None
     except (ArrowException, OSError) as error:
         raise UserError(
             f"{path.name} is not a Parquet file: {str(error).splitlines()[0]}"
         ) from None
-    return [_row(record, path, i) for i, record in enumerate(table.to_pylist(), start=1)]
+    return [_row(record, path, i) for i, record in enumerate(records, start=1)]
 
 
 def _row(record: dict[str, Any], path: Path, number: int) -> tuple[str, str, str]:
@@ -179,17 +187,15 @@ def _row(record: dict[str, Any], path: Path, number: int) -> tuple[str, str, str
     if not isinstance(text, str):
         kind = "null" if text is None else f"a {type(text).__name__}"
         raise UserError(f"{path.name}, row {number}: text is {kind}, it must be a string")
+    file, domain = record.get("file") or f"{path.name}#{number}", record.get("domain") or path.stem
+    row = text, str(file), str(domain)
     try:
-        text.encode()
+        "".join(row).encode()
     except UnicodeEncodeError as error:
         raise UserError(
             f"{path.name}, line {number}: half a character (a lone surrogate) at {error.start}"
         ) from None
-    return (
-        text,
-        str(record.get("file") or f"{path.name}#{number}"),
-        str(record.get("domain") or path.stem),
-    )
+    return row
 
 
 READERS = {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from raretok.errors import UserError
-from raretok.measure.parameters import PageParameters
+from raretok.measure.parameters import PageParameters, check_sources
 from raretok.measure.source import Source, read_counts
 from tests.tiny import write_model
 
@@ -17,6 +17,7 @@ from tests.tiny import write_model
         (np.array([1.5]), "float64 values of shape"),
         (np.array([[1]]), r"shape \(1, 1\)"),
         (np.array([-1]), "non-negative"),
+        (np.array([2**63 + 5], np.uint64), "non-negative"),
         (np.zeros(0, int), "no counts: all 0"),
         (np.zeros(5, int), "no counts: all 5"),
         (np.array([{}]), "cannot read token counts"),
@@ -25,6 +26,14 @@ from tests.tiny import write_model
 def test_bad_counts_are_refused(tmp_path, content, message):
     np.save(tmp_path / "c.npy", content, allow_pickle=True)
     with pytest.raises(UserError, match=message):
+        read_counts(tmp_path / "c.npy")
+
+
+def test_counts_that_do_not_fit_into_memory_are_refused(tmp_path):
+    with (tmp_path / "c.npy").open("wb") as file:
+        header = {"descr": "<i8", "fortran_order": False, "shape": (10**15,)}
+        np.lib.format.write_array_header_1_0(file, header)
+    with pytest.raises(UserError, match=r"cannot read token counts from c\.npy"):
         read_counts(tmp_path / "c.npy")
 
 
@@ -43,6 +52,22 @@ def counted_model(tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("\n\n".join("".join(rng.choice(list("abcdefgh "), 2_100)) for _ in range(3)))
     return PageParameters(model=str(model), corpus=str(text), n_ctx=32)
+
+
+def test_counts_that_come_with_a_model_are_checked_before_it_is_loaded(counted_model):
+    (Path(counted_model.model) / "unigram_counts.npy").write_bytes(b"")
+    with pytest.raises(UserError, match=r"token counts from unigram_counts\.npy"):
+        check_sources(counted_model)
+
+
+def test_what_stands_between_packed_documents_is_not_scored(counted_model):
+    source = Source(counted_model.model_copy(update={"packed": True}))
+    first, tokens = source.model.bos, source.contexts.tokens
+    assert (tokens[:, 1:] == first).any()
+    found = source.everything("corrected")
+    assert first not in found.input
+    assert first not in found.target
+    assert len(found) > 0.9 * tokens.size * (tokens.shape[1] - 4) / tokens.shape[1]
 
 
 def test_types_of_a_counted_training_text_all_have_a_frequency(counted_model):

@@ -5,6 +5,8 @@ import json
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from transformers import AutoTokenizer
 
@@ -98,6 +100,7 @@ def test_jsonl_lines_end_at_line_feeds_only(tmp_path):
         ("a.jsonl", b'{"text": "a"}\n{"text": null}', "row 2: text is null"),
         ("a.jsonl", b'{"text": ["a"]}', "row 1: text is a list"),
         ("a.jsonl", b'{"text": "b \\ud83d cd"}', "line 1: half a character .* at 2"),
+        ("a.jsonl", b'{"text": "b", "file": "\\ud83d"}', "line 1: half a character"),
         ("a.jsonl", b"[" * 100_000, "line 1: not JSON"),
         ("a.jsonl", b'{"text": "a", "n": ' + b"9" * 5_000 + b"}", "line 1: not JSON"),
         ("a.jsonl.gz", b"{}", "not a gzip file"),
@@ -112,9 +115,27 @@ def test_bad_files_are_named(tmp_path, name, content, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_file_is_named():
-    with pytest.raises(UserError, match=r"no corpus file nowhere.txt"):
-        load_corpus("nowhere.txt")
+@pytest.mark.parametrize("name", ["nowhere.txt", "x" * 5_000, "~nobody-here/a.txt", "a\0b"])
+def test_a_missing_file_is_named(name):
+    with pytest.raises(UserError, match=f"^no corpus file {name}: give"):
+        load_corpus(name)
+
+
+def test_a_string_of_parquet_that_is_not_utf8_is_named(tmp_path):
+    column = pa.array([b"\xff\xfe"]).view(pa.string())
+    pq.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"a.parquet holds a string that is not UTF-8"):
+        load_corpus(tmp_path / "a.parquet")
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    def closed(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (tmp_path / "a.txt").write_text("some words")
+    monkeypatch.setattr("pathlib.Path.read_bytes", closed)
+    with pytest.raises(UserError, match=r"^cannot read a.txt: permission denied$"):
+        load_corpus(tmp_path / "a.txt")
 
 
 def test_padding_is_not_counted_as_text():

@@ -13,21 +13,23 @@ from raretok.text import hub
 from raretok.text.corpus import load_corpus
 
 ROWS = [{"text": f"document {n}", "timestamp": "2020", "url": "u"} for n in range(9)]
+BLANK = [{"text": "one"}, {"text": " \n"}, {"text": ""}, {"text": "two"}]
 README = "---\nconfigs:\n" + "".join(
-    f"- config_name: {name}\n  data_files: {name}.jsonl\n" for name in ("en", "other")
+    f"- config_name: {name}\n  data_files: {name}.jsonl\n" for name in ("en", "other", "blank")
 )
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """Two configurations of `allenai/c4` as the client of the Hub keeps them."""
+    """Configurations of `allenai/c4` as the client of the Hub keeps them."""
     home = tmp_path_factory.mktemp("home")
     local = home / "c4"
     local.mkdir()
     (local / "README.md").write_text(f"{README}---\n")
     (local / "en.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
     (local / "other.jsonl").write_text('{"body": "x"}\n')
-    for name in ("en", "other"):
+    (local / "blank.jsonl").write_text("\n".join(map(json.dumps, BLANK)))
+    for name in ("en", "other", "blank"):
         datasets.load_dataset_builder(
             str(local), name, cache_dir=str(home / "cache")
         ).download_and_prepare()
@@ -58,10 +60,16 @@ def test_a_dataset_is_streamed_once_and_frozen(runs, monkeypatch):
     assert load_corpus("allenai/c4:en", n_documents=4) == first
 
 
-def test_what_was_frozen_and_is_changed_is_refused(runs):
+def test_documents_without_text_are_not_among_the_first(runs):
+    found = load_corpus("allenai/c4:blank", n_documents=2).documents
+    assert [document.text for document in found] == ["one", "two"]
+
+
+@pytest.mark.parametrize("part", ["*.jsonl", "*.json"])
+def test_what_was_frozen_and_is_changed_is_refused(runs, part):
     load_corpus("allenai/c4:en", n_documents=3)
-    (file,) = (runs / "corpora").glob("*.jsonl")
-    file.write_text('{"text": "another"}\n')
+    (file,) = (runs / "corpora").glob(part)
+    file.write_text('{"text": "ano')
     with pytest.raises(UserError, match=r"-3.jsonl was changed since it was read: delete it"):
         load_corpus("allenai/c4:en", n_documents=3)
 
@@ -76,7 +84,10 @@ def raising(error):
 @pytest.mark.parametrize(
     ("source", "line"),
     [
-        ("allenai/c4:xx", r"cannot read the dataset allenai/c4: .*'xx'.*\['en', 'other'\]"),
+        (
+            "allenai/c4:xx",
+            r"cannot read .*allenai/c4: .*'xx'.*\['blank', 'en', 'other'\]",
+        ),
         ("allenai/c4:other", r"allenai/c4 has no column 'text' of texts, it has \['body'\]"),
         ("a/b", "a/b was not read before, and the Hub cannot be reached: give a file"),
     ],
