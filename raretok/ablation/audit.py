@@ -122,35 +122,27 @@ def own_delta_loss(
 
     In the model's own precision where its code cannot run in another (products of experts).
     """
-    inputs = model, contexts, positions, neuron, replacement, effect
+    found = np.zeros(len(positions))
+
+    def run() -> Float[np.ndarray, " position"]:
+        for context in np.unique(positions.context):
+            rows = np.flatnonzero(positions.context == context)
+            pos = torch.from_numpy(positions.pos[rows])
+            place, at = torch.zeros_like(pos), torch.from_numpy(neuron[rows])
+            tokens = torch.from_numpy(contexts.tokens[context, : positions.pos[rows].max() + 2])
+            new = torch.from_numpy(replacement[rows])
+
+            def change(post: Tensor, place=place, pos=pos, at=at, new=new) -> None:
+                post[place, pos, at] = new.to(post)
+
+            found[rows] = twice(model, (tokens[None], place, pos), change, effect).cpu().numpy()
+        return found
+
     try:
         with in_double(model):
-            return _own_delta_loss(*inputs)
+            return run()
     except RuntimeError:
-        return _own_delta_loss(*inputs)
-
-
-def _own_delta_loss(
-    model: LanguageModel,
-    contexts: Contexts,
-    positions: Positions,
-    neuron: Int[np.ndarray, " position"],
-    replacement: Float[np.ndarray, " position"],
-    effect: str,
-) -> Float[np.ndarray, " position"]:
-    found = np.zeros(len(positions))
-    for context in np.unique(positions.context):
-        rows = np.flatnonzero(positions.context == context)
-        pos = torch.from_numpy(positions.pos[rows])
-        place, at = torch.zeros_like(pos), torch.from_numpy(neuron[rows])
-        tokens = torch.from_numpy(contexts.tokens[context, : positions.pos[rows].max() + 2])
-        new = torch.from_numpy(replacement[rows])
-
-        def change(post: Tensor, place=place, pos=pos, at=at, new=new) -> None:
-            post[place, pos, at] = new.to(post)
-
-        found[rows] = twice(model, (tokens[None], place, pos), change, effect).cpu().numpy()
-    return found
+        return run()
 
 
 def twice(

@@ -95,19 +95,17 @@ class FinalHead:
 
     def double(self) -> "FinalHead":
         """The same in float64."""
-        return replace(self, **_double(self), sandwich=self.sandwich and _in_double(self.sandwich))
+        return replace(doubled(self), sandwich=self.sandwich and doubled(self.sandwich))
 
     def mlp_output(self, post: Float[Tensor, "*pos d_mlp"]) -> Float[Tensor, "*pos d_model"] | None:
         """What stands before a sandwich norm; nothing where there is none. All neurons needed."""
         return self.sandwich.output(post) if self.sandwich else None
 
 
-def _double(part: FinalHead | Sandwich) -> dict[str, Tensor]:
-    return {k: v.double() for k, v in vars(part).items() if isinstance(v, Tensor)}
-
-
-def _in_double(part: Sandwich) -> Sandwich:
-    return replace(part, **_double(part))
+def doubled(part: FinalHead | Sandwich) -> FinalHead | Sandwich:
+    """The tensors of a part of the head in float64."""
+    tensors = {name: v.double() for name, v in vars(part).items() if isinstance(v, Tensor)}
+    return replace(part, **tensors)
 
 
 def final_head(model: LanguageModel, dtype: torch.dtype | None = None) -> FinalHead:

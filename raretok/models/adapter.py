@@ -70,7 +70,7 @@ class LanguageModel:
 
     @property
     def W_out(self) -> Float[Tensor, "d_mlp d_model"]:
-        return self.last_block.mlp.W_out.detach()
+        return self.down(-1)[0]
 
     def down(self, layer: int) -> tuple[Float[Tensor, "d_mlp d_model"], Float[Tensor, " d_model"]]:
         """W_out and b_out of a layer; zeros for a layer without a bias."""

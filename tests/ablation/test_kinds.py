@@ -22,6 +22,9 @@ from tests.ablation.reference import ablate
 from tests.kinds import KINDS, REFUSED, write_kind
 from tests.tiny import positions_at
 
+# Libraries warn of slow kernels and settings that these kinds do without; what an audit says is
+# asserted below.
+pytestmark = pytest.mark.filterwarnings("ignore")
 PAIRS = 8
 
 
@@ -92,7 +95,6 @@ def alone(
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in REFUSED])
-@pytest.mark.filterwarnings("ignore")
 def test_a_kind_is_right(kind, contexts, tmp_path):
     folder = write_kind(tmp_path / "tiny", kind)
     model = load_model(str(folder))
@@ -107,7 +109,6 @@ def test_a_kind_is_right(kind, contexts, tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "line"), REFUSED.items())
-@pytest.mark.filterwarnings("ignore")
 def test_a_kind_that_cannot_be_served_is_refused_in_one_line(kind, line, contexts, tmp_path):
     with pytest.raises(UserError, match=line) as refused:
         ablated(load_model(str(write_kind(tmp_path / "tiny", kind))), contexts)
@@ -125,7 +126,6 @@ def an_earlier_layer(folder: Path, contexts: Contexts) -> xr.Dataset:
 @pytest.mark.parametrize(
     "kind", ["gemma3", "olmo2", "granite", "opt", "mpt", "xglm", "bamba", "gptj", "falcon 7b"]
 )
-@pytest.mark.filterwarnings("ignore")
 def test_an_earlier_layer_of_a_kind_is_right(kind, contexts, tmp_path):
     data = an_earlier_layer(write_kind(tmp_path / "tiny", kind), contexts)
     assert data.audit_passed
@@ -141,14 +141,12 @@ def test_an_earlier_layer_of_a_kind_is_right(kind, contexts, tmp_path):
         ("jamba, last layer dense", "layer 0 of tiny has no dense MLP"),
     ],
 )
-@pytest.mark.filterwarnings("ignore")
 def test_an_earlier_layer_out_of_reach_is_a_gap_with_its_reason(kind, line, contexts, tmp_path):
     with pytest.raises(NotTestableError, match=line):
         an_earlier_layer(write_kind(tmp_path / "tiny", kind), contexts)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma2", "gemma3", "olmo2", "granite"])
-@pytest.mark.filterwarnings("ignore")
 def test_a_group_is_what_the_model_itself_says(kind, contexts, tmp_path):
     model, members = load_model(str(write_kind(tmp_path / "tiny", kind))), torch.arange(0, 40, 3)
     tokens, pos = torch.from_numpy(contexts.tokens[:1]), torch.arange(3, 19, 3)
@@ -165,7 +163,6 @@ def test_a_group_is_what_the_model_itself_says(kind, contexts, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["olmo", "nanochat", "gemma2", "gemma3", "cohere", "granite"])
-@pytest.mark.filterwarnings("ignore")
 def test_the_direct_effect_of_a_kind_passes_its_audit(kind, contexts, tmp_path):
     data = ablated(load_model(str(write_kind(tmp_path / "tiny", kind))), contexts, effect="direct")
     assert data.audit_passed
@@ -173,7 +170,6 @@ def test_the_direct_effect_of_a_kind_passes_its_audit(kind, contexts, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["lfm2", "qwen3_5", "bamba"])
-@pytest.mark.filterwarnings("ignore")
 def test_a_layer_without_attention_is_a_gap_with_its_reason(kind, tmp_path):
     model = load_model(str(write_kind(tmp_path / "tiny", kind)))
     model.check_heads(range(1, 2))
