@@ -32,8 +32,7 @@
 from myst_nb import glue
 
 from raretok.claims import style
-from raretok.claims.regimes import estimate, figures
-from raretok.claims.regimes import tables as page
+from raretok.claims.regimes import figures as page
 from raretok.claims.study import Study
 from raretok.ledger import tables
 from raretok.ledger.claims import claims
@@ -72,9 +71,8 @@ for kind in ("rare", "common"):
 fig, axes = style.panels(2, width=4.4, height=3.8, share=True)
 for ax, kind in zip(axes, ("rare", "common"), strict=True):
     with style.or_reason(ax):
-        curve = page.curve_figure(sample, kind)
-        figures.rank_curve(ax, **curve, kind=kind, label="means in bins")
-        figures.law(ax, page.law_figure(sample, kind), head=estimate.head_of(sample))
+        page.rank_curve(ax, sample, kind)
+        page.law(ax, sample, kind)
     ax.set(title=f"{kind} targets", xscale="log", yscale="log", xlabel="neuron, by rank")
 axes[0].set_ylim(bottom=1e-5)
 style.legend_below(fig, axes[0], 2)
@@ -93,12 +91,9 @@ rate = style.told(lambda: page.released_rate(sample, 200, rng=rng))
 glue("released", rate, display=False)
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Lift of the head over the smooth curve for heads of several sizes, rare and common targets, with 95 % intervals. Blue: a plateau; orange: none. The line at 1 is the curve itself.", "name": "fig-lifts"}, "image": {"alt": "Dots with error bars: lift of the head by its size for rare and common targets"}}
-spec = claims()["R1"].estimands["lift"]
 fig, axes = style.panels(1, width=6.4, height=3.8)
-regions = {"supports": spec.supports, "contradicts": spec.contradicts}
-shares = [100 * share for share in estimate.HEADS]
 with style.or_reason(axes[0]):
-    figures.lifts(axes[0], shares, page.lifts_by_head(sample), regions)
+    page.lifts(axes[0], sample, claims()["R1"].estimands["lift"])
 style.legend_below(fig, axes[0], 2)
 
 # %% [markdown]
@@ -111,7 +106,7 @@ style.legend_below(fig, axes[0], 2)
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Influence on rare targets by rank under four interventions, ranked and measured as above, means in bins.", "name": "fig-modes"}, "image": {"alt": "Log-log rank curves under mean, zero, resample and direct ablation"}}
 fig, axes = style.panels(1, width=6.4, height=3.6)
 with style.or_reason(axes[0]):
-    figures.interventions(axes[0], page.intervened(sample, study.part("interventions")))
+    page.interventions(axes[0], sample, study.part("interventions"))
 style.legend_below(fig, axes[0], 4)
 
 # %% [markdown]

@@ -67,7 +67,7 @@ style.told(lambda: page.balance_table({name: study.sample(name) for name in PROT
 fig, axes = style.panels(2, width=4.4, share=True)
 for ax, kind in zip(axes, ("rare", "common"), strict=True):
     with style.or_reason(ax):
-        style.null_histogram(ax, **page.dimensions(sample, kind))
+        page.dimensions(ax, sample, kind)
     ax.set_title(f"{kind} targets")
     style.legend(ax)
 
@@ -79,8 +79,7 @@ for ax, kind in zip(axes, ("rare", "common"), strict=True):
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Correlations of activations on rare targets: the plateau group and the control group in the middle, neurons ordered by clustering. Red: active together; blue: one instead of the other.", "name": "fig-coactivation"}, "image": {"alt": "Two heat maps of pairwise correlations", "classes": "wide"}}
 fig, axes = style.panels(2, width=4.4, height=4.0)
 with style.or_reason(axes[0]):
-    for ax, matrix in zip(axes, page.correlation_matrices(sample), strict=True):
-        image = page.heatmap(ax, *matrix)
+    image = page.correlation_matrices(axes, sample)
     _ = fig.colorbar(image, ax=axes, label="correlation", shrink=0.8)
 
 # %% [markdown]

@@ -55,8 +55,7 @@ glue("common", style.told(lambda: page.common_difference(sample)), display=False
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Co-activation on rare targets: the plateau group (left) and one control group (right). Thickness: size of the correlation; dashed: negative. Colours: the communities with the largest Q, which exist for any graph.", "name": "fig-networks"}, "image": {"alt": "Two circular networks of ten neurons with weighted links", "classes": "wide"}}
 fig, axes = style.panels(2, width=4.2, height=4.0)
 with style.or_reason(axes[0]):
-    for ax, graph in zip(axes, page.networks(sample), strict=True):
-        page.network(ax, **graph)
+    page.networks(axes, sample)
 
 # %% [markdown]
 # {numref}`fig-plane` separates the two questions. A group that acts together without modules moves left;

@@ -57,8 +57,7 @@ glue("n_layers", study.architecture.n_layers, display=False)
 fig, axes = style.panels(2, width=4.4, height=3.6, share=True)
 with style.or_reason(axes[0]):
     of = study.rows("corrected"), study.queries("corrected")
-    for ax, layer in zip(axes, page.profiles(*of, True), strict=False):
-        page.profile(ax, **layer)
+    page.profiles(axes, *of, True)
 style.legend_below(fig, axes[0], 2)
 
 # %% [markdown]
@@ -70,7 +69,7 @@ fig, axes = style.panels(2, width=4.4, height=3.4)
 for ax, key in zip(axes, (("A1", "correlation"), ("A2", "Gini")), strict=True):
     with style.or_reason(ax):
         of = study.rows("corrected"), study.queries("corrected")
-        page.by_layer(ax, page.layers(*of, True)[key[0]], claims()[key[0]].estimands[key[1]])
+        page.by_layer(ax, *of, True, key[0], claims()[key[0]].estimands[key[1]])
 style.legend_below(fig, axes[0], 2)
 
 # %% [markdown]
@@ -86,8 +85,7 @@ fig, axes = style.panels(1, width=6.4, height=3.4)
 published = claims()["A3"].estimands["largest"].published
 with style.or_reason(axes[0]):
     sample = study.sample("corrected", heads=True)
-    effects = page.head_effects(sample, study.heads("corrected"), study.layers)
-    page.heads(axes[0], **effects, published=published)
+    page.heads(axes[0], sample, study.heads("corrected"), study.layers, published=published)
 style.legend_below(fig, axes[0], 3)
 
 # %% [markdown]

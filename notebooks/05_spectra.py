@@ -49,10 +49,10 @@ glue("fixed", FIXED, display=False)
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: eigenvalues of the correlations of weight rows, plateau group over 95 % of its control groups; dotted: where pure noise ends (Marchenko and Pastur). Right: mean squared cosine of control groups and of the plateau group, in units of chance.", "name": "fig-spectrum"}, "image": {"alt": "Eigenvalues by rank and a histogram of squared cosines, plateau group against controls", "classes": "wide"}}
 fig, axes = style.panels(2, width=4.4, height=3.6)
 with style.or_reason(axes[0]):
-    page.spectrum(axes[0], **page.eigenvalues(sample))
+    page.spectrum(axes[0], sample)
 style.legend(axes[0])
 with style.or_reason(axes[1]):
-    style.null_histogram(axes[1], **page.cosines(sample))
+    page.cosines(axes[1], sample)
 style.legend(axes[1])
 
 # %% [markdown]

@@ -1,11 +1,16 @@
 """A group against its controls, and one influence over another, as estimates."""
 
+from collections.abc import Callable, Iterable, Iterator
+
 import numpy as np
 from jaxtyping import Float
 
+from raretok.claims.finding import Finding, untested
+from raretok.claims.sample import Sample
 from raretok.errors import NotTestableError
 from raretok.stats.jackknife import Estimate, jackknife
 
+Spread = tuple[float, float, float]  # mean of the controls, and where 95 % of them lie
 Compared = Float[np.ndarray, "left_out split group"]  # the group first, then its controls
 
 
@@ -20,17 +25,32 @@ def difference(values: Compared) -> Estimate:
     return jackknife(each, float(means[0, 1:].std(ddof=1)), means.shape[1] - 1)
 
 
-def spread(values: Compared, scale=lambda x: x) -> tuple[float, float, float]:
+def spread(values: Compared, scale=lambda x: x) -> Spread:
     """Mean of the controls and the range that holds 95 % of them, in the unit of the estimate."""
     controls = values[0].mean(axis=0)[1:]
     low, high = np.quantile(controls, [0.025, 0.975])
     return tuple(float(scale(one)) for one in (controls.mean(), low, high))
 
 
-def controls_only(values: Compared, scale=lambda x: x) -> tuple[float, float, float]:
+def controls_only(values: Compared, scale=lambda x: x) -> Spread:
     """The same of each control less the mean of all, in the unit of the estimate."""
     mean = values[0].mean(axis=0)[1:].mean()
     return (float(scale(0.0)), *spread(values - mean, scale)[1:])
+
+
+def together(
+    keys: Iterable[tuple[str, str]],
+    sample: Sample,
+    compute: Callable[[], list[tuple[Estimate, Spread]]],
+) -> Iterator[Finding]:
+    """Findings that one computation gives, each with the spread of its controls; or why not."""
+    reading = sample.protocol.name
+    try:
+        found, gates = compute(), sample.matched_gates
+        for key, (estimate, spread) in zip(keys, found, strict=True):
+            yield Finding(*key, reading, estimate, gates, spread)
+    except NotTestableError as error:
+        yield from untested(keys, str(error), reading, sample.gates)
 
 
 def ratio(

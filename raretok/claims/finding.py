@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from raretok.errors import NotTestableError
 from raretok.stats.jackknife import Estimate
 
 
-def or_none(compute: Callable[[], Estimate]) -> Estimate | None:
-    """An estimate; None where it cannot be had."""
+def or_none(compute: Callable[..., Estimate], *of: Any) -> Estimate | None:
+    """An estimate, computed of what is given; None where it cannot be had."""
     try:
-        return compute()
+        return compute(*of)
     except NotTestableError:
         return None
 
@@ -44,6 +45,11 @@ def found(
         return Finding(claim, name, reading, None, gates, reason=str(error))
 
 
-def untested(claims: Iterable[tuple[str, str]], reason: str) -> list[Finding]:
-    """Findings without a number, for a model that cannot have one."""
-    return [Finding(*key, "corrected", None, reason=reason) for key in claims]
+def untested(
+    keys: Iterable[tuple[str, str]],
+    reason: str,
+    reading: str = "corrected",
+    gates: dict[str, float] | None = None,
+) -> list[Finding]:
+    """Findings without a number: of a reading that cannot be formed, of a model that has none."""
+    return [Finding(*key, reading, None, gates or {}, reason=reason) for key in keys]

@@ -163,6 +163,13 @@ class Sample:
             raise NotTestableError(f"fewer than {self.size} neurons raise the loss when ablated")
         return np.argsort(-ranking, axis=-1, kind="stable")[..., : self.size]
 
+    def of_group(
+        self, values: PerNeuron, groups: Int[np.ndarray, "left_out split member"] | None = None
+    ) -> Float[np.ndarray, " left_out"]:
+        """Mean over the members of the group (or of another one) of each fold and the splits."""
+        groups = self.groups if groups is None else groups
+        return np.take_along_axis(values, groups, axis=-1).mean(axis=(1, 2))
+
     @cached_property
     def traits(self) -> Float[np.ndarray, "neuron trait"]:
         return neuron_traits(self.post, self.W_out, self.gate_rate)
@@ -238,6 +245,12 @@ def settled(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     summed; measured effects are whole steps, so that some are exactly equal."""
     step = 1e-12 * np.abs(values).max(initial=0)
     return np.round(values / step) * step if step > 0 else values
+
+
+def by_rank(ranking: Ranks, values: Ranks) -> Ranks:
+    """Values of the neurons of each fold, those that the ranking puts highest first."""
+    order = np.argsort(-ranking, axis=-1, kind="stable")
+    return np.take_along_axis(values, order, axis=-1)
 
 
 def neurons_in(percent: float, n_neurons: int) -> int:

@@ -123,18 +123,17 @@ def shade(ax: Axes, spec: Any, along: str = "y") -> None:
     for kind in ("supports", "contradicts"):
         for low, high in getattr(spec, kind, ()):
             ends = (first if low is None else low, last if high is None else high)
-            span(*np.clip(ends, first, last), color=COLOURS[kind], lw=0, zorder=0)
+            start, stop = np.clip(ends, first, last)
+            if start < stop:
+                span(start, stop, color=COLOURS[kind], lw=0, zorder=0)
     ax.set(**{f"{along}lim": (first, last)})
 
 
-def null_histogram(
-    ax: Axes, controls: Float[np.ndarray, " draw"], observed: dict[str, float], *, xlabel: str
-) -> None:
-    """Control groups as a histogram with what was observed marked in it."""
-    ax.hist(controls, bins=30, color=COLOURS["controls"], label="control groups")
-    for (label, value), style in zip(observed.items(), ["-", "--", "-."], strict=False):
-        kind = next((k for k in ("rare", "common") if k in label), "fit")
-        ax.axvline(value, color=COLOURS[kind], ls=style, lw=2, label=label)
+def null_histogram(ax: Axes, each: Float[np.ndarray, " group"], *, label: str, xlabel: str) -> None:
+    """Control groups as a histogram, the group, which comes first, marked in it."""
+    ax.hist(each[1:], bins=30, color=COLOURS["controls"], label="control groups")
+    kind = next((k for k in ("rare", "common") if k in label), "fit")
+    ax.axvline(each[0], color=COLOURS[kind], lw=2, label=label)
     ax.set(xlabel=xlabel, ylabel="control groups")
 
 

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from raretok.ledger.claims import claims
 from raretok.ledger.verdicts import judge_all, plain
 from raretok.measure.head_sums import HeadSums
 from raretok.measure.rows import Rows
-from raretok.stats.jackknife import deal
+from raretok.stats.jackknife import Estimate, deal
 
 SIZES = (0.0, 0.5, 1.0, 2.0)
 MORE = {"head": (4.0,)}  # sizes planted beside: a head of 4 % contradicts R2
@@ -102,21 +103,17 @@ def planted(claim: str, name: str | None = None) -> float:
     return of.estimands[name or of.primary].planted
 
 
-def rare_curve(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
-    factor = planted("R1") ** size
-    return regimes.findings(worlds.curve_world(ground.sample, "rare", factor, rng=rng))
+def curve(
+    claim: str, kind: str, ground: Ground, size: float, rng: np.random.Generator
+) -> Iterable[Finding]:
+    factor = planted(claim) ** size
+    return regimes.findings(worlds.curve_world(ground.sample, kind, factor, rng=rng))
 
 
 def head_share(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
     factor = planted("R1") ** 2 if size else 1.0
     share = planted("R2") / 100 * size if size else 0.01
-    world = worlds.curve_world(ground.sample, "rare", factor, share, rng=rng)
-    return regimes.findings(world)
-
-
-def common_curve(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
-    factor = planted("R3") ** size
-    return regimes.findings(worlds.curve_world(ground.sample, "common", factor, rng=rng))
+    return regimes.findings(worlds.curve_world(ground.sample, "rare", factor, share, rng=rng))
 
 
 def shares(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
@@ -124,35 +121,26 @@ def shares(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Fi
 
 
 def dimensions(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
-    more = -float(np.log(planted("C1"))) * size
-    of = (ground.sample, 1, worlds.fewer_dimensions, more)
-    return coordination.findings(worlds.activity_world(*of, rng=rng), dear=False)
+    of = (1, worlds.fewer_dimensions, -float(np.log(planted("C1"))) * size)
+    return coordination.findings(worlds.activity_world(ground.sample, *of, rng=rng), dear=False)
 
 
 def information(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
-    of = (ground.sample, 1, worlds.pair_information, planted("I1") * size)
-    return coordination.findings(worlds.activity_world(*of, rng=rng))
+    of = (1, worlds.pair_information, planted("I1") * size)
+    return coordination.findings(worlds.activity_world(ground.sample, *of, rng=rng))
 
 
 def modules(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
-    of = (ground.sample, 2, worlds.modular_structure, planted("M1") * size)
-    return modularity.findings(worlds.activity_world(*of, rng=rng))
+    of = (2, worlds.modular_structure, planted("M1") * size)
+    return modularity.findings(worlds.activity_world(ground.sample, *of, rng=rng))
 
 
 def weights(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
     return spectra.findings(worlds.weight_world(ground.sample, planted("S1") * size, rng=rng))
 
 
-def profiles(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
-    return other_profiles(ground, size, True, rng)
-
-
-def profiles_rest(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
-    return other_profiles(ground, size, False, rng)
-
-
-def other_profiles(
-    ground: Ground, size: float, first_token: bool, rng: np.random.Generator
+def profiles(
+    first_token: bool, ground: Ground, size: float, rng: np.random.Generator
 ) -> Iterable[Finding]:
     """Profiles that differ until the correlation is lower by as much as is planted."""
     share, matched = 0.0, ground.sample.protocol.matched
@@ -177,17 +165,10 @@ def ginis(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Fin
     return attention.attention_findings(rows, again, ground.sample.protocol)
 
 
-def one_head(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
-    return by_head(ground, planted("A3") * size, False, rng)
-
-
-def head_over_median(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
-    return by_head(ground, planted("A3", "against the median head") * size, True, rng)
-
-
-def by_head(
-    ground: Ground, wanted: float, by_median: bool, rng: np.random.Generator
+def one_head(
+    by_median: bool, ground: Ground, size: float, rng: np.random.Generator
 ) -> Iterable[Finding]:
+    wanted = planted("A3", "against the median head" if by_median else None) * size
     of = (ground.sample, ground.heads, ground.layers, wanted, by_median)
     return attention.head_findings(*worlds.head_world(*of, rng=rng), ground.layers)
 
@@ -200,17 +181,17 @@ def layers(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Fi
 # Estimands that each kind of world is judged by.
 CASES: dict[str, tuple[World, list[tuple[str, str]]]] = {
     "shares": (shares, [("R0", "concentration")]),
-    "rare curve": (rare_curve, [("R1", "lift")]),
+    "rare curve": (partial(curve, "R1", "rare"), [("R1", "lift")]),
     "head": (head_share, [("R2", "size")]),
-    "common curve": (common_curve, [("R3", "lift")]),
+    "common curve": (partial(curve, "R3", "common"), [("R3", "lift")]),
     "dimensions": (dimensions, [("C1", "existence"), ("C1", "specificity")]),
     "information": (information, [("I1", "existence"), ("I1", "specificity")]),
     "modules": (modules, [("M1", "modularity")]),
-    "profiles": (profiles, [("A1", "correlation")]),
-    "profiles without the first token": (profiles_rest, [("A1", "first token removed")]),
+    "profiles": (partial(profiles, True), [("A1", "correlation")]),
+    "profiles without the first token": (partial(profiles, False), [("A1", "first token removed")]),
     "Gini": (ginis, [("A2", "Gini"), ("A2", "first token removed")]),
-    "one head": (one_head, [("A3", "largest")]),
-    "head over median": (head_over_median, [("A3", "against the median head")]),
+    "one head": (partial(one_head, False), [("A3", "largest")]),
+    "head over median": (partial(one_head, True), [("A3", "against the median head")]),
     "layers": (layers, [("A4", "layer")]),
     "weights": (weights, [("S1", "squared cosine")]),
 }
@@ -224,33 +205,20 @@ def one_run(ground: Ground, case: str, size: float, run: int) -> list[dict[str, 
         start = ground if case in CURVES else ground.redrawn(rng)
         found = list(world(start.dealt(rng), size, rng))
     except NotTestableError as error:
-        return [unmade(*key, str(error)) for key in judged]
+        return [record(key, "not testable", str(error), None) for key in judged]
     calm = [replace(one, gates=one.gates | {"coverage": 1.0}) for one in found]
     entries = {(e.finding.claim, e.finding.estimand): e for e in judge_all(calm)}
-    records = []
-    for key in judged:
-        entry = entries[key]
-        number = entry.finding.estimate
-        values = [plain(one) for one in (number.value, number.low, number.high)] if number else None
-        records.append(
-            dict(zip(("claim", "estimand"), key, strict=True))
-            | {
-                "verdict": entry.verdict,
-                "why": entry.why,
-                "estimate": values,
-            }
-        )
-    return records
+    return [
+        record(key, entries[key].verdict, entries[key].why, entries[key].finding.estimate)
+        for key in judged
+    ]
 
 
-def unmade(claim: str, estimand: str, why: str) -> dict[str, Any]:
-    return {
-        "claim": claim,
-        "estimand": estimand,
-        "verdict": "not testable",
-        "why": why,
-        "estimate": None,
-    }
+def record(key: tuple[str, str], verdict: str, why: str, one: Estimate | None) -> dict[str, Any]:
+    """What is kept of one estimand of a world."""
+    estimate = one and [plain(end) for end in (one.value, one.low, one.high)]
+    kept = {"verdict": verdict, "why": why, "estimate": estimate}
+    return dict(zip(("claim", "estimand"), key, strict=True)) | kept
 
 
 def kept_runs(file: Path) -> list[list[dict[str, Any]]]:

@@ -12,7 +12,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from raretok.claims.style import COLOURS, panels
 from raretok.ledger.claims import Estimand, claims, ends
-from raretok.ledger.promise import VERDICTS, Row, false_at, rows_of, share, true_at
+from raretok.ledger.promise import VERDICTS, Row, rows_of, share, truth
 from raretok.ledger.replication import Replication, is_ratio
 from raretok.ledger.verdicts import Entry
 from raretok.stats.jackknife import Estimate
@@ -128,7 +128,8 @@ def keys() -> list[Line2D | Patch]:
 
 def sign(size: float, claim: str) -> str:
     """Whether a claim is true (tick) or false (cross) at a planted size; neither in between."""
-    return " ✓" if size in true_at(claim) else " ✗" if size in false_at(claim) else ""
+    true, false = truth(claim)
+    return " ✓" if size in true else " ✗" if size in false else ""
 
 
 def primary(entries: list[Entry]) -> list[Entry]:

@@ -48,14 +48,9 @@ def share(row: Row, verdict: str) -> float:
     return row["verdicts"].get(verdict, 0) / row["runs"]
 
 
-def true_at(claim: str) -> tuple[float, ...]:
-    """The planted sizes at which a claim holds for certain; the declared one is among them."""
-    return TRUTH.get(claim, TRUTH["absence" if claim in ABSENT else "presence"])[0]
-
-
-def false_at(claim: str) -> tuple[float, ...]:
-    """The planted sizes at which it does not."""
-    return TRUTH.get(claim, TRUTH["absence" if claim in ABSENT else "presence"])[1]
+def truth(claim: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The planted sizes at which a claim holds for certain, the declared one among them, or not."""
+    return TRUTH.get(claim, TRUTH["absence" if claim in ABSENT else "presence"])
 
 
 def support(table: list[Row], claim: str, estimand: str) -> dict[str, float] | None:
@@ -65,7 +60,7 @@ def support(table: list[Row], claim: str, estimand: str) -> dict[str, float] | N
         return None
     by_size = {row["size"]: share(row, "supported") for row in rows}
     return {
-        "false": max(by_size[size] for size in false_at(claim)),
+        "false": max(by_size[size] for size in truth(claim)[1]),
         "true": by_size[0.0 if claim in ABSENT else 1.0],
     }
 
@@ -91,26 +86,17 @@ def worst(table: list[Row]) -> dict[str, Any]:
 
 def promise_table(table: list[Row]) -> pd.DataFrame:
     """Promise by estimand: false and true support, coverage, and what follows."""
-    rows = []
-    for name, claim in claims().items():
-        for estimand in claim.estimands:
-            found = support(table, name, estimand)
-            if found is None:
-                continue
-            covered = coverage(table, name, estimand)
-            rows.append(
-                {
-                    "claim": name,
-                    "estimand": estimand,
-                    "supported where false": f"{100 * found['false']:.0f} %",
-                    "supported where true": f"{100 * found['true']:.0f} %",
-                    "interval covers": "" if covered is None else f"{100 * covered:.0f} %",
-                    "this design": "can support it"
-                    if found["true"] >= TRUE_SUPPORT
-                    else "cannot support it",
-                }
-            )
-    return pd.DataFrame(rows).set_index(["claim", "estimand"])
+    rows = {}
+    for key in ((name, one) for name, claim in claims().items() for one in claim.estimands):
+        if found := support(table, *key):
+            covered, able = coverage(table, *key), found["true"] >= TRUE_SUPPORT
+            rows[key] = {
+                "supported where false": f"{100 * found['false']:.0f} %",
+                "supported where true": f"{100 * found['true']:.0f} %",
+                "interval covers": "" if covered is None else f"{100 * covered:.0f} %",
+                "this design": "can support it" if able else "cannot support it",
+            }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["claim", "estimand"])
 
 
 def verdict_table(table: list[Row]) -> pd.DataFrame:

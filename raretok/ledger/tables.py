@@ -61,31 +61,36 @@ def ours(finding: Finding) -> str:
 
 def region_text(regions: list[Region]) -> str:
     """Regions in words."""
-    return " or ".join(map(one_region, regions))
+
+    def words(low: float | None, high: float | None) -> str:
+        if low is None:
+            return f"at most {high:g}"
+        return f"at least {low:g}" if high is None else f"{low:g} to {high:g}"
+
+    return " or ".join(words(*region) for region in regions)
 
 
-def one_region(region: Region) -> str:
-    low, high = region
-    if low is None:
-        return f"at most {high:g}"
-    return f"at least {low:g}" if high is None else f"{low:g} to {high:g}"
+def cells(entry: Entry) -> dict[str, str]:
+    """What every table of verdicts shows of a line."""
+    return {
+        "claim": entry.finding.claim,
+        "estimand": entry.finding.estimand,
+        "reading": entry.finding.reading,
+        "ours (95 %)": ours(entry.finding),
+        "unit": html.escape(entry.spec.unit),
+        "verdict": signed(entry),
+        "why": html.escape(entry.why),
+    }
+
+
+def signed(entry: Entry) -> str:
+    """A verdict with its sign."""
+    return f"{SIGNS[entry.verdict]} {entry.verdict}".strip()
 
 
 def verdict_table(entries: list[Entry]) -> HTML:
     """What a page found: a row an estimand and reading."""
-    rows = [
-        {
-            "claim": entry.finding.claim,
-            "estimand": entry.finding.estimand,
-            "reading": entry.finding.reading,
-            "ours (95 %)": ours(entry.finding),
-            "unit": html.escape(entry.spec.unit),
-            "verdict": f"{SIGNS[entry.verdict]} {entry.verdict}".strip(),
-            "why": html.escape(entry.why),
-        }
-        for entry in entries
-    ]
-    return shown(tabulate(rows, "claim", "estimand", "reading"))
+    return shown(tabulate(list(map(cells, entries)), "claim", "estimand", "reading"))
 
 
 def sizes_table(found: list[Finding], fixed: list[Finding]) -> pd.DataFrame:
@@ -138,32 +143,20 @@ def gates_text(spec: Estimand) -> str:
 
 def sentences_table() -> HTML:
     """The paper's sentences and published values."""
-    rows = {
-        name: {
-            "the paper says": html.escape(claim.sentence),
-            "published": html.escape(claim.published),
-        }
-        for name, claim in claims().items()
-    }
-    return shown(pd.DataFrame(rows).T.rename_axis("claim"))
+    rows = [
+        dict(zip(("claim", "the paper says", "published"), map(html.escape, of), strict=True))
+        for of in ((name, claim.sentence, claim.published) for name, claim in claims().items())
+    ]
+    return shown(tabulate(rows, "claim"))
 
 
 def matrix(entries: list[Entry]) -> HTML:
     """Verdicts by estimand and reading."""
-    rows = {
-        (claim, estimand): {
-            one.finding.reading: f"{SIGNS[one.verdict]} {one.verdict}".strip() for one in of
-        }
-        for (claim, estimand), of in grouped(entries).items()
-    }
-    lines = [
-        {
-            "claim": key[0],
-            "estimand": key[1],
-            **{p: of.get(p, unread(key[0], p)) for p in PROTOCOLS},
-        }
-        for key, of in rows.items()
-    ]
+    lines = []
+    for (claim, estimand), of in grouped(entries).items():
+        found = {one.finding.reading: signed(one) for one in of}
+        given = {reading: found.get(reading, unread(claim, reading)) for reading in PROTOCOLS}
+        lines.append({"claim": claim, "estimand": estimand} | given)
     return shown(tabulate(lines, "claim", "estimand"))
 
 
@@ -181,21 +174,17 @@ def ledger_table(entries: list[Entry], folder: Path) -> HTML:
     """Every line, with where it is shown."""
     stems = {title(page.stem): page.stem for page in executed_pages(folder)}
     rows = [
-        {
-            "claim": entry.finding.claim,
-            "estimand": entry.finding.estimand,
-            "reading": entry.finding.reading,
-            "verdict": f"{SIGNS[entry.verdict]} {entry.verdict}".strip(),
-            "ours (95 %)": ours(entry.finding),
-            "unit": html.escape(entry.spec.unit),
+        cells(entry)
+        | {
             "supports": html.escape(region_text(entry.spec.supports)),
             "contradicts": html.escape(region_text(entry.spec.contradicts)),
-            "gate that failed": html.escape(entry.why),
             "page": page_link(stems.get(entry.claim.page, entry.claim.page)),
         }
         for entry in entries
     ]
-    return shown(tabulate(rows, "claim", "estimand", "reading"))
+    first = ["verdict", "ours (95 %)", "unit", "supports", "contradicts", "why", "page"]
+    table = tabulate(rows, "claim", "estimand", "reading").reindex(columns=first)
+    return shown(table.rename(columns={"why": "gate that failed"}))
 
 
 def said(entries: list[Entry]) -> dict[str, str]:
@@ -262,10 +251,8 @@ def verdict_box(entries: list[Entry]) -> HTML:
         for one in primary(entries)
         if one.finding.reading == "corrected"
     ]
-    body = "".join(lines)
-    return HTML(
-        f'<div class="admonition"><p class="admonition-title">Verdict</p><div>{body}</div></div>'
-    )
+    title = '<p class="admonition-title">Verdict</p>'
+    return HTML(f'<div class="admonition">{title}<div>{"".join(lines)}</div></div>')
 
 
 def reason_text(entry: Entry) -> str:
@@ -274,14 +261,10 @@ def reason_text(entry: Entry) -> str:
     found = f"{ours(finding)} {spec.unit}. " if finding.estimate else ""
     if entry.verdict == "not testable":
         return f"{found}Because {entry.why}.".replace("Because the", "The")
-    regions = (
-        f"{found}Supported: {region_text(spec.supports)}; "
-        f"contradicted: {region_text(spec.contradicts)}."
-    )
-    found = support(calibrated(finding.model), finding.claim, finding.estimand)
-    if found is not None and found["true"] < TRUE_SUPPORT:
-        regions += (
-            f" Where it is true at the declared size, this design supports it in only "
-            f"{100 * found['true']:.0f} % of worlds."
-        )
-    return regions
+    supports, contradicts = map(region_text, (spec.supports, spec.contradicts))
+    regions = f"{found}Supported: {supports}; contradicted: {contradicts}."
+    promised = support(calibrated(finding.model), finding.claim, finding.estimand)
+    if promised is None or promised["true"] >= TRUE_SUPPORT:
+        return regions
+    only = f"this design supports it in only {100 * promised['true']:.0f} % of worlds"
+    return f"{regions} Where it is true at the declared size, {only}."

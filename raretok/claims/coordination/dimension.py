@@ -64,6 +64,12 @@ class Moments:
         return np.clip(r, -1.0, 1.0)
 
 
+def whole_correlations(sample: Sample, kind: str, groups: Groups) -> Correlations:
+    """Correlations within each group over all positions of a class."""
+    moments = Moments.of(sample, kind, np.unique(groups))
+    return moments.correlations(np.ones(sample.deal.n_blocks), groups)
+
+
 class Links:
     """Correlations of the neurons that a sample compares, in each fold."""
 

@@ -1,12 +1,12 @@
 """The page `coordination`: estimands of C1 and I1 (data/claims.yaml)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import combinations
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from raretok.claims.compare import Compared, controls_only, difference
+from raretok.claims.compare import Compared, Spread, controls_only, difference, together
 from raretok.claims.coordination.dimension import Links, participation_ratio
 from raretok.claims.coordination.information import ksg_terms, prepared
 from raretok.claims.finding import Finding
@@ -78,18 +78,12 @@ def shared_information(sample: Sample, kind: str) -> Compared:
 
 def findings(sample: Sample, dear: bool = True) -> Iterator[Finding]:
     """Existence and specificity of C1 and (where `dear`) of I1 under one reading."""
-    measures = {"C1": (log_dimension, np.exp)}
+
+    def both(measure: Callable, scale: Callable) -> list[tuple[Estimate, Spread]]:
+        rare, common = (measure(sample, kind) for kind in KINDS)
+        values = (rare, rare - common)
+        return [(difference(one).through(scale), controls_only(one, scale)) for one in values]
+
+    yield from together(ESTIMANDS[:2], sample, lambda: both(log_dimension, np.exp))
     if dear:
-        measures["I1"] = (shared_information, lambda x: x)
-    reading = sample.protocol.name
-    for claim, (measure, scale) in measures.items():
-        try:
-            rare, common = (measure(sample, kind) for kind in KINDS)
-            gates = sample.matched_gates
-            for name, values in (("existence", rare), ("specificity", rare - common)):
-                estimate: Estimate = difference(values).through(scale)
-                spread = controls_only(values, scale)
-                yield Finding(claim, name, reading, estimate, gates, spread)
-        except NotTestableError as error:
-            for name in ("existence", "specificity"):
-                yield Finding(claim, name, reading, None, sample.gates, reason=str(error))
+        yield from together(ESTIMANDS[2:], sample, lambda: both(shared_information, np.positive))

@@ -6,7 +6,6 @@ matter at the last step, wherever they came from) and *anew* (those that matter 
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 from jaxtyping import Float
@@ -26,9 +25,7 @@ CHOICES = ("traced back", "anew")
 
 def influence(sample: Sample) -> Estimate:
     """Mean influence of the group on rare targets it was not chosen on, nats."""
-    measured = sample.influence("rare", measured=True)
-    members = np.take_along_axis(measured, sample.groups, axis=-1)
-    return jackknife(members.mean(axis=(1, 2)))
+    return jackknife(sample.of_group(sample.influence("rare", measured=True)))
 
 
 def dimensions(sample: Sample) -> Estimate:
@@ -78,9 +75,7 @@ def history(samples: dict[int, Sample], gaps: dict[int, str] | None = None) -> H
     for name, (_, estimand) in QUANTITIES.items():
         choices = CHOICES[1:] if name in UNGROUPED else CHOICES
         found[name] = {
-            choice: [
-                or_none(partial(estimand, chosen(samples[step], last, choice))) for step in steps
-            ]
+            choice: [or_none(estimand, chosen(samples[step], last, choice)) for step in steps]
             for choice in choices
         }
     return History(steps, found, gaps or {}, int((last.stratum == KINDS["rare"]).sum()))

@@ -1,7 +1,7 @@
 """Figures, tables and sentences of the page `groups`."""
 
 from collections.abc import Callable
-from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -49,12 +49,12 @@ def over_single(
 ) -> None:
     """Joint over the sum of single effects by size; other models as thin lines, rare targets."""
     for i, (name, other) in enumerate((beside or {}).items()):
-        ratios = [or_none(partial(synergy, other, "rare", chosen_for, p)) for p in other.percent]
+        ratios = [or_none(synergy, other, "rare", chosen_for, p) for p in other.percent]
         there = [(p, one.value) for p, one in zip(other.percent, ratios, strict=True) if one]
         if there:
             ax.plot(*np.transpose(there), ("-", "--", ":", "-.")[i % 4], color="0.55", label=name)
     for i, kind in enumerate(KINDS):
-        found = [or_none(partial(synergy, groups, kind, chosen_for, p)) for p in groups.percent]
+        found = [or_none(synergy, groups, kind, chosen_for, p) for p in groups.percent]
         series(ax, groups, found, i, kind, label=f"{kind} targets")
     ax.axhline(1, color="0.3", lw=0.8)
     ticks = (0.5, 0.7, 1, 1.5, 2, 3)
@@ -94,15 +94,11 @@ def one_row(groups: Groups, chosen_for: str, percent: float) -> dict[str, str]:
     }
     for kind in KINDS:
         low, high = of_sets(groups, kind, chosen_for, percent)
-        row[f"{kind} loss, nats"] = shown(partial(effect, groups, kind, chosen_for, percent))
+        row[f"{kind} loss, nats"] = shown(effect, groups, kind, chosen_for, percent)
         row[f"{kind} loss, random sets"] = f"{number(low)} to {number(high)}"
-        row[f"joint over single, {kind}"] = shown(
-            partial(synergy, groups, kind, chosen_for, percent)
-        )
-    row["rare over common"] = shown(partial(selectivity, groups, chosen_for, percent))
-    row["the same of random sets"] = shown(
-        partial(selectivity_of_sets, groups, chosen_for, percent)
-    )
+        row[f"joint over single, {kind}"] = shown(synergy, groups, kind, chosen_for, percent)
+    row["rare over common"] = shown(selectivity, groups, chosen_for, percent)
+    row["the same of random sets"] = shown(selectivity_of_sets, groups, chosen_for, percent)
     return row
 
 
@@ -120,13 +116,13 @@ def models_table(models: dict[str, Groups | str], percent: float = 1.0) -> pd.Da
         if isinstance(one, str):
             rows[name] = [one, *[""] * (len(columns) - 1)]
         else:
-            rows[name] = [shown(partial(compute, one)) for compute in columns.values()]
+            rows[name] = [shown(compute, one) for compute in columns.values()]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=list(columns))
     return table.rename_axis("model")
 
 
-def shown(compute: Callable[[], Estimate]) -> str:
-    return interval_text(or_none(compute))
+def shown(compute: Callable[..., Estimate], *of: Any) -> str:
+    return interval_text(or_none(compute, *of))
 
 
 def against_sum(one: Estimate | None) -> str:
@@ -152,16 +148,15 @@ SAID = (
 
 def against_sets(groups: Groups, percent: float = 1.0) -> str:
     """Whether the group chosen for rare targets does more to them than every random set."""
-    one, (_, high) = (
-        effect(groups, "rare", "rare", percent),
-        of_sets(groups, "rare", "rare", percent),
+    of = (groups, "rare", "rare", percent)
+    return (
+        "more than any" if effect(*of).low > of_sets(*of)[1] else "not clearly more than every one"
     )
-    return "more than any" if one.low > high else "not clearly more than every one"
 
 
 def more_selective(groups: Groups, percent: float = 1.0) -> str:
     """Which of the two groups favours rare targets more, as far as the intervals lie apart."""
-    pair = [or_none(partial(selectivity, groups, kind, percent)) for kind in KINDS]
+    pair = [or_none(selectivity, groups, kind, percent) for kind in KINDS]
     if None in pair:
         return "cannot be compared with"
     own, other = pair
@@ -172,7 +167,7 @@ def more_selective(groups: Groups, percent: float = 1.0) -> str:
 
 def answer(groups: Groups, percent: float) -> str:
     """What the group chosen for rare targets does to them, in words."""
-    one = or_none(partial(synergy, groups, "rare", "rare", percent))
+    one = or_none(synergy, groups, "rare", "rare", percent)
     times = "" if one is None else f" ({interval_text(one)} times the sum)"
     return (
         f"Without the {groups.sizes[groups.at(percent)]} neurons (1 % of the last MLP) that matter "
@@ -189,15 +184,15 @@ def said(groups: Groups | str, percent: float = 1.0) -> dict[str, str]:
         return dict.fromkeys(SAID, "not testable here") | {"answer": groups}
     most = float(groups.percent[-1])
     low, high = of_sets(groups, "rare", "rare", percent)
-    words = against_sum(or_none(partial(synergy, groups, "rare", "rare", percent)))
+    words = against_sum(or_none(synergy, groups, "rare", "rare", percent))
     values = (
         answer(groups, percent),
         f"{most:g}",
-        shown(partial(effect, groups, "rare", "rare", most)),
+        shown(effect, groups, "rare", "rare", most),
         f"{number(low)} to {number(high)}",
         words,
         MEANING[words],
-        *(shown(partial(selectivity, groups, kind, percent)) for kind in KINDS),
+        *(shown(selectivity, groups, kind, percent) for kind in KINDS),
         more_selective(groups, percent),
     )
     return dict(zip(SAID, values, strict=True))

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from raretok.claims.layers import estimate
 from raretok.claims.layers.estimate import Agreement, Layers, Numbers, head_influence, numbers
 from raretok.claims.regimes.estimate import rank_curves
-from raretok.claims.regimes.tables import binned
+from raretok.claims.regimes.figures import binned
 from raretok.claims.sample import KINDS, Sample
 from raretok.claims.study import Study
 from raretok.claims.style import COLOURS, PALETTE, interval_text, points

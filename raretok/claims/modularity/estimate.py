@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float, Int
 
-from raretok.claims.compare import Compared, controls_only, difference
+from raretok.claims.compare import Compared, Spread, controls_only, difference, together
 from raretok.claims.coordination.dimension import Moments
 from raretok.claims.finding import Finding
 from raretok.claims.modularity.communities import (
@@ -21,7 +21,7 @@ from raretok.claims.modularity.communities import (
     quality,
 )
 from raretok.claims.sample import Sample
-from raretok.errors import NotTestableError
+from raretok.stats.jackknife import Estimate
 
 ESTIMANDS = (("M1", "modularity"),)
 CONTROLS = 20  # control groups: each costs as much as the group itself
@@ -76,11 +76,9 @@ def modularity(sample: Sample, kind: str = "rare") -> Compared:
 
 def findings(sample: Sample) -> Iterator[Finding]:
     """M1 under one reading."""
-    reading = sample.protocol.name
-    try:
+
+    def held_out() -> list[tuple[Estimate, Spread]]:
         values = modularity(sample)
-        gates = sample.matched_gates
-        spread = controls_only(values)
-        yield Finding("M1", "modularity", reading, difference(values), gates, spread)
-    except NotTestableError as error:
-        yield Finding("M1", "modularity", reading, None, sample.gates, reason=str(error))
+        return [(difference(values), controls_only(values))]
+
+    yield from together(ESTIMANDS, sample, held_out)

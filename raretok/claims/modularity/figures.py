@@ -1,7 +1,5 @@
 """Figures and tables of the page `modularity`."""
 
-from typing import Any
-
 import networkx as nx
 import numpy as np
 import pandas as pd
@@ -9,7 +7,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from raretok.claims.compare import difference
-from raretok.claims.coordination.dimension import Moments, participation_ratio
+from raretok.claims.coordination.dimension import participation_ratio, whole_correlations
 from raretok.claims.modularity.communities import (
     EXACT_NODES,
     best_partitions,
@@ -29,28 +27,23 @@ COMMUNITIES = [sns.color_palette("colorblind")[i] for i in (0, 1, 2, 4, 8, 9, 7,
 WIDEST = 6.0  # points, of a link with |r| = 1
 
 
-def whole_correlations(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+def of_first_fold(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
     """Groups of the first fold (plateau group, then controls) and their correlations."""
     groups = sample.with_controls(CONTROLS)[0, 0]
-    moments = Moments.of(sample, "rare", np.unique(groups))
-    return groups, moments.correlations(np.ones(sample.deal.n_blocks), groups)
+    return groups, whole_correlations(sample, "rare", groups)
 
 
-def networks(sample: Sample) -> list[dict[str, Any]]:
-    """Links of the group and of one control group, for `network`."""
-    groups, r = whole_correlations(sample)
+def networks(axes: list[Axes], sample: Sample) -> None:
+    """Links of the group and of one control group."""
+    groups, r = of_first_fold(sample)
     r = r * (1 - np.eye(r.shape[1]))
-    labels = best_partitions(np.abs(r)).labels
-    titles = ("plateau group", "a control group")
-    return [
-        {"r": r[i], "names": [str(n) for n in groups[i]], "community": labels[i], "title": title}
-        for i, title in enumerate(titles)
-    ]
+    labels, titles = best_partitions(np.abs(r)).labels, ("plateau group", "a control group")
+    for i, (ax, title) in enumerate(zip(axes, titles, strict=True)):
+        network(ax, r[i], groups[i], labels[i])
+        ax.set_title(title)
 
 
-def network(
-    ax: Axes, *, r: np.ndarray, names: list[str], community: np.ndarray, title: str
-) -> None:
+def network(ax: Axes, r: np.ndarray, group: np.ndarray, community: np.ndarray) -> None:
     """Neurons on a circle, coloured by community; links as thick as |r|, negative ones dashed."""
     graph = nx.from_numpy_array(np.abs(r))
     order = np.argsort(community, kind="stable").tolist()
@@ -59,23 +52,21 @@ def network(
     for sign, style in ((1, "-"), (-1, "--")):
         edges = [(i, j) for i, j in graph.edges if sign * r[i, j] > 0]
         widths = [WIDEST * abs(r[i, j]) for i, j in edges]
-        nx.draw_networkx_edges(
-            graph, at, edgelist=edges, width=widths, style=style, edge_color="0.55", ax=ax
-        )
+        links = {"edgelist": edges, "width": widths, "style": style, "edge_color": "0.55"}
+        nx.draw_networkx_edges(graph, at, **links, ax=ax)
     colours = [COMMUNITIES[one % len(COMMUNITIES)] for one in community]
-    nx.draw_networkx_nodes(
-        graph, at, nodelist=range(len(names)), node_size=330, node_color=colours, ax=ax
-    )
-    labels = dict(enumerate(names))
+    nodes = {"nodelist": range(len(group)), "node_size": 330, "node_color": colours}
+    nx.draw_networkx_nodes(graph, at, **nodes, ax=ax)
+    labels = {i: str(neuron) for i, neuron in enumerate(group)}
     nx.draw_networkx_labels(graph, at, labels, font_size=7, font_color="white", ax=ax)
-    ax.set(xlim=(-1.25, 1.25), ylim=(-1.25, 1.25), title=title)
+    ax.set(xlim=(-1.25, 1.25), ylim=(-1.25, 1.25))
     sns.despine(ax=ax, left=True, bottom=True)
 
 
 def plane(ax: Axes, sample: Sample) -> None:
     """Group and controls by dimensions per neuron (coordination) and held-out Q (modules)."""
     Q = modularity(sample)[0].mean(axis=0)
-    _, r = whole_correlations(sample)
+    _, r = of_first_fold(sample)
     across = participation_ratio(r) / sample.size
     ax.plot(across[1:], Q[1:], "o", ms=5, color=COLOURS["controls"], label="control groups")
     ax.plot(across[:1], Q[:1], "D", ms=8, color=COLOURS["rare"], label="plateau group")
@@ -85,15 +76,14 @@ def plane(ax: Axes, sample: Sample) -> None:
 
 def diagnostics(sample: Sample) -> pd.DataFrame:
     """Other numbers that speak of modules, group beside controls."""
-    _, r = whole_correlations(sample)
+    _, r = of_first_fold(sample)
     size = np.abs(r) * (1 - np.eye(r.shape[1]))
     best = best_partitions(size)
+    apart = (1 - size) * (1 - np.eye(len(r[0])))
     numbers = {
         "held-out Q": modularity(sample)[0].mean(axis=0),
         "largest Q of any partition": best.Q,
-        "silhouette of that partition": silhouette(
-            (1 - size) * (1 - np.eye(len(r[0]))), best.labels
-        ),
+        "silhouette of that partition": silhouette(apart, best.labels),
         "second eigenvalue": np.linalg.eigvalsh(r)[:, -2],
         "mean |r|": size.sum(axis=(1, 2)) / (len(r[0]) * (len(r[0]) - 1)),
     }
@@ -118,12 +108,10 @@ def found_by_search(sample: Sample) -> float:
 
     On the same groups, each cut to as many members as the exact search takes.
     """
-    _, r = whole_correlations(sample)
+    _, r = of_first_fold(sample)
     links = np.abs(r)[:, :EXACT_NODES, :EXACT_NODES]
     matrix = modularity_matrix(links * (1 - np.eye(links.shape[1])))
-    exact, searched = (
-        quality(matrix, search(matrix)) for search in (exact_labels, searched_labels)
-    )
-    if exact.sum() <= 0:
+    best, found = (quality(matrix, of(matrix)).sum() for of in (exact_labels, searched_labels))
+    if best <= 0:
         raise NotTestableError("groups so small have one partition")
-    return 100 * float(searched.sum() / exact.sum())
+    return 100 * float(found / best)

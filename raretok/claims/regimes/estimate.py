@@ -1,6 +1,6 @@
 """The page `regimes`: estimands of R0 to R3 and O1 (data/claims.yaml)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import xarray as xr
@@ -8,7 +8,15 @@ from jaxtyping import Float
 
 from raretok.claims.finding import Finding, found
 from raretok.claims.regimes.curve import bin_weights, head_size, lift_scatter, log_lift
-from raretok.claims.sample import KINDS, Sample, neurons_in, rank_correlation, ranked, settled
+from raretok.claims.sample import (
+    KINDS,
+    Sample,
+    by_rank,
+    neurons_in,
+    rank_correlation,
+    ranked,
+    settled,
+)
 from raretok.errors import NotTestableError
 from raretok.stats.jackknife import Estimate, block_sums, jackknife
 
@@ -28,8 +36,7 @@ HEADS = (0.003, 0.005, 0.01, 0.02, 0.03)  # shares of the neurons that a lift is
 def rank_curves(sample: Sample, kind: str) -> Curves:
     """Influence by rank, each neuron ranked on some blocks and measured on others; nats."""
     ranking, values = (sample.influence(kind, measured) for measured in (False, True))
-    order = np.argsort(-ranking, axis=-1, kind="stable")
-    return np.take_along_axis(values, order, axis=-1).mean(axis=1)
+    return by_rank(ranking, values).mean(axis=1)
 
 
 def head_of(sample: Sample, share: float = 0.01) -> int:
@@ -63,8 +70,7 @@ def size(sample: Sample) -> Estimate:
     name = "signed" if sample.protocol.signed else "size"
     halves = sample.deal.halves[None].astype(float)
     ranking, values = (sample.mean("rare", folds, name)[0] for folds in (halves, 1 - halves))
-    curves = np.take_along_axis(values, np.argsort(-ranking, axis=-1, kind="stable"), axis=-1)
-    shares = np.array([100 * head_size(one) / one.size for one in curves])
+    shares = [100 * head_size(one) / one.size for one in by_rank(ranking, values)]
     low, middle, high = np.quantile(shares, [0.025, 0.5, 0.975])
     return Estimate(float(middle), float(low), float(high))
 
@@ -81,8 +87,7 @@ def top_share(sample: Sample, kind: str) -> Float[np.ndarray, "left_out split"]:
     Both are chosen on one part of the documents and measured on the other.
     """
     ranking, values = (sample.influence(kind, measured) for measured in (False, True))
-    order = np.argsort(-ranking, axis=-1, kind="stable")[..., : head_of(sample)]
-    head = np.take_along_axis(values, order, axis=-1).sum(axis=-1)
+    head = by_rank(ranking, values)[..., : head_of(sample)].sum(axis=-1)
     total = np.where(ranking > 0, values, 0.0).sum(axis=-1)
     if not (total > 0).all():
         raise NotTestableError(f"no neuron helps {kind} targets")
@@ -122,9 +127,7 @@ def intervention_means(
 
 def intervention_curves(sample: Sample, interventions: xr.Dataset, name: str, kind: str) -> Curves:
     """Rank curves under another intervention."""
-    means = intervention_means(sample, interventions, name, kind)
-    order = np.argsort(-means[0], axis=-1, kind="stable")
-    return np.take_along_axis(means[1], order, axis=-1).mean(axis=1)
+    return by_rank(*intervention_means(sample, interventions, name, kind)).mean(axis=1)
 
 
 def direct_lift(sample: Sample, interventions: xr.Dataset | None) -> Estimate:
@@ -135,23 +138,19 @@ def direct_lift(sample: Sample, interventions: xr.Dataset | None) -> Estimate:
     return lift_of(curves, head_of(sample))
 
 
-def estimands(sample: Sample, interventions: xr.Dataset | None) -> dict[tuple[str, str], Callable]:
-    """How each estimand of the page is computed."""
-    return {
-        ("R0", "concentration"): lambda: concentration(sample),
-        ("R1", "lift"): lambda: lift(sample, "rare"),
-        ("R1", "direct effect"): lambda: direct_lift(sample, interventions),
-        ("R2", "size"): lambda: size(sample),
-        ("R3", "lift"): lambda: lift(sample, "common"),
-        ("O1", "rank correlation"): lambda: shared_order(sample),
-    }
-
-
 def findings(sample: Sample, interventions: xr.Dataset | None = None) -> Iterator[Finding]:
     """Every estimand of the page under one reading."""
     gates = sample.gates | {
         "reliability": sample.reliability("rare"),
         "reliability of common": sample.reliability("common"),
     }
-    for (claim, name), compute in estimands(sample, interventions).items():
-        yield found(claim, name, sample.protocol.name, gates, compute)
+    computed = (
+        lambda: concentration(sample),
+        lambda: lift(sample, "rare"),
+        lambda: direct_lift(sample, interventions),
+        lambda: size(sample),
+        lambda: lift(sample, "common"),
+        lambda: shared_order(sample),
+    )
+    for key, compute in zip(ESTIMANDS, computed, strict=True):
+        yield found(*key, sample.protocol.name, gates, compute)

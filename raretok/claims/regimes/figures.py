@@ -1,60 +1,94 @@
-"""Figures of the page `regimes`."""
+"""Figures of the page `regimes`, and how often the released detector fires on a smooth curve."""
+
+from typing import Any
 
 import numpy as np
+import xarray as xr
 from jaxtyping import Float
 from matplotlib.axes import Axes
 
-from raretok.claims.style import COLOURS, PALETTE
-from raretok.stats.jackknife import Estimate
+from raretok.claims.finding import or_none
+from raretok.claims.regimes.curve import bin_weights, draw_law, smooth_curve
+from raretok.claims.regimes.estimate import HEADS, head_of, intervention_curves, lift, rank_curves
+from raretok.claims.regimes.released import released_detector
+from raretok.claims.sample import KINDS, Sample
+from raretok.claims.style import COLOURS, PALETTE, points, shade
+from raretok.stats.jackknife import jackknife
 
 Curve = Float[np.ndarray, " rank"]
+PER_DECADE = 8
 DASHES = ("-", "--", "-.", ":")
+AXES = {"xscale": "log", "yscale": "log", "xlabel": "neuron, by rank"}
+INFLUENCE = "influence (nats a token)"
 
 
-def rank_curve(ax: Axes, values: Curve, low, high, *, kind: str, label: str) -> None:
-    """Influence by rank, log-log, in bins of ranks with their 95 % band."""
-    rank = np.arange(1.0, values.size + 1)
-    shown = values > 0
-    ax.plot(rank[shown], values[shown], "o", ms=3, mew=0, color=COLOURS[kind], label=label)
+def binned(values: Curve) -> Curve:
+    """Each value replaced by the mean of its log-spaced bin of ranks: single ones up to rank 8."""
+    n = values.size
+    edges = np.unique(np.round(np.geomspace(1, n + 1, round(PER_DECADE * np.log10(n + 1)) + 1)))
+    at = edges.astype(int) - 1
+    count = np.diff(at)
+    return np.repeat(np.add.reduceat(values, at[:-1]) / count, count)
+
+
+def law_of(sample: Sample, kind: str) -> Float[np.ndarray, " fitted"]:
+    """ln of the smooth curve of a class."""
+    curves, head = rank_curves(sample, kind), head_of(sample)
+    return smooth_curve(curves[0], head, bin_weights(curves, head))
+
+
+def rank_curve(ax: Axes, sample: Sample, kind: str) -> None:
+    """Influence by rank in bins of ranks with its 95 % band."""
+    curves = np.array([binned(one) for one in rank_curves(sample, kind)])
+    values, rank = curves[0], np.arange(1.0, curves.shape[1] + 1)
+    bands = [jackknife(column) for column in curves.T]
+    low, high = (np.array([getattr(one, end) for one in bands]) for end in ("low", "high"))
+    shown, colour = values > 0, COLOURS[kind]
+    ax.plot(rank[shown], values[shown], "o", ms=3, mew=0, color=colour, label="means in bins")
     floor = np.nanmin(high[high > 0]) * 1e-3
-    ax.fill_between(rank, np.maximum(low, floor), high, color=COLOURS[kind], alpha=0.2, lw=0)
+    ax.fill_between(rank, np.maximum(low, floor), high, color=colour, alpha=0.2, lw=0)
 
 
-def law(ax: Axes, values: Curve, *, head: int, label: str = "one smooth curve") -> None:
+def law(ax: Axes, sample: Sample, kind: str) -> None:
     """The smooth curve: solid where it is fitted, dotted where it is continued upwards."""
-    rank = np.arange(1.0, values.size + 1)
-    ax.plot(rank[head:], values[head:], "-", color=COLOURS["fit"], lw=1.3, label=label)
-    ax.plot(rank[: head + 1], values[: head + 1], ":", color=COLOURS["fit"], lw=1.3)
+    values, head = np.exp(law_of(sample, kind)), head_of(sample)
+    rank, style = np.arange(1.0, values.size + 1), {"color": COLOURS["fit"], "lw": 1.3}
+    ax.plot(rank[head:], values[head:], "-", label="one smooth curve", **style)
+    ax.plot(rank[: head + 1], values[: head + 1], ":", **style)
     ax.axvspan(0.9, head + 0.5, color="0.93", lw=0, zorder=0)
-    ax.set(xscale="log", yscale="log", xlabel="neuron, by rank", ylabel="influence (nats a token)")
+    ax.set(ylabel=INFLUENCE, **AXES)
 
 
-def lifts(
-    ax: Axes, shares: list[float], found: dict[str, list[Estimate | None]], regions: dict[str, list]
-) -> None:
-    """Lift of heads of several sizes over the smooth curve, with the regions of the claim."""
-    for name, some in regions.items():
-        for low, high in some:
-            ax.axhspan(low or 0.01, high or 20, color=COLOURS[name], lw=0, zorder=0)
-    for i, (kind, estimates) in enumerate(found.items()):
-        for j, (share, one) in enumerate(zip(shares, estimates, strict=True)):
-            if one is not None:
-                x = share * (0.95 if i else 1.05)
-                ax.plot([x, x], [one.low, one.high], color=COLOURS[kind], lw=1.5)
-                name = f"{kind} targets" if j == 0 else None
-                ax.plot(x, one.value, "o", color=COLOURS[kind], ms=5, label=name)
+def lifts(ax: Axes, sample: Sample, spec: Any) -> None:
+    """Lift of heads of several sizes over the smooth curve, on the regions of the claim."""
+    shares, ticks = [100 * share for share in HEADS], (0.1, 0.3, 1, 3, 10)
+    for i, kind in enumerate(KINDS):
+        found = [or_none(lift, sample, kind, share) for share in HEADS]
+        x = [share * (0.95 if i else 1.05) for share in shares]
+        points(ax, x, found, ms=5, color=COLOURS[kind], label=f"{kind} targets")
     ax.axhline(1, color="0.3", lw=0.8)
     ax.set(xscale="log", yscale="log", ylim=(0.05, 12), xlabel="head, % of the neurons")
-    ax.set(ylabel="x the smooth curve", xticks=shares, yticks=(0.1, 0.3, 1, 3, 10))
-    ax.set_xticklabels([f"{share:g}" for share in shares])
-    ax.set_yticklabels(["0.1", "0.3", "1", "3", "10"])
+    shade(ax, spec)
+    ax.set_ylabel("x the smooth curve")
+    ax.set_xticks(shares, [f"{share:g}" for share in shares])
+    ax.set_yticks(ticks, [f"{one:g}" for one in ticks])
     ax.minorticks_off()
 
 
-def interventions(ax: Axes, curves: dict[str, Curve]) -> None:
-    """Rank curves under several interventions."""
+def interventions(ax: Axes, sample: Sample, others: xr.Dataset) -> None:
+    """Rank curves on rare targets under every intervention, mean ablation first; in bins."""
+    curves = {"mean": rank_curves(sample, "rare")[0]}
+    for name in others.interventions:
+        curves[name] = intervention_curves(sample, others, name, "rare")[0]
     for (name, values), style, colour in zip(curves.items(), DASHES, PALETTE, strict=False):
-        rank = np.arange(1.0, values.size + 1)
-        shown = values > 0
-        ax.plot(rank[shown], values[shown], style, color=colour, lw=1.5, label=name)
-    ax.set(xscale="log", yscale="log", xlabel="neuron, by rank", ylabel="influence (nats a token)")
+        means, rank = binned(values), np.arange(1.0, values.size + 1)
+        shown = means > 0
+        ax.plot(rank[shown], means[shown], style, color=colour, lw=1.5, label=name)
+    ax.set(ylabel=INFLUENCE, **AXES)
+
+
+def released_rate(sample: Sample, n_draws: int, *, rng: np.random.Generator) -> float:
+    """How often the released detector reports a plateau in draws from the fitted smooth law, %."""
+    fitted, n = law_of(sample, "rare"), sample.delta_loss.shape[1]
+    draws = [np.exp(draw_law(fitted, n, rng=rng)) for _ in range(n_draws)]
+    return 100 * float(np.mean([released_detector(one).plateau is not None for one in draws]))

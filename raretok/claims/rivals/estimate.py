@@ -8,11 +8,10 @@ explains of that on the other is the ceiling.
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy.special import ndtri
 
 from raretok.claims.compare import ratio
@@ -24,7 +23,6 @@ from raretok.claims.sample import Sample, ranked
 from raretok.errors import NotTestableError
 from raretok.stats.jackknife import Estimate, jackknife
 
-Groups = Int[np.ndarray, "left_out split member"]
 RIVALS = ("token frequency", "entropy", "activation scale", "difficulty")
 
 
@@ -79,11 +77,6 @@ def explained(
     return Explained(by, *(jackknife(one.mean(axis=1)) for one in (total, ceiling)))
 
 
-def of_group(values: PerFold, groups: Groups) -> Float[np.ndarray, " left_out"]:
-    """Mean over the members and the splits."""
-    return np.take_along_axis(values, groups, axis=-1).mean(axis=(1, 2))
-
-
 def share(part: Float[np.ndarray, " left_out"], whole: Float[np.ndarray, " left_out"]) -> Estimate:
     """One influence as a share of another. Raises `NotTestableError` where that is not positive."""
     if whole.min() <= 0:
@@ -95,7 +88,7 @@ def through_scale(sample: Sample, interventions: xr.Dataset) -> Estimate:
     """Share of the group's influence on rare targets that goes through the final norm's scale."""
     total = sample.mean("rare", sample.folds[1])
     direct = intervention_means(sample, interventions, "direct", "rare")[1]
-    return share(*(of_group(values, sample.groups) for values in (total - direct, total)))
+    return share(*map(sample.of_group, (total - direct, total)))
 
 
 @dataclass(frozen=True)
@@ -129,7 +122,7 @@ def compared(
     scores = dict(zip(RIVALS, [*fixed, normal_scores(frequent)], strict=True))
     kinds = {"rare": rare, "as surprising": frequent, "common": common}
     other = np.argsort(-chosen_on, axis=-1, kind="stable")[..., : sample.size]
-    mean, what = partial(of_group, groups=sample.groups), "rare over as surprising"
+    mean, what = sample.of_group, "rare over as surprising"
     return Compared(
         explained(weights, chosen_on, (sample.mean("rare", sample.folds[0]), every)),
         both.kept,
@@ -137,8 +130,6 @@ def compared(
         {name: jackknife(mean(values)) for name, values in scores.items()},
         or_none(lambda: ratio(mean(rare), mean(frequent), what)),
         or_none(lambda: share(mean(frequent), mean(rare))),
-        or_none(lambda: ratio(of_group(rare, other), of_group(frequent, other), what)),
-        or_none(partial(through_scale, sample, interventions))
-        if interventions is not None
-        else None,
+        or_none(lambda: ratio(mean(rare, other), mean(frequent, other), what)),
+        None if interventions is None else or_none(through_scale, sample, interventions),
     )

@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from jaxtyping import Float
 
-from raretok.claims.compare import Compared, controls_only, difference, spread
+from raretok.claims.compare import Compared, Spread, controls_only, difference, spread, together
 from raretok.claims.finding import Finding
 from raretok.claims.sample import DRAWS, Sample
 from raretok.claims.spectra.eigenvalues import descending, hill, standard_rows
-from raretok.errors import NotTestableError
-from raretok.stats.jackknife import jackknife
+from raretok.stats.jackknife import Estimate, jackknife
 
 ESTIMANDS = (("S1", "squared cosine"), ("S1", "Hill index"))
 Correlations = Float[np.ndarray, "group member member"]
@@ -63,18 +62,13 @@ def log_hill(r: Correlations) -> Float[np.ndarray, " group"]:
 
 def findings(sample: Sample) -> Iterator[Finding]:
     """S1 under one reading."""
-    reading = sample.protocol.name
-    try:
+
+    def both() -> list[tuple[Estimate, Spread]]:
         rows = weight_rows(sample)
-        gates = sample.matched_gates
         cosines = of_groups(sample, rows, squared_cosine) * rows.shape[1]
-        around = controls_only(cosines)
-        yield Finding("S1", "squared cosine", reading, difference(cosines), gates, around)
         index = of_groups(sample, rows, log_hill)
         scatter = float(index[0].mean(axis=0)[1:].std(ddof=1))
         estimate = jackknife(index[:, :, 0].mean(axis=1), scatter).through(np.exp)
-        controls = spread(index, np.exp)
-        yield Finding("S1", "Hill index", reading, estimate, gates, controls)
-    except NotTestableError as error:
-        for name in ("squared cosine", "Hill index"):
-            yield Finding("S1", name, reading, None, sample.gates, reason=str(error))
+        return [(difference(cosines), controls_only(cosines)), (estimate, spread(index, np.exp))]
+
+    yield from together(ESTIMANDS, sample, both)

@@ -1,7 +1,5 @@
 """Figures of the page `spectra`."""
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
@@ -11,40 +9,28 @@ from raretok.claims.compare import difference, spread
 from raretok.claims.sample import DRAWS, Sample
 from raretok.claims.spectra.eigenvalues import descending, noise_edges, standard_rows
 from raretok.claims.spectra.estimate import of_groups, squared_cosine, weight_rows
-from raretok.claims.style import COLOURS
-
-Spectrum = Float[np.ndarray, " rank"]
+from raretok.claims.style import COLOURS, null_histogram
 
 
-def eigenvalues(sample: Sample) -> dict[str, Any]:
-    """Spectra of the group and of its controls, for `spectrum`."""
+def spectrum(ax: Axes, sample: Sample) -> None:
+    """Eigenvalues of the group by rank over those of its controls."""
     rows = weight_rows(sample)
     groups = sample.with_controls(DRAWS)[0, 0]
-    r = rows[groups] @ rows[groups].swapaxes(1, 2) / rows.shape[1]
-    spectra = descending(r)
+    spectra = descending(rows[groups] @ rows[groups].swapaxes(1, 2) / rows.shape[1])
     low, high = np.quantile(spectra[1:], [0.025, 0.975], axis=0)
-    edge = noise_edges(groups.shape[1], rows.shape[1])[1]
-    return {"group": spectra[0], "low": low, "high": high, "edge": edge}
-
-
-def spectrum(ax: Axes, group: Spectrum, low: Spectrum, high: Spectrum, edge: float) -> None:
-    """Eigenvalues by rank over those of the controls."""
-    rank = np.arange(1, group.size + 1)
+    edge, rank = noise_edges(groups.shape[1], rows.shape[1])[1], np.arange(1, low.size + 1)
     ax.fill_between(rank, low, high, color=COLOURS["controls"], lw=0, label="control groups, 95 %")
     ax.axhline(edge, color="black", ls=":", lw=1, label="edge of noise")
-    ax.plot(rank, group, "o-", ms=5, color=COLOURS["rare"], label="plateau group")
+    ax.plot(rank, spectra[0], "o-", ms=5, color=COLOURS["rare"], label="plateau group")
     ax.set(xlabel="eigenvalue, by rank", ylabel="eigenvalue", yscale="log")
 
 
-def cosines(sample: Sample) -> dict[str, Any]:
-    """Squared cosines of group and controls in units of chance, for `style.null_histogram`."""
+def cosines(ax: Axes, sample: Sample) -> None:
+    """Squared cosines of group and controls in units of chance."""
     rows = weight_rows(sample)
     each = of_groups(sample, rows, squared_cosine)[0].mean(axis=0) * rows.shape[1]
-    return {
-        "controls": each[1:],
-        "observed": {"plateau group": float(each[0])},
-        "xlabel": "mean squared cosine (x chance)",
-    }
+    label, xlabel = "plateau group", "mean squared cosine (x chance)"
+    null_histogram(ax, each, label=label, xlabel=xlabel)
 
 
 def matrices_table(sample: Sample) -> pd.DataFrame:

@@ -6,7 +6,6 @@ stands for many positions of the text, so that it weighs heavily where a rule ca
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, get_args
 
 import numpy as np
@@ -66,7 +65,7 @@ def case(study: Any, percentile: float, rule: Rule = "percentile", by: str = "ta
         types=int(classes.rare.sum()),
         positions=weight.size,
         worth=float(weight.sum() ** 2 / (weight**2).sum()),
-        found={name: or_none(partial(of, sample)) for name, of in QUANTITIES.items()},
+        found={name: or_none(of, sample) for name, of in QUANTITIES.items()},
     )
 
 

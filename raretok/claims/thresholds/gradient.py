@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from raretok.claims.compare import ratio
 from raretok.claims.finding import or_none
 from raretok.claims.regimes.estimate import head_of, lift_of
-from raretok.claims.sample import KINDS, Sample, settled
+from raretok.claims.sample import KINDS, Sample, by_rank, settled
 from raretok.errors import NotTestableError
 from raretok.stats.jackknife import Estimate, block_sums, jackknife
 from raretok.text.rarity import elbow, unigram
@@ -78,20 +78,15 @@ def continued(sample: Sample, x: Frequency, measured: bool = True) -> Fold:
     return level + slope * means(sample, x[:, None], rare, measured)
 
 
-def of_group(sample: Sample, values: Fold) -> LeftOut:
-    """Mean over the members of the group of each fold, then over the splits."""
-    return np.take_along_axis(values, sample.groups, axis=-1).mean(axis=(1, 2))
-
-
 def group_at(sample: Sample, rows: Rows) -> LeftOut:
     """Mean influence of the group at some positions of documents it was not chosen on, nats."""
-    return of_group(sample, means(sample, sample.delta_loss, rows))
+    return sample.of_group(means(sample, sample.delta_loss, rows))
 
 
 def step(sample: Sample, x: Frequency) -> Estimate:
     """Influence of the group on rare targets over what the line through the others predicts."""
     observed, predicted = group_at(sample, sample.stratum == KINDS["rare"]), continued(sample, x)
-    return ratio(observed, of_group(sample, predicted), "influence over what the line predicts")
+    return ratio(observed, sample.of_group(predicted), "influence over what the line predicts")
 
 
 def unbiased_step(sample: Sample, x: Frequency) -> Estimate:
@@ -126,7 +121,7 @@ def gradient(sample: Sample, x: Frequency) -> Gradient:
     """The group's influence in bins of frequency and along the line fitted to what is not rare."""
     rare = sample.stratum == KINDS["rare"]
     below, above = (in_bins(x, rows, n) for rows, n in zip((rare, ~rare), BINS, strict=True))
-    level, slope = (of_group(sample, one) for one in line(sample, x, ~rare))
+    level, slope = (sample.of_group(one) for one in line(sample, x, ~rare))
     at = [float(np.average(x[rows], weights=sample.weight[rows])) for rows in below + above]
     return Gradient(
         at,
@@ -158,15 +153,14 @@ class Slopes:
 def slopes(sample: Sample, x: Frequency) -> Slopes:
     """Of the line through all positions; chosen and measured on different documents."""
     chosen, held = (line(sample, x, np.ones(x.size, bool), on)[1] for on in (False, True))
-    order = np.argsort(chosen, axis=-1, kind="stable")
-    falls = -np.take_along_axis(held, order, axis=-1).mean(axis=1)
+    falls = -by_rank(-chosen, held).mean(axis=1)
     apart = (held - held.mean(axis=-1, keepdims=True)) / held.std(axis=-1, keepdims=True)
     slope, groups = held[0].mean(axis=0), sample.groups[0]
     return Slopes(
         slope,
         sample.influence("rare", measured=True)[0].mean(axis=0),
         np.bincount(groups.ravel(), minlength=slope.size) > len(groups) / 2,
-        float((np.sign(slope) == np.sign(of_group(sample, held)[0])).mean()),
-        jackknife(of_group(sample, apart)),
+        float((np.sign(slope) == np.sign(sample.of_group(held)[0])).mean()),
+        jackknife(sample.of_group(apart)),
         or_none(lambda: lift_of(falls, head_of(sample))),
     )

@@ -2,12 +2,14 @@
 
 from itertools import pairwise
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+from raretok.claims import style
 from raretok.claims.regimes.estimate import rank_curves
+from raretok.claims.regimes.figures import binned, rank_curve, released_rate
 from raretok.claims.regimes.released import released_detector
-from raretok.claims.regimes.tables import binned, curve_figure, released_rate
 from tests.synthetic import a_sample
 
 LAWS = {
@@ -40,10 +42,15 @@ def test_bins_of_a_curve_are_plain_means_and_single_ranks_at_the_head():
 
 def test_a_figure_holds_the_curve_and_its_band():
     sample = a_sample(0)
-    shown = curve_figure(sample, "rare")
-    np.testing.assert_allclose(shown["values"], binned(rank_curves(sample, "rare")[0]))
-    assert (shown["low"] <= shown["values"]).all()
-    assert (shown["values"] <= shown["high"]).all()
+    _, (ax,) = style.panels()
+    rank_curve(ax, sample, "rare")
+    (rank, shown), values = ax.lines[0].get_data(), binned(rank_curves(sample, "rare")[0])
+    np.testing.assert_allclose(shown, values[rank.astype(int) - 1])
+    band = ax.collections[0].get_paths()[0].vertices
+    for at, value in zip(rank, shown, strict=True):
+        ends = band[band[:, 0] == at, 1]
+        assert ends.min() <= value <= ends.max()
+    plt.close("all")
 
 
 def test_the_released_detector_reports_plateaus_in_draws_from_one_smooth_law():
