@@ -28,7 +28,6 @@
 # Filled in from raretok/measure/parameters.py when the page is run.
 
 # %% tags=["remove-cell"]
-# %config InlineBackend.print_figure_kwargs = {"bbox_inches": None}
 from myst_nb import glue
 
 from raretok.claims import style
@@ -67,15 +66,15 @@ for kind in ("rare", "common"):
     value = style.told(lambda kind=kind: sample.reliability(kind))
     glue(f"reliable_{kind}", value, display=False)
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Influence by rank on rare and on common targets. Dots: means in bins of ranks, each neuron ranked on some documents and measured on others; bands: 95 % intervals over documents. Black: the smooth curve of either class, dotted where it is continued into the head (shaded, 1 %).", "name": "fig-curves"}, "image": {"alt": "Two log-log rank curves, rare targets left and common targets right, each with the fitted smooth curve", "classes": "wide"}}
-fig, axes = style.panels(2, width=4.4, height=3.8, share=True)
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Influence by rank on rare and on common targets. Dots: means in bins of ranks, each neuron ranked on some documents and measured on others; bands: 95 % intervals over documents. Black: the smooth curve of either class, dotted where it is continued into the head (shaded, 1 %).", "name": "fig-curves"}, "image": {"alt": "Two log-log panels, rare targets left, common targets right: mean influence of the neurons in nats a token against their rank, as dots with a 95 % band. A black smooth curve is fitted to the ranks below the shaded head and continued into it as a dotted line. Compare the dots in the head with the dotted line: above it would be a plateau."}}
+fig, axes = style.panels(2, height=4.2, share=True)
 for ax, kind in zip(axes, ("rare", "common"), strict=True):
     with style.or_reason(ax):
         page.rank_curve(ax, sample, kind)
         page.law(ax, sample, kind)
     ax.set(title=f"{kind} targets", xscale="log", yscale="log", xlabel="neuron, by rank")
 axes[0].set_ylim(bottom=1e-5)
-style.legend_below(fig, axes[0], 2)
+style.legend(fig, 3)
 
 # %% [markdown]
 # ## Does the head stand above the curve?
@@ -90,11 +89,11 @@ rng = study.rng("released detector")
 rate = style.told(lambda: page.released_rate(sample, 200, rng=rng))
 glue("released", rate, display=False)
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Lift of the head over the smooth curve for heads of several sizes, rare and common targets, with 95 % intervals. Blue: a plateau; orange: none. The line at 1 is the curve itself.", "name": "fig-lifts"}, "image": {"alt": "Dots with error bars: lift of the head by its size for rare and common targets"}}
-fig, axes = style.panels(1, width=6.4, height=3.8)
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Lift of the head over the smooth curve for heads of several sizes, rare and common targets, with 95 % intervals. Blue: a plateau; orange: none. The line at 1 is the curve itself.", "name": "fig-lifts"}, "image": {"alt": "Lift of the head over the smooth curve, on a logarithmic axis, against the size of the head in % of the neurons: round marks for rare targets, square ones for common targets, each with a 95 % interval. A line at 1 is the curve itself; the blue region above is a plateau, the orange one below none."}}
+fig, axes = style.panels(height=4.2)
 with style.or_reason(axes[0]):
     page.lifts(axes[0], sample, claims()["R1"].estimands["lift"])
-style.legend_below(fig, axes[0], 2)
+style.legend(fig, 3)
 
 # %% [markdown]
 # ## Does it matter what is put in the neuron's place?
@@ -103,11 +102,11 @@ style.legend_below(fig, axes[0], 2)
 # with the activation of another position of the class, in its place, and for mean ablation with the
 # scale of the final norm held (*direct*: neurons that act through that scale drop out).
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Influence on rare targets by rank under four interventions, ranked and measured as above, means in bins.", "name": "fig-modes"}, "image": {"alt": "Log-log rank curves under mean, zero, resample and direct ablation"}}
-fig, axes = style.panels(1, width=6.4, height=3.6)
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Influence on rare targets by rank under four interventions, ranked and measured as above, means in bins.", "name": "fig-modes"}, "image": {"alt": "Log-log curves of influence on rare targets by rank, one line style for each of the interventions mean, zero, resample and direct. Compare how far the curves lie apart at the first ranks and whether they run together further down."}}
+fig, axes = style.panels(height=4.2)
 with style.or_reason(axes[0]):
     page.interventions(axes[0], sample, study.part("interventions"))
-style.legend_below(fig, axes[0], 4)
+style.legend(fig, 4)
 
 # %% [markdown]
 # ## What this shows, and what it does not
@@ -129,7 +128,7 @@ style.legend_below(fig, axes[0], 4)
 # corrected design ({ref}`method`). {ref}`claims` has the regions and gates, and when they were
 # fixed.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "What was found for each estimand: marks with 95 % intervals over documents (the corrected reading black, the two others grey; an arrow where an interval leaves the picture; hollow where the verdict is *not testable*), on the regions that support (blue) and contradict (orange) the claim. Grey bar under a mark: where 95 % of control groups lie. Blue bar below: published values.", "name": "fig-readings-regimes"}, "image": {"alt": "For each estimand of R0 to R3 and O1: three marks with intervals over shaded regions", "classes": "wide"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "What was found for each estimand: marks with 95 % intervals over documents (the corrected reading black, the two others grey; an arrow where an interval leaves the picture; hollow where the verdict is *not testable*), on the regions that support (blue) and contradict (orange) the claim. Grey bar under a mark: where 95 % of control groups lie. Purple bar below: published values.", "name": "fig-readings-regimes"}, "image": {"alt": "One row for each estimand of R0 to R3 and O1: up to three marks, one a reading (corrected, text, code), each with a horizontal 95 % interval, on a line shaded blue where values support the claim and orange where they contradict it. The verdict of each reading stands at the right. Compare which region an interval lies in whole."}}
 fig = readings(entries)
 
 # %% tags=["hide-input"]

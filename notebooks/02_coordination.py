@@ -25,7 +25,6 @@
 # Filled in from raretok/measure/parameters.py when the page is run.
 
 # %% tags=["remove-cell"]
-# %config InlineBackend.print_figure_kwargs = {"bbox_inches": None}
 from myst_nb import glue
 
 from raretok.claims import style
@@ -63,24 +62,23 @@ style.told(lambda: page.balance_table({name: study.sample(name) for name in PROT
 # %% [markdown]
 # ## Dimensions
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Dimensions per neuron of the control groups (grey) and of the plateau group (line), on rare and on common targets, corrected reading. Fewer dimensions lie to the left.", "name": "fig-dimension"}, "image": {"alt": "Two histograms of dimensions per neuron in control groups with the plateau group marked", "classes": "wide"}}
-fig, axes = style.panels(2, width=4.4, share=True)
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Dimensions per neuron of the control groups (grey) and of the plateau group (line), on rare and on common targets, corrected reading. Fewer dimensions lie to the left.", "name": "fig-dimension"}, "image": {"alt": "Two histograms of dimensions per neuron in control groups, grey, on rare targets left and on common targets right. A coloured vertical line in each marks the plateau group: left of the grey bars it uses fewer dimensions than its controls."}}
+fig, axes = style.panels(2, share=True)
 for ax, kind in zip(axes, ("rare", "common"), strict=True):
     with style.or_reason(ax):
         page.dimensions(ax, sample, kind)
     ax.set_title(f"{kind} targets")
-    style.legend(ax)
 
 # %% [markdown]
 # {numref}`fig-coactivation` shows who goes with whom (in a gated MLP by the ranks of the activations). A pair of the group has a mean $|r|$ of
 # {glue:text}`r_mean_rare:.2f` on rare targets and {glue:text}`r_mean_common:.2f` on common ones; the
 # strongest pair reaches {glue:text}`r_max_rare:.2f` and {glue:text}`r_max_common:.2f`.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Correlations of activations on rare targets: the plateau group and the control group in the middle, neurons ordered by clustering. Red: active together; blue: one instead of the other.", "name": "fig-coactivation"}, "image": {"alt": "Two heat maps of pairwise correlations", "classes": "wide"}}
-fig, axes = style.panels(2, width=4.4, height=4.0)
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Correlations of activations on rare targets: the plateau group and the control group in the middle, neurons ordered by clustering. Red: active together; blue: one instead of the other.", "name": "fig-coactivation"}, "image": {"alt": "Two square heat maps of correlations between the activations of every pair of neurons, the plateau group left and a typical control group right, neurons named on both axes and ordered by clustering. Red squares are pairs active together, blue ones pairs of which one is active instead of the other; blocks of red off the diagonal would be neurons that act together."}}
+fig, axes = style.panels(2, height=4.6)
 with style.or_reason(axes[0]):
     image = page.correlation_matrices(axes, sample)
-    _ = fig.colorbar(image, ax=axes, label="correlation", shrink=0.8)
+    _ = fig.colorbar(image, ax=axes, label="correlation", location="bottom", shrink=0.6)
 
 # %% [markdown]
 # ## Information
@@ -115,7 +113,7 @@ style.told(lambda: tables.sizes_table(findings, study.fixed("coordination")))
 # corrected design ({ref}`method`). {ref}`claims` has the regions and gates, and when they were
 # fixed.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "What was found for each estimand: marks with 95 % intervals over documents (the corrected reading black, the two others grey; an arrow where an interval leaves the picture; hollow where the verdict is *not testable*), on the regions that support (blue) and contradict (orange) the claim. Grey bar under a mark: where 95 % of control groups lie. Blue bar below: published values.", "name": "fig-readings-coordination"}, "image": {"alt": "For the estimands of C1 and I1: three marks with intervals over shaded regions", "classes": "wide"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "What was found for each estimand: marks with 95 % intervals over documents (the corrected reading black, the two others grey; an arrow where an interval leaves the picture; hollow where the verdict is *not testable*), on the regions that support (blue) and contradict (orange) the claim. Grey bar under a mark: where 95 % of control groups lie. Purple bar below: published values.", "name": "fig-readings-coordination"}, "image": {"alt": "One row for each estimand of C1 and I1: up to three marks, one a reading (corrected, text, code), each with a horizontal 95 % interval, on a line shaded blue where values support the claim and orange where they contradict it. The verdict of each reading stands at the right. Compare which region an interval lies in whole."}}
 fig = readings(entries)
 
 # %% tags=["hide-input"]

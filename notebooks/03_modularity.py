@@ -27,7 +27,6 @@
 # Filled in from raretok/measure/parameters.py when the page is run.
 
 # %% tags=["remove-cell"]
-# %config InlineBackend.print_figure_kwargs = {"bbox_inches": None}
 from myst_nb import glue
 
 from raretok.claims import style
@@ -52,8 +51,8 @@ glue("common", style.told(lambda: page.common_difference(sample)), display=False
 # %% [markdown]
 # ## The graph, and where the group lies
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Co-activation on rare targets: the plateau group (left) and one control group (right). Thickness: size of the correlation; dashed: negative. Colours: the communities with the largest Q, which exist for any graph.", "name": "fig-networks"}, "image": {"alt": "Two circular networks of ten neurons with weighted links", "classes": "wide"}}
-fig, axes = style.panels(2, width=4.2, height=4.0)
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Co-activation on rare targets: the plateau group (left) and one control group (right). Thickness: size of the correlation; dashed: negative. Colours: the communities with the largest Q, which exist for any graph.", "name": "fig-networks"}, "image": {"alt": "Two networks on circles, the plateau group left and a control group right. Each neuron is a numbered ring, coloured by its community; lines between neurons are as thick as their correlation is strong, dashed where it is negative. Compare whether thick lines stay inside one colour."}}
+fig, axes = style.panels(2, height=4.2)
 with style.or_reason(axes[0]):
     page.networks(axes, sample)
 
@@ -61,11 +60,11 @@ with style.or_reason(axes[0]):
 # {numref}`fig-plane` separates the two questions. A group that acts together without modules moves left;
 # one with modules moves left and up.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Each group by its dimensions per neuron (coordination, fewer to the left) and its held-out modularity (modules, up).", "name": "fig-plane"}, "image": {"alt": "Scatter of control groups and the plateau group, dimensions against held-out Q"}}
-fig, axes = style.panels(1, width=6.4, height=3.8)
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Each group by its dimensions per neuron (coordination, fewer to the left) and its held-out modularity (modules, up).", "name": "fig-plane"}, "image": {"alt": "Scatter plot of held-out modularity against dimensions per neuron: grey dots are control groups, one diamond is the plateau group, a horizontal line marks modularity 0. Compare the height of the diamond with that of the dots."}}
+fig, axes = style.panels(height=4.2)
 with style.or_reason(axes[0]):
     page.plane(axes[0], sample)
-style.legend_below(fig, axes[0], 2)
+style.legend(fig, 2)
 
 # %% tags=["hide-input"]
 style.told(lambda: page.diagnostics(sample))
@@ -97,7 +96,7 @@ style.told(lambda: tables.sizes_table(findings, study.fixed("modularity")))
 # corrected design ({ref}`method`). {ref}`claims` has the regions and gates, and when they were
 # fixed.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "What was found for each estimand: marks with 95 % intervals over documents (the corrected reading black, the two others grey; an arrow where an interval leaves the picture; hollow where the verdict is *not testable*), on the regions that support (blue) and contradict (orange) the claim. Grey bar under a mark: where 95 % of control groups lie. Blue bar below: published values.", "name": "fig-readings-modularity"}, "image": {"alt": "For M1: three marks with intervals over shaded regions", "classes": "wide"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "What was found for each estimand: marks with 95 % intervals over documents (the corrected reading black, the two others grey; an arrow where an interval leaves the picture; hollow where the verdict is *not testable*), on the regions that support (blue) and contradict (orange) the claim. Grey bar under a mark: where 95 % of control groups lie. Purple bar below: published values.", "name": "fig-readings-modularity"}, "image": {"alt": "One row for each estimand of M1: up to three marks, one a reading (corrected, text, code), each with a horizontal 95 % interval, on a line shaded blue where values support the claim and orange where they contradict it. The verdict of each reading stands at the right. Compare which region an interval lies in whole."}}
 fig = readings(entries)
 
 # %% tags=["hide-input"]

@@ -25,7 +25,6 @@
 # Filled in from raretok/measure/parameters.py when the page is run.
 
 # %% tags=["remove-cell"]
-# %config InlineBackend.print_figure_kwargs = {"bbox_inches": None}
 from myst_nb import glue
 
 from raretok.claims import style
@@ -53,24 +52,24 @@ glue("n_layers", study.architecture.n_layers, display=False)
 # with common ones on position and document. The first token takes what is left over (an attention sink)
 # and makes any two profiles alike, so A1 and A2 are given without it too.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Attention per key by distance, mean over the heads of each of the last two layers, position taken out. Diamonds: the first token of the context.", "name": "fig-profiles"}, "image": {"alt": "Log-log curves of attention against distance for rare and common queries, two layers", "classes": "wide"}}
-fig, axes = style.panels(2, width=4.4, height=3.6, share=True)
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Attention per key by distance, mean over the heads of each of the last two layers, position taken out. Diamonds: the first token of the context.", "name": "fig-profiles"}, "image": {"alt": "Two log-log panels, one for each of the last two layers: mean attention per key against how many tokens back the key is, a solid line for common targets and a dashed one for rare targets. Diamonds at the right edge show the first token. Compare whether the two lines run together."}}
+fig, axes = style.panels(2, height=4, share=True)
 with style.or_reason(axes[0]):
     of = study.rows("corrected"), study.queries("corrected")
     page.profiles(axes, *of, True)
-style.legend_below(fig, axes[0], 2)
+style.legend(fig, 2)
 
 # %% [markdown]
 # The claim speaks of the last two layers. {numref}`fig-by-layer` has every layer, each with and without
 # the first token.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "A1 (left) and A2 (right) in every layer, mean over its heads, with 95 % intervals; the shaded layers are those of the claim. Blue: supports; orange: contradicts.", "name": "fig-by-layer"}, "image": {"alt": "Two panels of estimates with intervals by layer, with and without the first token", "classes": "wide"}}
-fig, axes = style.panels(2, width=4.4, height=3.4)
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "A1 (top) and A2 (bottom) in every layer, mean over its heads, with 95 % intervals; the shaded layers are those of the claim. Blue: supports; orange: contradicts.", "name": "fig-by-layer"}, "image": {"alt": "Two panels over all layers. Top: correlation of attention profiles of rare and common targets over its ceiling. Bottom: difference in Gini. Each layer has one mark with all attention and one with the first token removed, both with 95 % intervals, over regions shaded blue (supports) and orange (contradicts); the layers of the claim are shaded grey."}}
+fig, axes = style.panels(2, 1, height=3.2)
 for ax, key in zip(axes, (("A1", "correlation"), ("A2", "Gini")), strict=True):
     with style.or_reason(ax):
         of = study.rows("corrected"), study.queries("corrected")
         page.by_layer(ax, *of, True, key[0], claims()[key[0]].estimands[key[1]])
-style.legend_below(fig, axes[0], 2)
+style.legend(fig, 2)
 
 # %% [markdown]
 # ## What a head does to the group
@@ -80,13 +79,13 @@ style.legend_below(fig, axes[0], 2)
 # chosen on the documents that the group was chosen on, and measured on the others, so that the largest of
 # many is not large by selection. Layers tested: {glue:text}`layers`.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Change of the plateau group's activations by each head of the last two layers, over the range of its control groups. Band: published values for the largest.", "name": "fig-heads"}, "image": {"alt": "Dots for the effect of each head on the group over grey bars for controls"}}
-fig, axes = style.panels(1, width=6.4, height=3.4)
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Change of the plateau group's activations by each head of the last two layers, over the range of its control groups. Band: published values for the largest.", "name": "fig-heads"}, "image": {"alt": "For every head of the last two layers, the change of the plateau group's activation when the head is ablated, as a dot, and a grey bar from the 2.5 % to the 97.5 % point of its control groups. A purple band shows the values published for the largest head. Compare the dots with the bars, and the highest dot with the band."}}
+fig, axes = style.panels(height=4)
 published = claims()["A3"].estimands["largest"].published
 with style.or_reason(axes[0]):
     sample = study.sample("corrected", heads=True)
     page.heads(axes[0], sample, study.heads("corrected"), study.layers, published=published)
-style.legend_below(fig, axes[0], 3)
+style.legend(fig, 3)
 
 # %% [markdown]
 # Mean ablation was fixed in advance as what the verdict reads. The table has the other ways: zero, the
@@ -113,7 +112,7 @@ style.told(lambda: page.modes_table(sample, {m: of() for m, of in heads.items()}
 # corrected design ({ref}`method`). {ref}`claims` has the regions and gates, and when they were
 # fixed.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "What was found for each estimand: marks with 95 % intervals over documents (the corrected reading black, the two others grey; an arrow where an interval leaves the picture; hollow where the verdict is *not testable*), on the regions that support (blue) and contradict (orange) the claim. Grey bar under a mark: where 95 % of control groups lie. Blue bar below: published values.", "name": "fig-readings-attention"}, "image": {"alt": "For the estimands of A1 to A4: three marks with intervals over shaded regions", "classes": "wide"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "What was found for each estimand: marks with 95 % intervals over documents (the corrected reading black, the two others grey; an arrow where an interval leaves the picture; hollow where the verdict is *not testable*), on the regions that support (blue) and contradict (orange) the claim. Grey bar under a mark: where 95 % of control groups lie. Purple bar below: published values.", "name": "fig-readings-attention"}, "image": {"alt": "One row for each estimand of A1 to A4: up to three marks, one a reading (corrected, text, code), each with a horizontal 95 % interval, on a line shaded blue where values support the claim and orange where they contradict it. The verdict of each reading stands at the right. Compare which region an interval lies in whole."}}
 fig = readings(entries)
 
 # %% tags=["hide-input"]

@@ -25,7 +25,6 @@
 # Filled in from raretok/measure/parameters.py when the page is run.
 
 # %% tags=["remove-cell"]
-# %config InlineBackend.print_figure_kwargs = {"bbox_inches": None}
 from myst_nb import glue
 
 from raretok.claims import style
@@ -46,14 +45,13 @@ glue("fixed", FIXED, display=False)
 # %% [markdown]
 # ## The spectrum and the cosines
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: eigenvalues of the correlations of weight rows, plateau group over 95 % of its control groups; dotted: where pure noise ends (Marchenko and Pastur). Right: mean squared cosine of control groups and of the plateau group, in units of chance.", "name": "fig-spectrum"}, "image": {"alt": "Eigenvalues by rank and a histogram of squared cosines, plateau group against controls", "classes": "wide"}}
-fig, axes = style.panels(2, width=4.4, height=3.6)
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: eigenvalues of the correlations of weight rows, plateau group over 95 % of its control groups; dotted: where pure noise ends (Marchenko and Pastur). Right: mean squared cosine of control groups and of the plateau group, in units of chance.", "name": "fig-spectrum"}, "image": {"alt": "Left: eigenvalues of the plateau group's weight correlations by rank, a line with dots on a logarithmic axis over a grey band of its control groups; a dotted line marks where pure noise ends. Right: histogram of the mean squared cosine of control groups, with a vertical line for the plateau group."}}
+fig, axes = style.panels(2, height=3.6)
 with style.or_reason(axes[0]):
     page.spectrum(axes[0], sample)
-style.legend(axes[0])
 with style.or_reason(axes[1]):
     page.cosines(axes[1], sample)
-style.legend(axes[1])
+style.legend(fig, 3)
 
 # %% [markdown]
 # The table has each matrix alone (of a gated MLP `W_gate` beside `W_in`, its ungated branch), and the
@@ -87,7 +85,7 @@ style.told(lambda: tables.sizes_table(findings, study.fixed("spectra")))
 # corrected design ({ref}`method`). {ref}`claims` has the regions and gates, and when they were
 # fixed.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "What was found for each estimand: marks with 95 % intervals over documents (the corrected reading black, the two others grey; an arrow where an interval leaves the picture; hollow where the verdict is *not testable*), on the regions that support (blue) and contradict (orange) the claim. Grey bar under a mark: where 95 % of control groups lie. Blue bar below: published values.", "name": "fig-readings-spectra"}, "image": {"alt": "For the estimands of S1: three marks with intervals over shaded regions", "classes": "wide"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "What was found for each estimand: marks with 95 % intervals over documents (the corrected reading black, the two others grey; an arrow where an interval leaves the picture; hollow where the verdict is *not testable*), on the regions that support (blue) and contradict (orange) the claim. Grey bar under a mark: where 95 % of control groups lie. Purple bar below: published values.", "name": "fig-readings-spectra"}, "image": {"alt": "One row for each estimand of S1: up to three marks, one a reading (corrected, text, code), each with a horizontal 95 % interval, on a line shaded blue where values support the claim and orange where they contradict it. The verdict of each reading stands at the right. Compare which region an interval lies in whole."}}
 fig = readings(entries)
 
 # %% tags=["hide-input"]

@@ -21,7 +21,6 @@
 # this design cannot support the claim, and its page says so.
 
 # %% tags=["remove-cell"]
-# %config InlineBackend.print_figure_kwargs = {"bbox_inches": None}
 from myst_nb import glue
 
 from raretok.ledger import figures, promise
@@ -38,7 +37,7 @@ for name, value in promise.worst(rows).items():
 # {glue:text}`worst_false:.0f` % ({glue:text}`worst_claim`); this design cannot support
 # {glue:text}`cannot`.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Verdicts by planted size, % of worlds. A tick marks sizes at which the claim is true, a cross those at which it is false, where blue should be rare; what lies between is neither.", "name": "fig-calibration"}, "image": {"alt": "Stacked bars of verdicts for four planted sizes, one panel an estimand", "classes": "wide"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Verdicts by planted size, % of worlds. A tick marks sizes at which the claim is true, a cross those at which it is false, where blue should be rare; what lies between is neither.", "name": "fig-calibration"}, "image": {"alt": "One panel an estimand, each with a bar for every planted size. A bar is divided into the share of worlds in which the verdict was supported (blue), contradicted (orange), inconclusive (grey) and not testable (pale). A tick marks sizes at which the claim is true, where blue should fill the bar, a cross those at which it is false, where blue should be rare."}}
 fig = figures.calibration_bars(rows)
 
 # %% tags=["hide-input"]

@@ -19,7 +19,6 @@
 # {glue:text}`n_not_testable` not testable.
 
 # %% tags=["remove-cell"]
-# %config InlineBackend.print_figure_kwargs = {"bbox_inches": None}
 from myst_nb import glue
 
 from raretok.ledger import figures, over_models
@@ -34,7 +33,7 @@ glue("left_out", left_out, display=False)
 for name, text in page.said(entries).items():
     glue(name, text, display=False)
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "One row a claim: marks with 95 % intervals over documents (the corrected reading black, the two others grey; an arrow where an interval leaves the picture; hollow where the verdict is *not testable*), on the regions that support (blue) and contradict (orange) the claim. Grey bar under a mark: where 95 % of control groups lie. Blue bar below: published values.", "name": "fig-ledger"}, "image": {"alt": "For each claim a row with three marks and intervals over shaded regions", "classes": "wide"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "One row a claim: marks with 95 % intervals over documents (the corrected reading black, the two others grey; an arrow where an interval leaves the picture; hollow where the verdict is *not testable*), on the regions that support (blue) and contradict (orange) the claim. Grey bar under a mark: where 95 % of control groups lie. Purple bar below: published values.", "name": "fig-ledger"}, "image": {"alt": "One row for each claim: up to three marks, one a reading (corrected, text, code), each with a horizontal 95 % interval, on a line shaded blue where values support the claim and orange where they contradict it. The verdict of each reading stands at the right. Compare which region an interval lies in whole."}}
 labels = {(n, c.primary): f"{n}, {c.short}" for n, c in claims().items()}
 fig = figures.readings(figures.primary(entries), labels=labels)
 
@@ -53,7 +52,7 @@ page.matrix(entries)
 # The same claims under the corrected reading, model by model; {ref}`replication` has the numbers.
 # {glue:text}`left_out`
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Each claim's primary number under the corrected reading, with 95 % intervals over documents (an arrow where one leaves the picture). Black: training runs; blue: models that are no unit, the model of this page first; beside a claim its verdict over the training runs; hollow: a gate failed, so the number does not count. Red: mean of the runs whose gates hold, and below it where the next run is expected.", "name": "fig-beside"}, "image": {"alt": "Forest plots, one panel a claim: the model of this page, the models that ship and the training runs with intervals over shaded regions", "classes": "wide"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Each claim's primary number under the corrected reading, with 95 % intervals over documents (an arrow where one leaves the picture). Black: training runs; blue: models that are no unit, the model of this page first; beside a claim its verdict over the training runs; hollow: a gate failed, so the number does not count. Red: mean of the runs whose gates hold, and below it where the next run is expected.", "name": "fig-beside"}, "image": {"alt": "One panel a claim, each with a row a model: the model of this page first, then the other models and training runs, each a mark with a horizontal 95 % interval, hollow where a gate failed; below a line the mean of the runs as a diamond, and the interval of the next run. Regions that support the claim are shaded blue, those that contradict it orange; the verdict over the runs heads each panel."}}
 over = [one for one in found if one.runs]
 fig = figures.forest(over, over_models.names(over))
 

@@ -25,7 +25,6 @@
 # ```
 
 # %% tags=["remove-cell"]
-# %config InlineBackend.print_figure_kwargs = {"bbox_inches": None}
 from myst_nb import glue
 
 from raretok.bench import cost as page
@@ -67,11 +66,11 @@ page.summary_table(rows)
 # takes {glue:text}`gpt2_small_released` times as long, the hook loop {glue:text}`gpt2_small_hooks`
 # times.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Time to ablate every neuron of the last MLP alone, in units of one forward pass with its loss on the same positions (grey line), for trained and random weights. The lower three ways are extrapolated from a random subset of neurons.", "name": "fig-cost"}, "image": {"alt": "Dot plot on a logarithmic axis: time of seven ways in forward passes, for three shapes of model"}}
-fig, axes = figures.panels(1, width=7.2)
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Time to ablate every neuron of the last MLP alone, in units of one forward pass with its loss on the same positions (grey line), for trained and random weights. The lower three ways are extrapolated from a random subset of neurons.", "name": "fig-cost"}, "image": {"alt": "Dot plot on a logarithmic axis: time in forward passes of each way to ablate every neuron, one row a way, one colour and mark a model. A vertical line stands at one forward pass.."}}
+fig, axes = figures.panels(height=4.4)
 names = [name for name, _ in page.WAYS.values()]
 figures.relative_times(axes[0], names, page.relative(rows))
-figures.legend_below(fig, axes[0], 3)
+figures.legend(fig, 3)
 
 # %% tags=["hide-input"]
 page.times_table(rows)
@@ -121,13 +120,13 @@ page.work_table(rows)
 # vocabulary (± standard error, from the scatter about the line). An exponent below 1 says that part of
 # the work does not depend on that size.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Time of the fast path against one size at a time, the others held, with power laws fitted by least squares in log-log.", "name": "fig-scaling"}, "image": {"alt": "Three log-log panels of time in seconds against positions, neurons and vocabulary with fitted lines", "classes": "wide"}}
-fig, axes = figures.panels(3, width=3.2, height=3.2)
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Time of the fast path against one size at a time, the others held, with power laws fitted by least squares in log-log.", "name": "fig-scaling"}, "image": {"alt": "Three log-log panels: seconds of the fast path against the number of positions, of neurons and of tokens in the vocabulary, measured dots along a fitted straight line. The slope, the exponent, heads each panel."}}
+fig, axes = figures.panels(3, 3, height=3.6)
 for ax, fit in zip(axes, fits, strict=True):
     drawn = (fit.size, fit.seconds, fit.line)
     title = f"exponent {fit.exponent:.2f}"
     figures.power_law(ax, *drawn, xlabel=page.AXES[fit.axis], title=title)
-figures.legend_below(fig, axes[0], 2)
+figures.legend(fig, 2)
 
 # %% [markdown]
 # ## At scale, on paper
@@ -178,15 +177,15 @@ study.map(scale.few).rename_axis("model")
 # is asked for, which are a choice: it tells how well the screen ranks. The last MLP costs in proportion
 # to the vocabulary, too, which is why a model can cost less there than a smaller one.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: hours of one H100 for each part of the study, counted, not timed. Right, the check of the counting: seconds predicted for runs on the CPU, from the rates of the shipped model alone, against those measured; on the grey line they are equal.", "name": "fig-scale"}, "image": {"alt": "Two log-log panels: hours on one H100 against parameters for four parts of the study, and predicted against measured seconds near the line of equality", "classes": "wide"}}
-fig, axes = figures.panels(2, width=4.6, height=4)
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: hours of one H100 for each part of the study, counted, not timed. Right, the check of the counting: seconds predicted for runs on the CPU, from the rates of the shipped model alone, against those measured; on the grey line they are equal.", "name": "fig-scale"}, "image": {"alt": "Left, log-log: hours of one H100 against the parameters of a model, one line for each of four parts of the study. Right, log-log: seconds predicted by counting against seconds measured, a mark a run, one colour a model, with a grey line where both are equal."}}
+fig, axes = figures.panels(2, height=4.6)
 hours.plot(ax=axes[0], loglog=True, style=["o-", "s-", "^-", "D-"], color=figures.PALETTE)
 axes[0].set(ylabel="hours of one H100")
 axes[1].axline((10, 10), (1e5, 1e5), color="0.6", lw=0.8)
 for (model, rows), (colour, marker) in zip(by_model, figures.SERIES, strict=True):
     axes[1].loglog("measured, s", "predicted, s", marker, color=colour, data=rows, label=model)
 axes[1].set(xlabel="measured (s)", ylabel="predicted (s)")
-figures.legend(axes[1])
+figures.legend(fig, 4)
 
 # %% tags=["hide-input"]
 checked.map(scale.few).rename_axis(["model", "run"])

@@ -24,7 +24,6 @@
 # Filled in from raretok/measure/parameters.py when the page is run.
 
 # %% tags=["remove-cell"]
-# %config InlineBackend.print_figure_kwargs = {"bbox_inches": None}
 from myst_nb import glue
 
 from raretok.claims.study import Study
@@ -55,7 +54,7 @@ for name, text in page.said(found, lead).items():
 #
 # {glue:text}`agreement`
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Each claim's primary number under the corrected reading, with 95 % intervals over documents (an arrow where one leaves the picture). Black: training runs; blue: models that are no unit; hollow: a gate failed, so the number does not count. Red: mean of the runs whose gates hold, and below it where the next run is expected.", "name": "fig-forest"}, "image": {"alt": "Forest plots, one panel a claim: estimates of nine models with intervals over shaded regions, with the mean of the runs and the interval of the next run", "classes": "wide"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Each claim's primary number under the corrected reading, with 95 % intervals over documents (an arrow where one leaves the picture). Black: training runs; blue: models that are no unit; hollow: a gate failed, so the number does not count. Red: mean of the runs whose gates hold, and below it where the next run is expected.", "name": "fig-forest"}, "image": {"alt": "One panel a claim, each with a row a model: SmolLM2, the training runs and an untrained network, each a mark with a horizontal 95 % interval, hollow where a gate failed; below a line the mean of the runs as a diamond, and the interval of the next run. Regions that support the claim are shaded blue, those that contradict it orange; the verdict over the runs heads each panel."}}
 fig = figures.forest(found, page.names(found))
 
 # %% tags=["hide-input"]

@@ -19,7 +19,6 @@
 # Filled in from raretok/measure/parameters.py when the page is run.
 
 # %% tags=["remove-cell"]
-# %config InlineBackend.print_figure_kwargs = {"bbox_inches": None}
 from myst_nb import glue
 
 from raretok.claims import style
@@ -44,12 +43,11 @@ for name, text in page.said(found, study.history_model).items():
 # {glue:text}`most`, of {glue:text}`last` in all. {numref}`fig-course` has the other quantities, each with
 # its interval over documents.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Five quantities over the steps of one training run (logarithmic beyond step 10), with 95 % intervals over documents. Red: the group of the last step, traced back; black: the group chosen anew at each step. The lift needs no group.", "name": "fig-course"}, "image": {"alt": "Five panels of estimates with intervals over training steps, two choices of the group in each", "classes": "wide"}}
-fig, axes = style.panels(2, 3, width=4.4, height=3.0)
-for ax, name in zip(axes, found.found, strict=False):
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Five quantities over the steps of one training run (logarithmic beyond step 10), with 95 % intervals over documents. Red: the group of the last step, traced back; black: the group chosen anew at each step. The lift needs no group.", "name": "fig-course"}, "image": {"alt": "Five panels over the steps of one training run, on a logarithmic axis: influence of the group, lift of the head, dimensions, modularity and squared cosine, each with 95 % intervals. Round marks and a solid line: the group of the last step, traced back. Square marks and a dashed line: the group chosen anew at each step. Compare when the lines begin to move and whether they meet."}}
+fig, axes = style.panels(len(found.found), height=3.3)
+for ax, name in zip(axes, found.found, strict=True):
     page.course(ax, found, name)
-axes[-1].set_axis_off()
-style.legend_below(fig, axes[0], 2)
+style.legend(fig, 2)
 
 # %% [markdown]
 # ## The numbers

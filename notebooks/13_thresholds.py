@@ -24,7 +24,6 @@
 # Filled in from raretok/measure/parameters.py when the page is run.
 
 # %% tags=["remove-cell"]
-# %config InlineBackend.print_figure_kwargs = {"bbox_inches": None}
 from myst_nb import glue
 
 from raretok.claims import style
@@ -61,12 +60,12 @@ for name, text in page.said(findings, entries[1].verdict).items():
 sweeps = {name: estimate.sweep(one) for name, one in studies.items()}
 glue("gaps", page.gaps(sweeps), display=False)
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Lift on rare and on common targets, concentration, and influence of the top 1 % on documents it was not chosen on, by the percentage of types that are rare, with 95 % intervals over documents. Black: the page's model; grey: others. Hollow: rare positions worth fewer than the 200 that the gate of G2 asks for. Shaded: the regions of the named claim, supporting blue, contradicting orange.", "name": "fig-sweep"}, "image": {"alt": "Four panels of estimates with intervals over the percentage of rare types, several models", "classes": "wide"}}
-fig, axes = style.panels(2, 2, width=4.8, height=3.4)
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Lift on rare and on common targets, concentration, and influence of the top 1 % on documents it was not chosen on, by the percentage of types that are rare, with 95 % intervals over documents. Black: the page's model; grey: others. Hollow: rare positions worth fewer than the 200 that the gate of G2 asks for. Shaded: the regions of the named claim, supporting blue, contradicting orange.", "name": "fig-sweep"}, "image": {"alt": "Four panels against the percentage of types that count as rare: lift on rare targets, lift on common targets, concentration, and influence of the group. The model of this page is a black line with round marks and 95 % intervals, the others are grey, each with its own mark; hollow marks rest on few positions. Regions that support a claim are blue, those that contradict it orange."}}
+fig, axes = style.panels(4, height=3.6)
 for ax, (name, (key, *_)) in zip(axes, page.SHOWN.items(), strict=True):
     spec = claims()[key[0]].estimands[key[1]] if key else None
     page.sweep(ax, sweeps, name, spec)
-style.legend_below(fig, axes[0], 4)
+style.legend(fig, 4)
 
 # %% [markdown]
 # In numbers, for {glue:text}`model`:
@@ -108,14 +107,12 @@ glue("across", across, display=False)
 unbiased = style.told(lambda: style.interval_text(gradient.unbiased_step(*gradient.read(study))))
 glue("by_line", unbiased, display=False)
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Mean influence of the top 1 % by relative frequency of the target (bins of as many positions), with 95 % intervals over documents. Red: rare targets, left of the dashed threshold; blue: all others. Black: the line fitted to the others, with its interval; left of the threshold it is continued.", "name": "fig-frequency"}, "image": {"alt": "For each model: influence against target frequency in bins, with a fitted line continued into the rare targets", "classes": "wide"}}
-fig, axes = style.panels(2, -(-len(studies) // 2), width=4.8, height=3.4)
-for ax, (name, one) in zip(axes, studies.items(), strict=False):
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Mean influence of the top 1 % by relative frequency of the target (bins of as many positions), with 95 % intervals over documents. Red: rare targets, left of the dashed threshold; blue: all others. Black: the line fitted to the others, with its interval; left of the threshold it is continued.", "name": "fig-frequency"}, "image": {"alt": "A panel a model: influence of the group against the relative frequency of the target on a logarithmic axis. Round marks are rare targets, left of a dashed threshold, square ones all others, with 95 % intervals; a black line with a grey band is fitted to the others and continued to the left. Compare the round marks with that line."}}
+fig, axes = style.panels(len(studies), height=3.5)
+for ax, (name, one) in zip(axes, studies.items(), strict=True):
     with style.or_reason(ax):
         page.frequency(ax, gradient.gradient(*gradient.read(one)), name)
-for ax in axes[len(studies) :]:
-    ax.set_axis_off()
-style.legend_below(fig, axes[0], 5)
+style.legend(fig, 2)
 
 # %% [markdown]
 # ## Neuron by neuron
@@ -133,14 +130,12 @@ told = style.told(lambda: page.told(gradient.slopes(*gradient.read(study))))
 for name in ("same_sign", "distance", "fall"):
     glue(name, told[name] if isinstance(told, dict) else told, display=False)
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Every neuron: slope of its effect against the frequency of the target, and its influence on rare targets. Red: chosen into the group on most halves of the documents.", "name": "fig-slopes"}, "image": {"alt": "For each model: scatter of all neurons, slope against influence on rare targets, the group marked", "classes": "wide"}}
-fig, axes = style.panels(2, -(-len(studies) // 2), width=4.8, height=3.4)
-for ax, (name, one) in zip(axes, studies.items(), strict=False):
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Every neuron: slope of its effect against the frequency of the target, and its influence on rare targets. Red: chosen into the group on most halves of the documents.", "name": "fig-slopes"}, "image": {"alt": "A panel a model: each neuron is a dot, its influence on rare targets against its slope with the frequency of the target; larger red dots are the group. Lines mark 0 on both axes. Neurons high and to the left matter more the rarer the target is."}}
+fig, axes = style.panels(len(studies), height=3.5)
+for ax, (name, one) in zip(axes, studies.items(), strict=True):
     with style.or_reason(ax):
         page.slopes(ax, gradient.slopes(*gradient.read(one)), name)
-for ax in axes[len(studies) :]:
-    ax.set_axis_off()
-style.legend_below(fig, axes[0], 2)
+style.legend(fig, 2)
 
 # %% [markdown]
 # ## What this shows, and what it does not
@@ -155,7 +150,7 @@ style.legend_below(fig, axes[0], 2)
 # slopes follow the frequent targets most. In {numref}`fig-slopes` slope and influence are both computed with
 # the effects on rare targets, and are related for that reason alone.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "What was found for each estimand of G2, with 95 % intervals over documents, on the regions that support (blue) and contradict (orange) the claim.", "name": "fig-readings-thresholds"}, "image": {"alt": "For each estimand of G2: a mark with its interval over shaded regions", "classes": "wide"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "What was found for each estimand of G2, with 95 % intervals over documents, on the regions that support (blue) and contradict (orange) the claim.", "name": "fig-readings-thresholds"}, "image": {"alt": "One row for each estimand of G2: a mark with a horizontal 95 % interval on a line shaded blue where values support the claim and orange where they contradict it, with the verdict in words at the right. Compare which region an interval lies in whole."}}
 fig = readings(entries)
 
 # %% tags=["hide-input"]

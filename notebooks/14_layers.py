@@ -20,7 +20,6 @@
 # Filled in from raretok/measure/parameters.py when the page is run.
 
 # %% tags=["remove-cell"]
-# %config InlineBackend.print_figure_kwargs = {"bbox_inches": None}
 from myst_nb import glue
 
 from raretok.claims import style
@@ -59,15 +58,13 @@ for name, text in page.said(own, exact).items():
 #
 # ## The influence of the top 1 % by layer
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Influence of the top 1 % of each MLP on rare and on common targets, each neuron alone, added up, with 95 % intervals over documents. Solid: total; dashed: the unmediated part of the same neurons. Diamonds: exact ablation in the last layer, at other positions. Each panel has its own scale.", "name": "fig-layers"}, "image": {"alt": "A panel a model: influence of the top 1 % of neurons over the last four layers, rare and common targets, total and unmediated", "classes": "wide"}}
-fig, axes = style.panels(2, (len(models) + 1) // 2, width=4.4, height=3.0)
-for ax in axes[len(models) :]:
-    ax.set_axis_off()
-for ax, (name, one) in zip(axes, models.items(), strict=False):
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Influence of the top 1 % of each MLP on rare and on common targets, each neuron alone, added up, with 95 % intervals over documents. Solid: total; dashed: the unmediated part of the same neurons. Diamonds: exact ablation in the last layer, at other positions. Each panel has its own scale.", "name": "fig-layers"}, "image": {"alt": "A panel a model: influence of the top 1 % of neurons in each of the last layers, the last at the right, on rare targets and on common ones, with 95 % intervals. Solid lines are the total, dashed ones the unmediated part; diamonds at the right are exact ablation. Compare the height of the last layer with that of the earlier ones."}}
+fig, axes = style.panels(len(models), height=3.3)
+for ax, (name, one) in zip(axes, models.items(), strict=True):
     with style.or_reason(ax):
         page.influence_by_layer(ax, style.there(one), page.exact_of(studies[name]))
     ax.set_title(name)
-style.legend_below(fig, axes[0], 3)
+style.legend(fig, 3)
 
 # %% [markdown]
 # ## The curves
@@ -77,12 +74,12 @@ style.legend_below(fig, axes[0], 3)
 # {glue:text}`lift_before` times the influence that the smooth curve through the others predicts (the lift of
 # R1).
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "First-order influence by rank in each of the last layers, ranked on some documents and measured on others, means in bins. Dotted black: exact ablation in the last layer.", "name": "fig-layer-curves"}, "image": {"alt": "Log-log rank curves of the last four layers, rare targets left and common targets right", "classes": "wide"}}
-fig, axes = style.panels(2, width=4.4, height=3.8, share=True)
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "First-order influence by rank in each of the last layers, ranked on some documents and measured on others, means in bins. Dotted black: exact ablation in the last layer.", "name": "fig-layer-curves"}, "image": {"alt": "Two log-log panels, rare targets left, common targets right: influence by rank of the neuron, one line style and colour for each of the last layers, and a dotted black line for exact ablation in the last layer. Compare which layer's line lies highest, and how close the dotted line runs to that of the last layer."}}
+fig, axes = style.panels(2, height=4.4, share=True)
 for ax, kind in zip(axes, ("rare", "common"), strict=True):
     with style.or_reason(ax):
         page.curves(ax, style.there(own), exact, kind)
-style.legend_below(fig, axes[0], 5)
+style.legend(fig, 3)
 
 # %% [markdown]
 # ## How good first order is
@@ -94,12 +91,12 @@ style.legend_below(fig, axes[0], 5)
 # 1 % of the last layer is {glue:text}`first_order` nats to first order and {glue:text}`exactly` nats exactly,
 # at other positions of the same documents.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Agreement of first-order effects with exact ablation by layer, with 95 % intervals: rank correlation (left), and how many of the exactly largest tenth are among the largest tenth to first order (right). Filled: neurons ranked first; hollow: random ones.", "name": "fig-agreement"}, "image": {"alt": "Two panels of agreement with intervals over four layers, top and random neurons, rare and common targets", "classes": "wide"}}
-fig, axes = style.panels(2, width=4.4, height=3.6)
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Agreement of first-order effects with exact ablation by layer, with 95 % intervals: rank correlation (left), and how many of the exactly largest tenth are among the largest tenth to first order (right). Filled: neurons ranked first; hollow: random ones.", "name": "fig-agreement"}, "image": {"alt": "Two panels over the last layers: rank correlation of first-order with exact effects left, share of the largest tenth found right, each between 0 and 1 where all agrees. Filled marks are neurons ranked first, hollow ones random neurons; red for rare and blue for common targets, with 95 % intervals."}}
+fig, axes = style.panels(2, height=4.2)
 for ax, measure in zip(axes, (0, 2), strict=True):
     with style.or_reason(ax):
         page.agreement(ax, style.there(own).agreement, measure)
-style.legend_below(fig, axes[0], 2)
+style.legend(fig, 2)
 
 # %% [markdown]
 # ## The numbers
@@ -131,7 +128,7 @@ page.models_table(models)
 #
 # ## The finding
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "What was found for each estimand of G3, with 95 % intervals over documents, on the regions that support (blue) and contradict (orange) the claim.", "name": "fig-readings-layers"}, "image": {"alt": "For each estimand of G3 a mark with its interval over shaded regions", "classes": "wide"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "What was found for each estimand of G3, with 95 % intervals over documents, on the regions that support (blue) and contradict (orange) the claim.", "name": "fig-readings-layers"}, "image": {"alt": "One row for each estimand of G3: a mark with a horizontal 95 % interval on a line shaded blue where values support the claim and orange where they contradict it, with the verdict in words at the right. Compare which region an interval lies in whole."}}
 fig = readings(entries)
 
 # %% tags=["hide-input"]

@@ -23,7 +23,6 @@
 # Filled in from raretok/measure/parameters.py when the page is run.
 
 # %% tags=["remove-cell"]
-# %config InlineBackend.print_figure_kwargs = {"bbox_inches": None}
 from myst_nb import glue
 
 from raretok.claims import style
@@ -65,8 +64,8 @@ style.told(lambda: page.sides_table(places))
 # domain and one half of another's, divided by the root of the product of both reliabilities. The division
 # makes up for what noise takes from the correlation; where it makes up for too much, the result exceeds 1.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Rank correlation of the influence on rare targets over its ceiling, for every pair of domains that have enough and the two other texts. Hatched: a text with itself.", "name": "fig-domain-order"}, "image": {"alt": "Matrix of rank correlations between domains and texts, the values written in the cells"}}
-fig, axes = style.panels(1, width=6.4, height=4.2)
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Rank correlation of the influence on rare targets over its ceiling, for every pair of domains that have enough and the two other texts. Hatched: a text with itself.", "name": "fig-domain-order"}, "image": {"alt": "Square matrix of domains and texts against themselves. Each cell holds, as a number and as a shade of blue, the rank correlation of the neurons' influence in the two over its ceiling; the diagonal is hatched. Darker cells are texts for which neurons matter in the same order."}}
+fig, axes = style.panels(height=5)
 with style.or_reason(axes[0]):
     sides = page.compared(places)
     page.heat(axes[0], sides, page.order_matrix(sides), title="rank correlation over its ceiling")
@@ -79,8 +78,8 @@ with style.or_reason(axes[0]):
 # the other half of every domain, as a share of the influence of the group that was chosen there.
 # {glue:text}`groups`
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: mean influence on rare targets of the group chosen on one domain or text (row) in each of them (column), as a share of that of the group chosen there, on documents that neither was chosen on. Above 1 the group from outside serves better, which a group chosen on few targets makes possible. Right: share of the neurons that two groups have in common, each chosen on one half of the documents; on the diagonal two halves of one domain.", "name": "fig-domain-groups"}, "image": {"alt": "Two matrices: influence that groups reach on other domains, and neurons that groups have in common", "classes": "wide"}}
-fig, axes = style.panels(2, width=5.0, height=4.2)
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Top: mean influence on rare targets of the group chosen on one domain or text (row) in each of them (column), as a share of that of the group chosen there, on documents that neither was chosen on. Above 1 the group from outside serves better, which a group chosen on few targets makes possible. Bottom: share of the neurons that two groups have in common, each chosen on one half of the documents; on the diagonal two halves of one domain.", "name": "fig-domain-groups"}, "image": {"alt": "Two matrices of domains and texts, numbers in cells shaded blue. Top: influence that the group chosen on the row's text reaches on the column's, as a share of what that one's own group reaches. Bottom: share of neurons that the groups of both texts have in common. Compare the diagonal with the cells beside it."}}
+fig, axes = style.panels(2, 1, height=5)
 chosen = {"ylabel": "group chosen on"}
 with style.or_reason(axes[0]):
     reached = page.transfer(page.compared(places), size)
@@ -100,8 +99,8 @@ with style.or_reason(axes[1]):
 # model that did. It is a number of `docs-gpt2` alone. Which types are rare is counted in what each model was
 # trained on. {glue:text}`rates`
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "G5 in every model, with 95 % intervals over documents: black the model of this page, blue those beside it; hollow where the verdict is *not testable*, *none* where there is no number. Shaded: the regions that support (blue) and contradict (orange) the claim. Left: rank correlation over its ceiling; right: that of mathematics with the other domains in a model trained without mathematics, less that in the model trained with it.", "name": "fig-domain-models"}, "image": {"alt": "Rows of estimates with intervals over shaded regions: pairs of domains, licences, addresses for each model, and a domain never seen", "classes": "wide"}}
-fig, axes = style.panels(2, width=5.4, height=4.4)
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "G5 in every model, with 95 % intervals over documents: black the model of this page, blue those beside it; hollow where the verdict is *not testable*, *none* where there is no number. Shaded: the regions that support (blue) and contradict (orange) the claim. Top: rank correlation over its ceiling; bottom: that of mathematics with the other domains in a model trained without mathematics, less that in the model trained with it.", "name": "fig-domain-models"}, "image": {"alt": "Two panels of rows, one a model within each estimand, marks with horizontal 95 % intervals. Top: rank correlation over its ceiling between domains, to licences and to addresses. Bottom: a domain that the model never saw. Regions that support the claim are shaded blue, those that contradict it orange."}}
+fig, axes = style.panels(2, 1, height=4.4)
 specs = claims()["G5"].estimands
 for ax, shown in zip(axes, (list(specs)[:3], list(specs)[3:]), strict=True):
     spec = specs[shown[0]]
@@ -118,7 +117,7 @@ for ax, shown in zip(axes, (list(specs)[:3], list(specs)[3:]), strict=True):
 # The intervals count documents, and some domains have few. The gate of the claim asks for more rare targets
 # than are needed to compute the number; where the gate fails, the number is given without a verdict.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "What was found for each estimand: marks with 95 % intervals over documents (an arrow where an interval leaves the picture; hollow where the verdict is *not testable*), on the regions that support (blue) and contradict (orange) the claim.", "name": "fig-readings-domains"}, "image": {"alt": "For each estimand of G5 a mark with its interval over shaded regions", "classes": "wide"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "What was found for each estimand: marks with 95 % intervals over documents (an arrow where an interval leaves the picture; hollow where the verdict is *not testable*), on the regions that support (blue) and contradict (orange) the claim.", "name": "fig-readings-domains"}, "image": {"alt": "One row for each estimand of G5: a mark with a horizontal 95 % interval on a line shaded blue where values support the claim and orange where they contradict it, with the verdict in words at the right. Compare which region an interval lies in whole."}}
 fig = readings(entries)
 
 # %% tags=["hide-input"]

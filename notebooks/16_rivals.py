@@ -19,7 +19,6 @@
 # Filled in from raretok/measure/parameters.py when the page is run.
 
 # %% tags=["remove-cell"]
-# %config InlineBackend.print_figure_kwargs = {"bbox_inches": None}
 from myst_nb import glue
 
 from raretok.claims import style
@@ -54,11 +53,11 @@ for name, text in page.said(found[next(iter(found))]).items():
 # on the other is the *ceiling* in {numref}`fig-rival-shares`. Scores that have no noise of their own could
 # explain more, up to the root of the ceiling, {glue:text}`noiseless` %.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "What each rival explains of the variance of the neurons' influence on rare targets (Shapley values), by model, with 95 % intervals over documents. Dashed: the ceiling.", "name": "fig-rival-shares"}, "image": {"alt": "Bars with whiskers: share of the variance by rival and model under a dashed ceiling", "classes": "wide"}}
-fig, axes = style.panels(1, width=8.8, height=4.2)
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "What each rival explains of the variance of the neurons' influence on rare targets (Shapley values), by model, with 95 % intervals over documents. Dashed: the ceiling.", "name": "fig-rival-shares"}, "image": {"alt": "Bars grouped by model, one colour a rival: the share of the variance of influence on rare targets that token frequency, entropy, activation scale and difficulty each explain, with 95 % intervals. A dashed line above each group is the ceiling. Compare how much of the height to the ceiling the bars fill."}}
+fig, axes = style.panels(height=4.8)
 with style.or_reason(axes[0]):
     page.shares(axes[0], found)
-    style.legend_below(fig, axes[0], 3)
+    style.legend(fig, 3)
 
 # %% [markdown]
 # ## Rarity or difficulty?
@@ -67,11 +66,11 @@ with style.or_reason(axes[0]):
 # frequent ones that surprise as much. {numref}`fig-rival-contrast` compares the two, on documents that the
 # group (the top 1 %) was not chosen on.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Influence of the group on rare targets, on others weighted to be as surprising, and on common ones, by model, with 95 % intervals over documents.", "name": "fig-rival-contrast"}, "image": {"alt": "Marks with whiskers: influence of the group on three kinds of targets, by model", "classes": "wide"}}
-fig, axes = style.panels(1, width=8.0, height=3.8)
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Influence of the group on rare targets, on others weighted to be as surprising, and on common ones, by model, with 95 % intervals over documents.", "name": "fig-rival-contrast"}, "image": {"alt": "Marks grouped by model: influence of the group on rare targets (round), on frequent targets as surprising (square) and on common targets (triangle), with 95 % intervals over a line at 0. Compare the square with the round mark of each model."}}
+fig, axes = style.panels(height=4.4)
 with style.or_reason(axes[0]):
     page.contrast(axes[0], found)
-    style.legend_below(fig, axes[0], 3)
+    style.legend(fig, 3)
 
 # %% [markdown]
 # ## The numbers

@@ -16,7 +16,6 @@
 # Filled in from raretok/measure/parameters.py when the page is run.
 
 # %% tags=["remove-cell"]
-# %config InlineBackend.print_figure_kwargs = {"bbox_inches": None}
 from myst_nb import glue
 
 from raretok.claims import style
@@ -45,24 +44,22 @@ for name, text in page.said(groups).items():
 #
 # ## The loss without them
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Change of the loss as the top neurons go together, by how many: neurons chosen for rare targets (left) and for common ones (right). Marks: the group, with 95 % intervals over documents; bands: range of the random sets. The vertical axis is linear below 0.01 nats and logarithmic above.", "name": "fig-together"}, "image": {"alt": "Two panels: loss change on rare and common targets by the percentage of neurons ablated together, above bands of random sets", "classes": "wide"}}
-fig, axes = style.panels(2, width=4.4, height=3.8, share=True)
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Change of the loss as the top neurons go together, by how many: neurons chosen for rare targets (left) and for common ones (right). Marks: the group, with 95 % intervals over documents; bands: range of the random sets. The vertical axis is linear below 0.01 nats and logarithmic above.", "name": "fig-together"}, "image": {"alt": "Two panels, neurons chosen for rare targets left and for common ones right: change of the loss against how many neurons go together, in % of the layer. Lines with marks and 95 % intervals for rare and common targets lie over bands that show the range of random sets. Compare the lines with the band of their colour."}}
+fig, axes = style.panels(2, height=4.4, share=True)
 for ax, chosen_for in zip(axes, estimate.KINDS, strict=True):
     with style.or_reason(ax):
         page.together(ax, style.there(groups), chosen_for)
-style.legend_below(fig, axes[0], 4)
+style.legend(fig, 2)
 
 # %% [markdown]
 # Without the first {glue:text}`most` % chosen for rare targets, the loss on these changes by
 # {glue:text}`joint_most` nats; random sets of 1 % change it by {glue:text}`sets_1` nats.
 # {numref}`fig-together-beside` has the same for the other models.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The same for the models beside, neurons chosen for rare targets.", "name": "fig-together-beside"}, "image": {"alt": "A panel a model: loss change on rare and common targets by the percentage of neurons ablated together", "classes": "wide"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The same for the models beside, neurons chosen for rare targets.", "name": "fig-together-beside"}, "image": {"alt": "A panel a model: change of the loss on rare and on common targets, as lines with marks and 95 % intervals, against how many neurons chosen for rare targets go together, over bands that show the range of random sets."}}
 others = {name: one for name, one in models.items() if name != own}
-fig, axes = style.panels(2, 2, width=4.4, height=3.0)
-for ax in axes[len(others) :]:
-    ax.set_axis_off()
-for ax, (name, one) in zip(axes, others.items(), strict=False):
+fig, axes = style.panels(len(others), height=3.3)
+for ax, (name, one) in zip(axes, others.items(), strict=True):
     with style.or_reason(ax):
         page.together(ax, style.there(one), "rare")
     ax.set_title(name)
@@ -76,13 +73,13 @@ for ax, (name, one) in zip(axes, others.items(), strict=False):
 # lost without one cannot be lost again without another. At 1 % the joint effect on rare targets
 # {glue:text}`against_sum_1` the sum: {glue:text}`meaning_1`.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Joint effect over the sum of single effects, by size of the group: neurons chosen for rare targets (left) and for common ones (right), with 95 % intervals over documents. Grey: the models beside, on rare targets. The line at 1 is the sum; a group of one neuron lies on it but for rounding. A mark is missing where an effect does not raise the loss; an interval may leave the picture.", "name": "fig-synergy"}, "image": {"alt": "Two panels: ratio of joint to summed single effects by percentage of neurons, with a line at 1", "classes": "wide"}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Joint effect over the sum of single effects, by size of the group: neurons chosen for rare targets (left) and for common ones (right), with 95 % intervals over documents. Grey: the models beside, on rare targets. The line at 1 is the sum; a group of one neuron lies on it but for rounding. A mark is missing where an effect does not raise the loss; an interval may leave the picture.", "name": "fig-synergy"}, "image": {"alt": "Two panels, neurons chosen for rare targets left and for common ones right: joint effect over the sum of single effects, on a logarithmic axis, against how many neurons go together, with marks and 95 % intervals for rare and common targets and thin grey lines for other models. A line at 1 is the sum; above it neurons stand in for each other, below it they overlap."}}
 beside = {name: one for name, one in others.items() if not isinstance(one, str)}
-fig, axes = style.panels(2, width=4.4, height=3.8, share=True)
+fig, axes = style.panels(2, height=4.4, share=True)
 for ax, chosen_for in zip(axes, estimate.KINDS, strict=True):
     with style.or_reason(ax):
         page.over_single(ax, style.there(groups), chosen_for, beside)
-style.legend_below(fig, axes[0], 5)
+style.legend(fig, 3)
 
 # %% [markdown]
 # ## Rare over common

@@ -8,16 +8,15 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from raretok.book.grid import Cell, Plan, short
 from raretok.book.pages import write_whole
-from raretok.claims.style import panels
+from raretok.claims.style import panels, shade
 from raretok.ledger.claims import claims
-from raretok.ledger.figures import INK, limits, shade, whisker
+from raretok.ledger.figures import INK, estimate, limits
 from raretok.ledger.tables import ours
 from raretok.ledger.verdicts import Entry
 
@@ -81,11 +80,11 @@ def forest(cells: list[Cell]) -> str:
     names = [name for name in claims() if any(name in cell.entries for cell in cells)]
     if not names:
         return ""
-    figure, axes = panels(1, len(names), width=8.0, height=0.9 + 0.2 * len(cells))
+    figure, axes = panels(len(names), 1, height=0.9 + 0.25 * len(cells))
     for ax, name in zip(axes, names, strict=True):
         forest_panel(ax, name, cells)
     picture = BytesIO()
-    figure.savefig(picture, format="png")
+    figure.savefig(picture, format="png", dpi=120, facecolor="white")
     plt.close(figure)
     alt = "Estimates of each claim with 95 % intervals, a row a cell"
     return f"<img alt='{alt}' src='data:image/png;base64,{b64encode(picture.getvalue()).decode()}'>"
@@ -95,17 +94,14 @@ def forest_panel(ax: Axes, claim: str, cells: list[Cell]) -> None:
     """The cells of one claim; a hollow mark is not testable."""
     some = [cell.entries[claim] for cell in cells if claim in cell.entries]
     spec, within = some[0].spec, limits(some[0].spec, some)
-    shade(ax, spec, within)
+    shade(ax, spec, "x", within)
     for y, cell in enumerate(cells):
         entry = cell.entries.get(claim)
         if entry is None or entry.finding.estimate is None:
-            ax.text(within[0], y, " no number", va="center", fontsize=8)
-            continue
-        ink, one = INK[entry.verdict], entry.finding.estimate
-        whisker(ax, one, float(y), within, ink)
-        fill = "white" if entry.verdict == "not testable" else ink
-        ax.plot(np.clip(one.value, *within), y, "o", mfc=fill, mec=ink)
+            ax.text(within[0], y, " no number", va="center")
+        else:
+            estimate(ax, entry, float(y), within, INK[entry.verdict])
     names = [", ".join(map(str, cell.varied.values())) for cell in cells]
-    ax.set_yticks(range(len(cells)), names, fontsize=8)
-    ax.set(xlim=within, ylim=(len(cells) - 0.4, -0.6), xlabel=spec.unit)
-    ax.set_title(f"{claim}, {claims()[claim].short}", loc="left", fontsize=10)
+    ax.set_yticks(range(len(cells)), names)
+    ax.set(ylim=(len(cells) - 0.4, -0.6), xlabel=spec.unit)
+    ax.set_title(f"{claim}, {claims()[claim].short}", loc="left")

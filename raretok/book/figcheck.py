@@ -22,6 +22,7 @@ NOISE = 1e-12  # of the largest number of an artist: what rounding leaves of a z
 BLOCK = 8  # pixels a side, of the blocks in which two pictures are compared
 PICTURE_TOLERANCE = 3.0  # root-mean-square difference of blocks, 0-255
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,]*\.?\d*(?:e[-+]?\d+)?(?!\w)")
+SVG = "image/svg+xml"  # not compared: the PNG beside it is, which bears other rounding
 PNG_START = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()[:10]
 
 
@@ -138,12 +139,11 @@ def plain_cell(cell: Any) -> dict[str, Any]:
 
 
 def texts(cell: Any) -> list[str]:
-    """Every output of a cell as text, with what kind it is."""
+    """Every output of a cell that is compared, as text, with what kind it is."""
     found = []
     for output in cell.get("outputs", []):
         found.append(json.dumps([output.output_type, output.get("metadata", {})], sort_keys=True))
         found.append(output.get("text", ""))
-        found += [
-            text for pair in sorted(output.get("data", {}).items()) for text in map(str, pair)
-        ]
+        data = {kind: text for kind, text in output.get("data", {}).items() if kind != SVG}
+        found += [text for pair in sorted(data.items()) for text in map(str, pair)]
     return found

@@ -1,6 +1,5 @@
 """Runs the pages (jupytext -> papermill -> byte-stable .ipynb) and builds the site."""
 
-import base64
 import multiprocessing
 import os
 import re
@@ -24,7 +23,8 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 from traitlets import default
 
-from raretok.book.figcheck import same_page, same_words
+from raretok.book import site
+from raretok.book.figcheck import SVG, same_page, same_words
 from raretok.errors import UserError
 from raretok.ledger.over_models import by_model
 from raretok.ledger.records import (
@@ -339,6 +339,7 @@ def build_site(root: Path, out: Path | None = None, *, whole: bool = True) -> Pa
     if done.returncode != 0:
         shown = "\n".join(complaints(done.stdout + done.stderr, root))
         raise UserError(f"the site did not build{' without warnings' if whole else ''}:\n{shown}")
+    site.add_links(html, root / "book")
     (html / ".nojekyll").touch()  # GitHub Pages would else drop the folders named _static, _images
     return html / "index.html"
 
@@ -360,18 +361,12 @@ def write_generated(book: Path) -> None:
     for page in executed_pages(book):
         for name, figure in (("front", "fig-curves"), ("forest", "fig-forest")):
             for picture in pictures(page, figure):
-                (folder / f"{name}.png").write_bytes(picture)
+                write_whole(folder / f"{name}.svg", picture)
 
 
-def pictures(page: Path, figure: str) -> list[bytes]:
-    """The pictures (PNG) of a figure in an executed page, by the name that its cell gives it."""
-    cells = [
-        cell
-        for cell in nbformat.read(page, as_version=4).cells
-        if cell.metadata.get("mystnb", {}).get("figure", {}).get("name") == figure
-    ]
-    found = [o.data for cell in cells for o in cell.outputs if "data" in o]
-    return [base64.b64decode(data["image/png"]) for data in found if "image/png" in data]
+def pictures(page: Path, figure: str) -> list[str]:
+    """The pictures (SVG) of a figure in an executed page, by the name that its cell gives it."""
+    return [data[SVG] for name, data in site.figures(page) if name == figure]
 
 
 def plain_environment() -> dict[str, str]:

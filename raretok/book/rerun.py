@@ -25,8 +25,7 @@ KEPT = ("intro", "method")  # hand-written pages of the site: one made for it, a
 FIGURE = """
 ## Every model
 
-```{figure} beside.png
-:class: wide
+```{figure} beside.svg
 :alt: Forest plots, one panel a claim, of this model and of the models that ship
 
 Every claim that was tested on every model, with 95 % intervals: the model of this run first (blue),
@@ -144,7 +143,7 @@ def front_page(study: Study, book: Path, failures: list[UserError]) -> str:
         lines += ["\n## Verdicts\n", standing(entries, book), verdict_table(mine).data]
     for page in executed_pages(book):
         for picture in pictures(page, "fig-beside"):
-            (book / "beside.png").write_bytes(picture)
+            write_whole(book / "beside.svg", picture)
             lines.append(FIGURE)
     if failures:
         lines += ["\n## Pages that stopped\n\n```text", *map(str, failures), "```"]

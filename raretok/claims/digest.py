@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 DIGITS = 16  # binary digits of the drawn data that a digest keeps: 1e-5
 CELLS = 64  # a picture with more rows or columns is kept as means over blocks
 DIGEST_START = '{"figure digest"'
+QUIET = "_: "  # begins a label that no legend shows
 
 
 def digest(fig: Figure) -> str:
@@ -84,7 +85,7 @@ def in_data(ax: Axes, transform: Any, points: Any) -> Float[np.ndarray, "n 2"]:
 
 def series(ax: Axes, kind: str, artist: Artist, points: Float[np.ndarray, "n 2"]) -> dict[str, Any]:
     """One artist: its label, its number of points, all of them packed, and three for the reader."""
-    label = str(artist.get_label())
+    label = str(artist.get_label()).removeprefix(QUIET)
     named = {} if label.startswith("_") else {"label": label}
     first_middle_last = points[[0, len(points) // 2, -1]] if len(points) else points
     some = [[shown(x), shown(y)] for x, y in first_middle_last]

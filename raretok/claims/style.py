@@ -1,65 +1,86 @@
 """Drawing that pages share: each function takes an Axes and arrays, and computes nothing."""
 
+import io
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from IPython.display import display
 from jaxtyping import Float
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from raretok.claims.digest import digest
+from raretok.claims.digest import QUIET, digest
 from raretok.errors import NotTestableError, UserError
 from raretok.stats.jackknife import Estimate
 
 # One colour a meaning, on every page; the pairs differ for the colour-blind and in grey.
 PALETTE = sns.color_palette("colorblind")
 COLOURS = {
-    "rare": PALETTE[3],
+    "rare": "#c04f00",  # as dark as text has to be
     "common": PALETTE[0],
-    "untrained": PALETTE[7],
     "controls": "0.72",
     "fit": "black",
+    "published": "#7b3294",
     "supports": "#cfe3f4",
     "contradicts": "#fbdcb8",
+}
+MARKS = {
+    "rare": {"color": COLOURS["rare"], "marker": "o"},
+    "common": {"color": COLOURS["common"], "marker": "s"},
 }
 WIDE = 1e4  # a ratio whose interval reaches so far says nothing
 # For series that have no meaning of their own on other pages.
 SERIES = [(PALETTE[2], "o"), (PALETTE[1], "s"), (PALETTE[4], "^")]
+WIDTH = 7.75  # inches: what a page has on a screen of 1,300 pixels, at 96 to the inch
+SIZE = 12  # points: the 16 pixels of the page's text
+MANY = 300  # marks beyond which an SVG holds their picture
+RC = {
+    **dict.fromkeys(("font.size", "axes.titlesize", "axes.labelsize", "legend.fontsize"), SIZE),
+    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "figure.titlesize"), SIZE),
+    **dict.fromkeys(("axes.facecolor", "figure.facecolor"), "none"),
+    "font.sans-serif": ["DejaVu Sans"],  # comes with Matplotlib
+    "svg.hashsalt": "raretok",
+}
 
 
 class PageFigure(Figure):
-    """A figure whose repr is what it draws, so that executed pages hold it beside the picture."""
+    """A figure that pages hold three times: as SVG, as PNG and as the numbers that it draws."""
 
     def __repr__(self) -> str:
         return digest(self)
 
+    def _ipython_display_(self) -> None:
+        for line in self.findobj(plt.Line2D):
+            line.set_rasterized(line.get_marker() != "None" and len(line.get_xdata()) > MANY)
+        for cloud in (one for ax in self.axes for one in ax.collections):
+            cloud.set_rasterized(len(cloud.get_offsets()) > MANY)
+        svg, png = io.StringIO(), io.BytesIO()
+        self.savefig(svg, format="svg", dpi=200, metadata={"Date": None})
+        self.savefig(png, format="png", dpi=72, facecolor="white")
+        found = {"image/svg+xml": svg.getvalue(), "image/png": png.getvalue()}
+        display(found | {"text/plain": repr(self)}, raw=True)
+
 
 def panels(
-    columns: int = 1, rows: int = 1, *, width: float = 3.9, height: float = 3.4, share: bool = False
+    n: int = 1, columns: int = 2, *, height: float = 3.6, share: bool = False
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of axes side by side (or in rows), at the same size on every machine."""
-    sns.set_theme(style="ticks", font_scale=0.9)
-    figure, axes = plt.subplots(
-        rows,
-        columns,
-        figsize=(max(6.4, width * columns), height * rows),
-        dpi=120,
-        layout="constrained",
-        sharex=share,
-        sharey=share,
-        squeeze=False,
-        FigureClass=PageFigure,
-    )
-    for ax in axes.ravel():
-        sns.despine(ax=ax)
-    return figure, list(axes.ravel())
-
-
+    """A figure of `n` axes, as wide as the page, each row `height` inches high."""
+    sns.set_theme(style="ticks", rc=RC)
+    columns = max(1, min(n, columns))
+    grid = (max(1, -(-n // columns)), columns)
+    shape = {"figsize": (WIDTH, height * grid[0]), "layout": "constrained", "squeeze": False}
+    figure, axes = plt.subplots(*grid, sharex=share, sharey=share, FigureClass=PageFigure, **shape)
+    sns.despine(figure)
+    for ax in axes.flat[n:]:
+        ax.set_axis_off()
+    return figure, list(axes.flat[:n])
 @contextmanager
 def or_reason(ax: Axes) -> Iterator[None]:
     """Draw, or write down why there is nothing to draw: the page goes on."""
@@ -108,45 +129,87 @@ def interval_text(one: Estimate | None, scale: float = 1.0, why: str = "not to b
     return f"{value} ({low} to {high})"
 
 
-def points(ax: Axes, x: Iterable[float], found: Iterable[Estimate | None], **style: Any) -> None:
-    """Marks with 95 % intervals, joined where `ls` is given; None leaves a place out."""
-    some = [(at, one.value, one.low, one.high) for at, one in zip(x, found, strict=True) if one]
-    at, value, low, high = np.array(some).reshape(-1, 4).T
-    ax.plot(at, value, **{"marker": "o", "ls": ""} | style)
-    ax.vlines(at, low, high, color=style["color"], lw=1)
+def points(
+    ax: Axes,
+    at: Iterable[float],
+    found: Iterable[Estimate | None],
+    *,
+    along: Literal["x", "y"] = "y",
+    within: tuple[float, float] = (-np.inf, np.inf),
+    width: float = 1.4,
+    **style: Any,
+) -> None:
+    """Marks with 95 % intervals along an axis, joined where `ls` is given; None leaves a place out.
+
+    An interval that leaves `within` ends in an arrow.
+    """
+    some = [(x, one.value, one.low, one.high) for x, one in zip(at, found, strict=True) if one]
+    place, *values = np.array(some, float).reshape(-1, 4).T
+    value, low, high = np.clip(values, *within)
+    order, lines, arrows = {
+        "x": (slice(None, None, -1), ax.hlines, "<>"),
+        "y": (slice(None), ax.vlines, "v^"),
+    }[along]
+    ax.plot(*(place, value)[order], **{"marker": "o", "ls": ""} | style)
+    label = f"{QUIET}{style.get('label', '').removeprefix(QUIET)}, 95 %"
+    lines(place, low, high, color=style["color"], lw=width, label=label)
+    for end, shown, arrow in zip(values[1:], (low, high), arrows, strict=True):
+        if (out := end != shown).any():
+            arrows_at = (place[out], shown[out])[order]
+            ax.plot(*arrows_at, arrow, ls="", color=style["color"], ms=6, clip_on=False)
 
 
-def shade(ax: Axes, spec: Any, along: str = "y") -> None:
+def shade(
+    ax: Axes, spec: Any, along: Literal["x", "y"] = "y", within: tuple[float, float] | None = None
+) -> None:
     """Regions of an estimand (`supports`, `contradicts`) within what an axis shows already."""
-    first, last = getattr(ax, f"get_{along}lim")()
+    first, last = within or getattr(ax, f"get_{along}lim")()
     span = {"x": ax.axvspan, "y": ax.axhspan}[along]
     for kind in ("supports", "contradicts"):
         for low, high in getattr(spec, kind, ()):
             ends = (first if low is None else low, last if high is None else high)
             start, stop = np.clip(ends, first, last)
             if start < stop:
-                span(start, stop, color=COLOURS[kind], lw=0, zorder=0)
+                span(start, stop, color=COLOURS[kind], lw=0, zorder=0, label=f"{QUIET}{kind}")
     ax.set(**{f"{along}lim": (first, last)})
 
 
-def null_histogram(ax: Axes, each: Float[np.ndarray, " group"], *, label: str, xlabel: str) -> None:
+def null_histogram(ax: Axes, each: Float[np.ndarray, " group"], *, kind: str, xlabel: str) -> None:
     """Control groups as a histogram, the group, which comes first, marked in it."""
     ax.hist(each[1:], bins=30, color=COLOURS["controls"], label="control groups")
-    kind = next((k for k in ("rare", "common") if k in label), "fit")
-    ax.axvline(each[0], color=COLOURS[kind], lw=2, label=label)
+    ax.axvline(each[0], color=COLOURS[kind], lw=2.5, label="plateau group")
+    ax.margins(y=0.25)
+    left = each[0] < np.mean(ax.get_xlim())
+    words, side = (" plateau group", "left") if left else ("plateau group ", "right")
+    place = {"transform": ax.get_xaxis_transform(), "va": "top", "ha": side}
+    ax.text(each[0], 0.99, words, color=COLOURS[kind], weight="bold", **place)
     ax.set(xlabel=xlabel, ylabel="control groups")
 
 
-def legend(ax: Axes) -> None:
-    """A small legend, where there is something to name."""
-    if ax.get_legend_handles_labels()[0]:
-        ax.legend(frameon=False, fontsize=8)
+def ticks(axis: Axis, at: Iterable[float], form: str = "{:g}") -> None:
+    """These ticks and no others, as plain numbers."""
+    axis.set_ticks(list(at), [form.format(one) for one in at])
+    axis.set_minor_locator(NullLocator())
 
 
-def legend_below(figure: Figure, ax: Axes, columns: int) -> None:
-    """One legend under all panels, so that it hides no data."""
-    handles, labels = ax.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+def decimals(axis: Axis) -> None:
+    """Ticks of a logarithmic axis at 1, 2 and 5, as plain numbers."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_locator(NullLocator())
+
+
+def legend(figure: Figure, columns: int = 3, handles: Iterable[Artist] | None = None) -> None:
+    """One legend above all panels, each name once, in room of its own."""
+    if handles is None:
+        handles = [one for ax in figure.axes for one in ax.get_legend_handles_labels()[0]]
+    named: dict[str, Artist] = {}
+    for one in handles:
+        named.setdefault(one.get_label(), one)
+    if named:
+        figure.set_figheight(figure.get_figheight() + 0.1 + 0.27 * -(-len(named) // columns))
+        place = {"loc": "outside upper center", "ncols": columns, "frameon": False}
+        figure.legend(handles=list(named.values()), **place)
 
 
 def relative_times(ax: Axes, ways: list[str], times: dict[str, list[float]]) -> None:
@@ -155,12 +218,12 @@ def relative_times(ax: Axes, ways: list[str], times: dict[str, list[float]]) -> 
         colour, marker = SERIES[i % len(SERIES)]
         # A little apart, so that equal times are seen as two.
         height = np.arange(len(ways)) + 0.18 * (i - (len(times) - 1) / 2)
-        ax.plot(values, height, marker, color=colour, ms=6, label=label)
+        ax.plot(values, height, marker, color=colour, ms=7, label=label)
     ax.axvline(1, color="0.6", lw=0.8, zorder=0)
-    ax.set(xscale="log", xlabel="time (forward passes)", yticks=range(len(ways)))
-    ax.set_yticklabels(ways)
+    ax.set(xscale="log", xlabel="time (forward passes)")
+    ax.set_yticks(range(len(ways)), ways)
     ax.invert_yaxis()
-    ax.grid(axis="y", color="0.92")
+    ax.grid(axis="y", color="0.9")
 
 
 def power_law(
@@ -173,12 +236,8 @@ def power_law(
     title: str,
 ) -> None:
     """Seconds against a size, log-log, with the fitted line."""
-    ax.loglog(size, seconds, "o", color=COLOURS["common"], ms=5, label="measured")
-    ax.loglog(size, line, "-", color=COLOURS["fit"], lw=1.2, label="fitted power law")
+    ax.loglog(size, seconds, "o", color=COLOURS["common"], ms=6, label="measured")
+    ax.loglog(size, line, "-", color=COLOURS["fit"], lw=1.4, label="fitted power law")
     ax.set(xlabel=xlabel, ylabel="time (s)", title=title)
-    shown = size[[0, size.size // 2, -1]]
-    ax.set_xticks(shown, [f"{n:,.0f}" for n in shown])
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.yaxis.set_major_formatter("{x:g}")
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_minor_locator(NullLocator())
+    ticks(ax.xaxis, size[[0, -1]], "{:,.0f}")
+    decimals(ax.yaxis)

@@ -16,6 +16,8 @@ EXECUTED = sorted((ROOT / "book").glob("*.ipynb"))
 # A path, the process of a warning, a clock time, an address in memory.
 MACHINE = re.compile(r"/(?:home|root|tmp|Users|opt)/\w|ipykernel_\d|\d\d:\d\d:\d\d|0x[0-9a-f]{8}")
 
+PICTURES = ("image/png", "image/svg+xml")
+
 
 def executed(stem: str) -> nbformat.NotebookNode:
     return nbformat.read(ROOT / "book" / f"{stem}.ipynb", as_version=4)
@@ -52,7 +54,7 @@ def test_every_cell_has_run_and_speaks_of_no_machine(source):
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     for output in (output for cell in code for output in cell.outputs):
         assert output.get("name") != "stderr", output.text
-        told = output.get("text", "") + str({**output.get("data", {}), "image/png": ""})
+        told = output.get("text", "") + str(output.get("data", {}) | dict.fromkeys(PICTURES, ""))
         assert not MACHINE.search(told), MACHINE.search(told)
 
 
@@ -60,5 +62,6 @@ def test_every_cell_has_run_and_speaks_of_no_machine(source):
 def test_every_figure_stands_beside_its_digest(source):
     """A moved point may hide in a picture; the digest shows it (raretok/claims/digest.py)."""
     outputs = [one for cell in executed(source.stem).cells for one in cell.get("outputs", [])]
-    shown = [one.data for one in outputs if "image/png" in one.get("data", {})]
+    shown = [one.data for one in outputs if {*PICTURES} & {*one.get("data", {})}]
+    assert all({*data} == {*PICTURES, "text/plain"} for data in shown)
     assert all(data["text/plain"].startswith(DIGEST_START) for data in shown)

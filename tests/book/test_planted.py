@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from raretok.book import pages
-from raretok.book.figcheck import NOISE, NUMBER, PNG_START, differences, same_output
+from raretok.book.figcheck import NOISE, NUMBER, PNG_START, SVG, differences, same_output
 from raretok.claims.digest import DIGEST_START, pack, unpack
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +22,8 @@ def outputs(stem: str) -> list[str]:
     cells = nbformat.read(ROOT / "book" / f"{stem}.ipynb", as_version=4).cells
     found = [output for cell in cells for output in cell.get("outputs", [])]
     texts = [output.get("text", "") for output in found]
-    texts += [str(text) for output in found for text in output.get("data", {}).values()]
+    data = [pair for output in found for pair in output.get("data", {}).items()]
+    texts += [str(text) for kind, text in data if kind != SVG]
     return [text for text in texts if text and not text.startswith(PNG_START)]
 
 

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from raretok.claims.attention.estimate import LAST, alike, gini_difference, moved
 from raretok.claims.attention.profiles import class_sums
 from raretok.claims.compare import spread
+from raretok.claims.digest import QUIET
 from raretok.claims.finding import or_none
 from raretok.claims.sample import Sample
 from raretok.claims.style import COLOURS, points, shade
@@ -42,11 +43,11 @@ def profile(
 ) -> None:
     """Of one class of targets; the first token apart, on the right."""
     beside = 2.5 * offset.max()
-    ax.plot(offset, values[1:], style, color=COLOURS[kind], label=f"{kind} targets", lw=1.5)
-    ax.plot([beside], values[:1], "D", color=COLOURS[kind], ms=5, mfc="none")
+    ax.plot(offset, values[1:], style, color=COLOURS[kind], label=f"{kind} targets", lw=1.8)
+    ax.plot([beside], values[:1], "D", color=COLOURS[kind], ms=7, mfc="none")
     ax.set_xscale("symlog", linthresh=1)
     ax.set_yscale("log")
-    ax.set_xticks([0, 1, 10, 100, beside], ["0", "1", "10", "100", "first"])
+    ax.set_xticks([0, 1, 10, 100, beside], ["0", "1", "10", "", "first"])
     ax.tick_params(axis="x", which="minor", bottom=False)
 
 
@@ -63,12 +64,13 @@ def by_layer(ax: Axes, rows: Rows, deal: Deal, matched: bool, claim: str, spec: 
     layers, n = [rows.layer(number) for number in range(len(rows.mass))], len(rows.mass)
     for i, (name, (shape, colour)) in enumerate(MARKS.items()):
         found = [or_none(of_layer, claim, one, deal, matched, not i) for one in layers]
-        points(ax, np.arange(n) + 0.2 * i, found, marker=shape, color=colour, ms=3.5, label=name)
+        points(ax, np.arange(n) + 0.2 * i, found, marker=shape, color=colour, ms=4.5, label=name)
         values += [one.value for one in found if one]
     margin = 0.15 * (max(values) - min(values))
     ax.set(ylim=(min(values) - margin, max(values) + margin), xlabel="layer", ylabel=spec.unit)
     shade(ax, spec)
-    ax.axvspan(n - LAST - 0.4, n - 0.4, color="0.5", alpha=0.15, lw=0, zorder=1)
+    last = {"alpha": 0.15, "lw": 0, "zorder": 1, "label": f"{QUIET}layers of the claim"}
+    ax.axvspan(n - LAST - 0.4, n - 0.4, color="0.5", **last)
 
 
 def heads(
@@ -84,9 +86,11 @@ def heads(
     names = [f"{layer}.{head}" for layer, head in sums.targets if layer in layers and head != WHOLE]
     low, high = np.quantile(effect[1:], [0.025, 0.975], axis=0)
     at = np.arange(len(names))
-    ax.axhspan(*published, color=COLOURS["common"], alpha=0.15, lw=0, label="published, largest")
+    band = {"color": COLOURS["published"], "alpha": 0.2, "lw": 0, "label": f"{QUIET}published"}
+    ax.axhspan(*published, **band)
+    ax.text(-0.4, np.mean(published), "published for the largest", va="center")
     ax.bar(at, high - low, 0.7, low, color=COLOURS["controls"], label="control groups, 95 %")
-    ax.plot(at, effect[0], "o", color=COLOURS["rare"], ms=6, label="plateau group")
+    ax.plot(at, effect[0], "o", color=COLOURS["rare"], ms=7, label="plateau group")
     ax.set_xticks(at, names, rotation=90 if len(names) > 10 else 0)
     ax.set(xlabel="layer.head", ylabel="change (sd of the activation)", ylim=(0, None))
 

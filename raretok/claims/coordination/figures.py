@@ -17,8 +17,7 @@ from raretok.claims.style import null_histogram
 def dimensions(ax: Axes, sample: Sample, kind: str) -> None:
     """Participation ratio per neuron of group and controls."""
     each = np.exp(log_dimension(sample, kind)[0].mean(axis=0)) / sample.size
-    label = f"plateau group, {kind} targets"
-    null_histogram(ax, each, label=label, xlabel="dimensions per neuron")
+    null_histogram(ax, each, kind=kind, xlabel="dimensions per neuron")
 
 
 def correlation_matrices(axes: list[Axes], sample: Sample) -> AxesImage:
@@ -39,9 +38,9 @@ def heatmap(
     order = leaves_list(linkage(apart, "average", optimal_ordering=True))
     names = [str(neuron) for neuron in group[order]]
     image = ax.imshow(r[np.ix_(order, order)], cmap="RdBu_r", vmin=-1, vmax=1)
-    ax.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
-    ax.set_yticks(range(len(names)), names, fontsize=8)
-    ax.set(xlabel="neuron", ylabel="neuron", title=title)
+    ax.set_xticks(range(len(names)), names, rotation=90)
+    ax.set_yticks(range(len(names)), names)
+    ax.set(xlabel="neuron", title=title)
     return image
 
 

@@ -11,9 +11,10 @@ from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 
+from raretok.claims.digest import QUIET
 from raretok.claims.domains.estimate import CORPUS, TEXTS, Places, Side, shared, with_order
 from raretok.claims.finding import Finding
-from raretok.claims.style import COLOURS, interval_text, shade, told
+from raretok.claims.style import COLOURS, interval_text, points, shade, told
 from raretok.errors import NotTestableError, UserError
 
 Matrix = Float[np.ndarray, "chosen measured"]
@@ -80,7 +81,7 @@ def heat(ax: Axes, sides: list[Side], values: Matrix, **labels: str) -> None:
     for (i, j), value in np.ndenumerate(values):
         if np.isfinite(value):
             ink = "white" if value > 0.6 else "black"
-            ax.text(j, i, f"{value:.2f}", ha="center", va="center", color=ink, fontsize=9)
+            ax.text(j, i, f"{value:.2f}", ha="center", va="center", color=ink)
     ax.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(len(names)), names)
     ax.set(**labels)
@@ -109,15 +110,14 @@ def forest(
     n = len(by_model)
     for row, key in enumerate(rows):
         if (one := found[key].estimate) is None:
-            ax.text(ax.get_xlim()[0], row, " none", va="center", color="0.4", fontsize=9)
+            ax.text(ax.get_xlim()[0], row, " none", va="center")
             continue
         colour = COLOURS["common" if row % n else "fit"]
-        fill = colour if counts(found[key]) else "white"
-        ax.plot([one.low, one.high], [row, row], color=colour, lw=1.4)
-        ax.plot(one.value, row, "o", mfc=fill, color=colour, ms=6)
+        fill, label = colour if counts(found[key]) else "white", f"{QUIET}{', '.join(key)}"
+        points(ax, [row], [one], along="x", mfc=fill, color=colour, ms=7, label=label)
     labels = [name if i % n else f"{estimand}: {name}" for i, (estimand, name) in enumerate(rows)]
     ax.set_yticks(range(len(rows)), labels)
-    ax.hlines(np.arange(n, len(rows), n) - 0.5, *ax.get_xlim(), "0.8", lw=0.8)
+    ax.hlines(np.arange(n, len(rows), n) - 0.5, *ax.get_xlim(), "0.5", lw=0.8)
     ax.set(ylim=(len(rows) - 0.5, -0.5))
 
 

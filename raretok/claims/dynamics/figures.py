@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from raretok.claims.dynamics.estimate import CHOICES, QUANTITIES, UNGROUPED, History, reached
-from raretok.claims.style import COLOURS, interval_text, points
+from raretok.claims.style import COLOURS, interval_text, points, ticks
 
 LIFTS = (0.05, 50)  # shown of a lift
 MARKS = {CHOICES[0]: ("o", "-", COLOURS["rare"]), CHOICES[1]: ("s", "--", COLOURS["fit"])}
@@ -15,16 +15,15 @@ def course(ax: Axes, found: History, name: str) -> None:
     for i, (choice, estimates) in enumerate(found.found[name].items()):
         shape, dash, colour = MARKS[choice]
         x = [beside(step, i) for step in found.steps]
-        points(ax, x, estimates, ls=dash, marker=shape, ms=4, lw=1.2, color=colour, label=choice)
+        points(ax, x, estimates, ls=dash, marker=shape, ms=5, lw=1.4, color=colour, label=choice)
     ax.set_xscale("symlog", linthresh=10)
     last = found.steps[-1]
     shown = [step for step in found.steps if step in (0, 16, 128, 1024) and step <= last / 4]
-    ax.set_xticks([*shown, last], [f"{step:,}" for step in (*shown, last)])
-    ax.minorticks_off()
     if name in UNGROUPED:  # of few neurons: its intervals span decades
-        ax.set(yscale="log", ylim=LIFTS, yticks=(0.1, 1, 10))
-        ax.set_yticklabels(["0.1", "1", "10"])
+        ax.set(yscale="log", ylim=LIFTS)
+        ticks(ax.yaxis, (0.1, 1, 10))
         ax.axhline(1, color="0.3", lw=0.8)
+    ticks(ax.xaxis, (*shown, last), "{:,}")
     ax.set(title=name, xlabel="step", ylabel=QUANTITIES[name][0])
 
 

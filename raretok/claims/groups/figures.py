@@ -18,10 +18,9 @@ from raretok.claims.groups.estimate import (
     synergy,
 )
 from raretok.claims.study import Study
-from raretok.claims.style import COLOURS, interval_text, number, points
+from raretok.claims.style import COLOURS, MARKS, interval_text, number, points, ticks
 from raretok.stats.jackknife import Estimate
 
-MARKS = {"rare": "o", "common": "s"}
 LINEAR = 0.01  # nats: below it the axis of effects is linear, so that none and negative ones show
 
 
@@ -41,7 +40,7 @@ def together(ax: Axes, groups: Groups, chosen_for: str) -> None:
     ax.axhline(0, color="0.3", lw=0.8)
     ax.set_yscale("symlog", linthresh=LINEAR)
     percents(ax, groups)
-    ax.set(title=f"chosen for {chosen_for} targets", ylabel="change of the loss (nats a token)")
+    ax.set(title=f"chosen for {chosen_for} targets", ylabel="change of the loss (nats)")
 
 
 def over_single(
@@ -57,10 +56,9 @@ def over_single(
         found = [or_none(synergy, groups, kind, chosen_for, p) for p in groups.percent]
         series(ax, groups, found, i, kind, label=f"{kind} targets")
     ax.axhline(1, color="0.3", lw=0.8)
-    ticks = (0.5, 0.7, 1, 1.5, 2, 3)
     ax.set(yscale="log", ylim=(0.5, 3), title=f"chosen for {chosen_for} targets")
-    ax.set_yticks(ticks, [f"{one:g}" for one in ticks])
-    ax.set_ylabel("joint over the sum of single effects")
+    ticks(ax.yaxis, (0.5, 0.7, 1, 1.5, 2, 3))
+    ax.set_ylabel("joint over sum of single effects")
     percents(ax, groups)
 
 
@@ -69,14 +67,12 @@ def series(
 ) -> None:
     """Marks with intervals, the second series a little to the right."""
     x = groups.percent * (1 + 0.08 * i)
-    style = {"marker": MARKS[kind], "ms": 5, "lw": 1.4, "color": COLOURS[kind], "label": label}
-    points(ax, x, found, ls="-", **style)
+    points(ax, x, found, ls="-", ms=6, lw=1.6, label=label, **MARKS[kind])
 
 
 def percents(ax: Axes, groups: Groups) -> None:
-    ax.set(xscale="log", xlabel="neurons that go together, % of the layer")
-    ax.set_xticks(groups.percent, [f"{one:g}" for one in groups.percent])
-    ax.xaxis.minorticks_off()
+    ax.set(xscale="log", xlabel="neurons that go together, %")
+    ticks(ax.xaxis, groups.percent)
     ax.yaxis.minorticks_off()
 
 

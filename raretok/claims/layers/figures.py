@@ -32,15 +32,15 @@ def influence_by_layer(ax: Axes, layers: Layers, exact: Sample | None) -> None:
             estimates = [getattr(one, of)[kind] for one in layers.numbers.values()]
             x = np.array(list(layers.numbers)) + 0.08 * i
             label = f"{kind}, {'total' if of == 'influence' else 'unmediated'}"
-            points(ax, x, estimates, ls=dash, ms=4, lw=1.4, color=COLOURS[kind], label=label)
+            points(ax, x, estimates, ls=dash, ms=5, lw=1.4, color=COLOURS[kind], label=label)
         if exact:
             one, label = jackknife(head_influence(exact, kind)), f"{kind}, exact"
-            style = {"marker": "D", "mfc": "white", "ms": 6, "label": label}
+            style = {"marker": "D", "mfc": "white", "ms": 7, "label": label}
             points(ax, [-0.75 + 0.08 * i], [one], color=COLOURS[kind], **style)
     for layer in layers.gaps:
-        ax.text(layer, 0.5, "gap", transform=ax.get_xaxis_transform(), ha="center", color="0.4")
+        ax.text(layer, 0.5, "gap", transform=ax.get_xaxis_transform(), ha="center")
     ax.axhline(0, color="0.3", lw=0.8)
-    ax.set(xlim=(-4.4, -0.4), ylabel="influence of the top 1 %\n(nats a token, added up)")
+    ax.set(xlim=(-4.4, -0.4), ylabel="influence (nats a token)")
     ax.set_xticks(list(ORDER), [ORDER[layer] for layer in ORDER])
 
 
@@ -60,7 +60,7 @@ def curve(
     ax: Axes, values: Float[np.ndarray, " rank"], dash: Dash, colour: Colour, label: str
 ) -> None:
     rank, positive = np.arange(1.0, values.size + 1), np.where(values > 0, values, np.nan)
-    ax.plot(rank, positive, ls=dash, color=colour, lw=1.5, label=label)
+    ax.plot(rank, positive, ls=dash, color=colour, lw=1.8, label=label)
 
 
 def agreement(ax: Axes, found: dict[int, Agreement], measure: int) -> None:
@@ -70,7 +70,7 @@ def agreement(ax: Axes, found: dict[int, Agreement], measure: int) -> None:
             x = np.array(list(found)) + 0.12 * (2 * i + j) - 0.18
             estimates = [Estimate(*one[i, j, :, measure]) for one in found.values()]
             label = f"{kind} targets, {subset} neurons"
-            points(ax, x, estimates, ms=5, fillstyle=fill, color=COLOURS[kind], label=label)
+            points(ax, x, estimates, ms=6, fillstyle=fill, color=COLOURS[kind], label=label)
     ax.axhline(0, color="0.3", lw=0.8)
     lowest = min(0.0, *(float(np.nanmin(one[..., measure])) for one in found.values()))
     ax.set(xlim=(-4.5, -0.5), ylim=(lowest - 0.05, 1.05), title=MEASURES[measure])

@@ -19,7 +19,7 @@ from raretok.claims.modularity.communities import (
 )
 from raretok.claims.modularity.estimate import CONTROLS, modularity
 from raretok.claims.sample import Sample
-from raretok.claims.style import COLOURS
+from raretok.claims.style import COLOURS, SIZE
 from raretok.errors import NotTestableError
 
 # Communities, differing for the colour-blind; more than eight begin again.
@@ -55,10 +55,10 @@ def network(ax: Axes, r: np.ndarray, group: np.ndarray, community: np.ndarray) -
         links = {"edgelist": edges, "width": widths, "style": style, "edge_color": "0.55"}
         nx.draw_networkx_edges(graph, at, **links, ax=ax)
     colours = [COMMUNITIES[one % len(COMMUNITIES)] for one in community]
-    nodes = {"nodelist": range(len(group)), "node_size": 330, "node_color": colours}
-    nx.draw_networkx_nodes(graph, at, **nodes, ax=ax)
+    rings = {"node_color": "white", "edgecolors": colours, "linewidths": 3, "node_size": 1150}
+    nx.draw_networkx_nodes(graph, at, range(len(group)), **rings, ax=ax)
     labels = {i: str(neuron) for i, neuron in enumerate(group)}
-    nx.draw_networkx_labels(graph, at, labels, font_size=7, font_color="white", ax=ax)
+    nx.draw_networkx_labels(graph, at, labels, font_size=SIZE, ax=ax)
     ax.set(xlim=(-1.25, 1.25), ylim=(-1.25, 1.25))
     sns.despine(ax=ax, left=True, bottom=True)
 
@@ -68,8 +68,8 @@ def plane(ax: Axes, sample: Sample) -> None:
     Q = modularity(sample)[0].mean(axis=0)
     _, r = of_first_fold(sample)
     across = participation_ratio(r) / sample.size
-    ax.plot(across[1:], Q[1:], "o", ms=5, color=COLOURS["controls"], label="control groups")
-    ax.plot(across[:1], Q[:1], "D", ms=8, color=COLOURS["rare"], label="plateau group")
+    ax.plot(across[1:], Q[1:], "o", ms=7, color=COLOURS["controls"], label="control groups")
+    ax.plot(across[:1], Q[:1], "D", ms=9, color=COLOURS["rare"], label="plateau group")
     ax.axhline(0, color="0.4", lw=0.8)
     ax.set(xlabel="dimensions per neuron", ylabel="modularity (held-out Q)")
 

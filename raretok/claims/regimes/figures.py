@@ -7,12 +7,13 @@ import xarray as xr
 from jaxtyping import Float
 from matplotlib.axes import Axes
 
+from raretok.claims.digest import QUIET
 from raretok.claims.finding import or_none
 from raretok.claims.regimes.curve import bin_weights, draw_law, smooth_curve
 from raretok.claims.regimes.estimate import HEADS, head_of, intervention_curves, lift, rank_curves
 from raretok.claims.regimes.released import released_detector
 from raretok.claims.sample import KINDS, Sample
-from raretok.claims.style import COLOURS, PALETTE, points, shade
+from raretok.claims.style import COLOURS, MARKS, PALETTE, points, shade, ticks
 from raretok.stats.jackknife import jackknife
 
 Curve = Float[np.ndarray, " rank"]
@@ -44,35 +45,35 @@ def rank_curve(ax: Axes, sample: Sample, kind: str) -> None:
     bands = [jackknife(column) for column in curves.T]
     low, high = (np.array([getattr(one, end) for one in bands]) for end in ("low", "high"))
     shown, colour = values > 0, COLOURS[kind]
-    ax.plot(rank[shown], values[shown], "o", ms=3, mew=0, color=colour, label="means in bins")
-    floor = np.nanmin(high[high > 0]) * 1e-3
-    ax.fill_between(rank, np.maximum(low, floor), high, color=colour, alpha=0.2, lw=0)
+    ax.plot(rank[shown], values[shown], "o", ms=4, mew=0, color=colour, label="means in bins")
+    floor, band = np.nanmin(high[high > 0]) * 1e-3, {"alpha": 0.2, "lw": 0, "label": "95 %"}
+    ax.fill_between(rank, np.maximum(low, floor), high, color=colour, **band)
 
 
 def law(ax: Axes, sample: Sample, kind: str) -> None:
     """The smooth curve: solid where it is fitted, dotted where it is continued upwards."""
     values, head = np.exp(law_of(sample, kind)), head_of(sample)
-    rank, style = np.arange(1.0, values.size + 1), {"color": COLOURS["fit"], "lw": 1.3}
+    rank, style = np.arange(1.0, values.size + 1), {"color": COLOURS["fit"], "lw": 1.8}
     ax.plot(rank[head:], values[head:], "-", label="one smooth curve", **style)
-    ax.plot(rank[: head + 1], values[: head + 1], ":", **style)
-    ax.axvspan(0.9, head + 0.5, color="0.93", lw=0, zorder=0)
+    ax.plot(rank[: head + 1], values[: head + 1], ":", label=f"{QUIET}continued", **style)
+    ax.axvspan(0.9, head + 0.5, color="0.93", lw=0, zorder=0, label=f"{QUIET}head")
+    ax.text(1.1, 0.04, "head", transform=ax.get_xaxis_transform())
     ax.set(ylabel=INFLUENCE, **AXES)
 
 
 def lifts(ax: Axes, sample: Sample, spec: Any) -> None:
     """Lift of heads of several sizes over the smooth curve, on the regions of the claim."""
-    shares, ticks = [100 * share for share in HEADS], (0.1, 0.3, 1, 3, 10)
+    shares = [100 * share for share in HEADS]
     for i, kind in enumerate(KINDS):
         found = [or_none(lift, sample, kind, share) for share in HEADS]
         x = [share * (0.95 if i else 1.05) for share in shares]
-        points(ax, x, found, ms=5, color=COLOURS[kind], label=f"{kind} targets")
+        points(ax, x, found, ms=7, label=f"{kind} targets", **MARKS[kind])
     ax.axhline(1, color="0.3", lw=0.8)
     ax.set(xscale="log", yscale="log", ylim=(0.05, 12), xlabel="head, % of the neurons")
     shade(ax, spec)
     ax.set_ylabel("x the smooth curve")
-    ax.set_xticks(shares, [f"{share:g}" for share in shares])
-    ax.set_yticks(ticks, [f"{one:g}" for one in ticks])
-    ax.minorticks_off()
+    ticks(ax.xaxis, shares)
+    ticks(ax.yaxis, (0.1, 0.3, 1, 3, 10))
 
 
 def interventions(ax: Axes, sample: Sample, others: xr.Dataset) -> None:
@@ -83,7 +84,7 @@ def interventions(ax: Axes, sample: Sample, others: xr.Dataset) -> None:
     for (name, values), style, colour in zip(curves.items(), DASHES, PALETTE, strict=False):
         means, rank = binned(values), np.arange(1.0, values.size + 1)
         shown = means > 0
-        ax.plot(rank[shown], means[shown], style, color=colour, lw=1.5, label=name)
+        ax.plot(rank[shown], means[shown], style, color=colour, lw=1.8, label=name)
     ax.set(ylabel=INFLUENCE, **AXES)
 
 

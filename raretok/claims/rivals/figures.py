@@ -66,7 +66,7 @@ def contrast(ax: Axes, found: Models) -> None:
     for j, (kind, (colour, mark, label)) in enumerate(KIND.items()):
         x = [i + 0.18 * (j - 1) for i, _ in some]
         each = [one.influence[kind] for _, one in some]
-        points(ax, x, each, marker=mark, color=colour, label=label)
+        points(ax, x, each, marker=mark, ms=7, color=colour, label=label)
     ax.set(ylabel="influence of the group\n(nats a token)")
 
 

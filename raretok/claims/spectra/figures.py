@@ -6,10 +6,11 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 
 from raretok.claims.compare import difference, spread
+from raretok.claims.digest import QUIET
 from raretok.claims.sample import DRAWS, Sample
 from raretok.claims.spectra.eigenvalues import descending, noise_edges, standard_rows
 from raretok.claims.spectra.estimate import of_groups, squared_cosine, weight_rows
-from raretok.claims.style import COLOURS, null_histogram
+from raretok.claims.style import COLOURS, decimals, null_histogram
 
 
 def spectrum(ax: Axes, sample: Sample) -> None:
@@ -20,17 +21,18 @@ def spectrum(ax: Axes, sample: Sample) -> None:
     low, high = np.quantile(spectra[1:], [0.025, 0.975], axis=0)
     edge, rank = noise_edges(groups.shape[1], rows.shape[1])[1], np.arange(1, low.size + 1)
     ax.fill_between(rank, low, high, color=COLOURS["controls"], lw=0, label="control groups, 95 %")
-    ax.axhline(edge, color="black", ls=":", lw=1, label="edge of noise")
-    ax.plot(rank, spectra[0], "o-", ms=5, color=COLOURS["rare"], label="plateau group")
+    ax.axhline(edge, color="black", ls=":", lw=1.2, label=f"{QUIET}edge of noise")
+    ax.text(rank[-1], edge, "edge of noise", ha="right", va="bottom")
+    ax.plot(rank, spectra[0], "o-", ms=6, color=COLOURS["rare"], label="plateau group")
     ax.set(xlabel="eigenvalue, by rank", ylabel="eigenvalue", yscale="log")
+    decimals(ax.yaxis)
 
 
 def cosines(ax: Axes, sample: Sample) -> None:
     """Squared cosines of group and controls in units of chance."""
     rows = weight_rows(sample)
     each = of_groups(sample, rows, squared_cosine)[0].mean(axis=0) * rows.shape[1]
-    label, xlabel = "plateau group", "mean squared cosine (x chance)"
-    null_histogram(ax, each, label=label, xlabel=xlabel)
+    null_histogram(ax, each, kind="rare", xlabel="mean squared cosine (x chance)")
 
 
 def matrices_table(sample: Sample) -> pd.DataFrame:

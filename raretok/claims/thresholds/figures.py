@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from raretok.claims.digest import QUIET
 from raretok.claims.finding import Finding
-from raretok.claims.style import COLOURS, interval_text, points, shade
-from raretok.claims.thresholds.estimate import PERCENTILES, QUANTITIES, Case
+from raretok.claims.style import COLOURS, MARKS, interval_text, points, shade, ticks
+from raretok.claims.thresholds.estimate import QUANTITIES, Case
 from raretok.claims.thresholds.gradient import Gradient, Slopes
 
 # Estimand whose regions are drawn, unit, and range shown of each quantity.
@@ -19,7 +20,7 @@ SHOWN: dict[str, tuple[tuple[str, str] | None, str, tuple[float, float] | None]]
     "influence of the group": (None, "nats a token", None),
 }
 FEWEST = 200  # positions: the gate of G2
-MARKS = (("o", "black"), ("s", "0.45"), ("^", "0.6"), ("D", "0.7"), ("v", "0.5"))
+MODELS = (("o", "black"), ("s", "0.45"), ("^", "0.6"), ("D", "0.7"), ("v", "0.5"))
 
 
 def sweep(ax: Axes, series: dict[str, list[Case]], name: str, spec: Any = None) -> None:
@@ -28,8 +29,8 @@ def sweep(ax: Axes, series: dict[str, list[Case]], name: str, spec: Any = None) 
     Hollow where the rare positions are worth fewer than the gate asks for. `spec`: the estimand
     whose regions are shaded.
     """
-    for i, ((label, cases), mark) in enumerate(zip(series.items(), MARKS, strict=False)):
-        style = dict(zip(("marker", "color"), mark, strict=True)) | {"ms": 4 if i else 6}
+    for i, ((label, cases), mark) in enumerate(zip(series.items(), MODELS, strict=False)):
+        style = dict(zip(("marker", "color"), mark, strict=True)) | {"ms": 5 if i else 7}
         x = [one.percentile * (1 + 0.035 * i) for one in cases]
         found = [one.found.get(name) for one in cases]
         points(ax, x, found, ls="-", lw=0.8 if i else 1.5, zorder=4 - i, label=label, **style)
@@ -37,11 +38,11 @@ def sweep(ax: Axes, series: dict[str, list[Case]], name: str, spec: Any = None) 
         points(ax, x, few, mfc="white", zorder=5 - i, **style)
     _, unit, limits = SHOWN[name]
     if limits:
-        ax.set(yscale="log", ylim=limits, yticks=(0.1, 1, 10), yticklabels=("0.1", "1", "10"))
+        ax.set(yscale="log", ylim=limits)
+        ticks(ax.yaxis, (0.1, 1, 10))
     shade(ax, spec)
     ax.set(title=name, xscale="log", xlabel="types that are rare, %", ylabel=unit)
-    ax.set_xticks(PERCENTILES, [f"{one:g}" for one in PERCENTILES])
-    ax.minorticks_off()
+    ticks(ax.xaxis, (2, 5, 10, 20, 50))
 
 
 def table(cases: list[Case]) -> pd.DataFrame:
@@ -77,9 +78,10 @@ def frequency(ax: Axes, found: Gradient, title: str = "") -> None:
     n = int((x <= threshold * (1 + 1e-9)).sum())  # rare bins, which are the first
     ax.fill_between(x, low, high, color="0.88", lw=0, label="95 % of the line")
     ax.plot(x, y, "-", color=COLOURS["fit"], lw=1.4, label="line through other targets")
-    ax.axvline(threshold, color="0.5", lw=0.8, ls="--")
-    points(ax, x[:n], found.bins[:n], ms=5, color=COLOURS["rare"], label="rare targets")
-    points(ax, x[n:], found.bins[n:], ms=5, color=COLOURS["common"], label="other targets")
+    ax.axvline(threshold, color="0.5", lw=0.8, ls="--", label=f"{QUIET}threshold")
+    rare, other = slice(n), slice(n, None)
+    for of, kind, label in ((rare, "rare", "rare targets"), (other, "common", "other targets")):
+        points(ax, x[of], found.bins[of], ms=6, label=label, **MARKS[kind])
     ax.set(title=title, xscale="log", xlabel="relative frequency of the target")
     ax.set_ylabel("influence (nats a token)")
 
@@ -91,9 +93,9 @@ def slopes(ax: Axes, found: Slopes, title: str = "") -> None:
         ax.scatter(found.slope[of], found.influence[of], size, color=colour, lw=0, label=label)
     ax.axhline(0, color="0.3", lw=0.8, zorder=0)
     ax.axvline(0, color="0.3", lw=0.8, zorder=0)
-    ax.set(title=title, xlabel="slope (nats a decade of frequency)")
+    ax.set(title=title, xlabel="slope (nats a decade)")
     ax.locator_params(axis="x", nbins=5)
-    ax.set_ylabel("influence on rare targets (nats)")
+    ax.set_ylabel("influence (nats)")
 
 
 def said(findings: list[Finding], step_verdict: str) -> dict[str, str]:
