@@ -75,10 +75,10 @@ for ax, kind in zip(axes, ("rare", "common"), strict=True):
 # strongest pair reaches {glue:text}`r_max_rare:.2f` and {glue:text}`r_max_common:.2f`.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Correlations of activations on rare targets: the plateau group and the control group in the middle, neurons ordered by clustering. Red: active together; blue: one instead of the other.", "name": "fig-coactivation"}, "image": {"alt": "Two square heat maps of correlations between the activations of every pair of neurons, the plateau group left and a typical control group right, neurons named on both axes and ordered by clustering. Red squares are pairs active together, blue ones pairs of which one is active instead of the other; blocks of red off the diagonal would be neurons that act together."}}
-fig, axes = style.panels(2, height=4.6)
+fig, axes = style.panels(2, height=5.4)
 with style.or_reason(axes[0]):
     image = page.correlation_matrices(axes, sample)
-    _ = fig.colorbar(image, ax=axes, label="correlation", location="bottom", shrink=0.6)
+    _ = fig.colorbar(image, ax=axes, label="correlation", location="bottom", ticks=[-1, 0, 1])
 
 # %% [markdown]
 # ## Information

@@ -63,6 +63,7 @@ for ax, (name, one) in zip(axes, others.items(), strict=True):
     with style.or_reason(ax):
         page.together(ax, style.there(one), "rare")
     ax.set_title(name)
+style.legend(fig, 2)
 
 # %% [markdown]
 # ## More or less than the sum

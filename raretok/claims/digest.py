@@ -75,12 +75,13 @@ def positions(ax: Axes, collection: Collection) -> Float[np.ndarray, "n 2"]:
 
 
 def in_data(ax: Axes, transform: Any, points: Any) -> Float[np.ndarray, "n 2"]:
-    """Points in the units of the axes."""
+    """Points in the units of the axes, also of what spans it, such as a line at 1."""
     points = np.ma.filled(np.ma.asarray(points, float), np.nan).reshape(-1, 2)
-    if transform.contains_branch(ax.transData):
-        transform = transform - ax.transData
     with np.errstate(all="ignore"):  # a zero on a logarithmic axis
-        return np.asarray(transform.transform(points), float)
+        found = np.array((transform - ax.transData).transform(points), float)
+    if not transform.contains_branch(ax.transData):  # pixels between: a 0 is not quite one
+        found[np.abs(found) < 1e-12 * np.ptp([ax.get_xlim(), ax.get_ylim()], axis=1)] = 0
+    return found
 
 
 def series(ax: Axes, kind: str, artist: Artist, points: Float[np.ndarray, "n 2"]) -> dict[str, Any]:

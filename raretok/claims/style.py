@@ -41,11 +41,11 @@ SERIES = [(PALETTE[2], "o"), (PALETTE[1], "s"), (PALETTE[4], "^")]
 WIDTH = 7.75  # inches: what a page has on a screen of 1,300 pixels, at 96 to the inch
 SIZE = 12  # points: the 16 pixels of the page's text
 MANY = 300  # marks beyond which an SVG holds their picture
-RC = {
-    **dict.fromkeys(("font.size", "axes.titlesize", "axes.labelsize", "legend.fontsize"), SIZE),
-    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "figure.titlesize"), SIZE),
+TYPE = "font.size axes.titlesize axes.labelsize legend.fontsize xtick.labelsize ytick.labelsize"
+RC = dict.fromkeys(TYPE.split(), SIZE) | {
     **dict.fromkeys(("axes.facecolor", "figure.facecolor"), "none"),
     "font.sans-serif": ["DejaVu Sans"],  # comes with Matplotlib
+    "legend.frameon": False,
     "svg.hashsalt": "raretok",
 }
 
@@ -81,6 +81,8 @@ def panels(
     for ax in axes.flat[n:]:
         ax.set_axis_off()
     return figure, list(axes.flat[:n])
+
+
 @contextmanager
 def or_reason(ax: Axes) -> Iterator[None]:
     """Draw, or write down why there is nothing to draw: the page goes on."""
@@ -179,10 +181,9 @@ def null_histogram(ax: Axes, each: Float[np.ndarray, " group"], *, kind: str, xl
     ax.hist(each[1:], bins=30, color=COLOURS["controls"], label="control groups")
     ax.axvline(each[0], color=COLOURS[kind], lw=2.5, label="plateau group")
     ax.margins(y=0.25)
-    left = each[0] < np.mean(ax.get_xlim())
-    words, side = (" plateau group", "left") if left else ("plateau group ", "right")
+    side = "left" if each[0] < np.mean(ax.get_xlim()) else "right"
     place = {"transform": ax.get_xaxis_transform(), "va": "top", "ha": side}
-    ax.text(each[0], 0.99, words, color=COLOURS[kind], weight="bold", **place)
+    ax.text(each[0], 0.99, " plateau group ", color=COLOURS[kind], weight="bold", **place)
     ax.set(xlabel=xlabel, ylabel="control groups")
 
 
@@ -208,7 +209,7 @@ def legend(figure: Figure, columns: int = 3, handles: Iterable[Artist] | None = 
         named.setdefault(one.get_label(), one)
     if named:
         figure.set_figheight(figure.get_figheight() + 0.1 + 0.27 * -(-len(named) // columns))
-        place = {"loc": "outside upper center", "ncols": columns, "frameon": False}
+        place = {"loc": "outside upper center", "ncols": columns}
         figure.legend(handles=list(named.values()), **place)
 
 

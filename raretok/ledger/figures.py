@@ -18,26 +18,18 @@ from raretok.ledger.verdicts import Entry
 from raretok.text.protocol import PROTOCOLS
 
 MARKS = {"code": ("^", "0.45"), "text": ("s", "0.45"), "corrected": ("o", "black")}
-INK = {
-    "supported": "#08519c",
-    "contradicted": "#b35900",
-    "inconclusive": "0.25",
-    "not testable": "0.4",
-    "reported": "0.25",
-}
+TONES = ("#08519c", "#b35900", "0.25", "0.4", "0.25")
+INK = dict(zip((*VERDICTS, "reported"), TONES, strict=True))
+BARS = dict(zip(VERDICTS, ("#2171b5", "#f28e2b", "0.85", "0.95"), strict=True))
 
-BARS = {
-    "supported": "#2171b5",
-    "contradicted": "#f28e2b",
-    "inconclusive": "0.85",
-    "not testable": "0.95",
-}
+
+def bounds(spec: Estimand) -> list[float]:
+    return [b for one in (*spec.supports, *spec.contradicts) for b in one if b is not None]
 
 
 def limits(spec: Estimand, entries: list[Entry]) -> tuple[float, float]:
     """What an axis shows: bounds, published values, values, and of intervals as much again."""
-    points = [b for one in (*spec.supports, *spec.contradicts) for b in one if b is not None]
-    points += list(spec.published or ())
+    points = [*bounds(spec), *(spec.published or ())]
     found = [e.finding.estimate for e in entries if e.finding.estimate]
     points += [one.value for one in found]
     low, high = (min(points), max(points)) if points else (0.0, 1.0)
@@ -96,7 +88,7 @@ def mark(ax: Axes, entry: Entry, limits: tuple[float, float]) -> None:
 def readings(entries: list[Entry], *, labels: dict[tuple[str, str], str] | None = None) -> Figure:
     """Every estimand of some entries, a row each: what was found under the three readings."""
     rows = grouped(entries)
-    fig, axes = panels(len(rows), 1, height=1.5)
+    fig, axes = panels(len(rows), 1, height=1.6)
     for ax, (key, of) in zip(axes, rows.items(), strict=True):
         name = (labels or {}).get(key, f"{key[0]}, {key[1]}")
         estimate_row(ax, of[0].spec, of, label=name)
@@ -156,7 +148,7 @@ def calibration_bars(rows: list[Row]) -> Figure:
         sizes = [f"{row['size']:g}{sign(row['size'], key[0])}" for row in some]
         ax.set_yticks(range(len(some)), sizes)
         ax.set(xlim=(0, 100), xlabel="% of worlds")
-        ax.set_title(f"{key[0]} {key[1]}", loc="left")
+        ax.set_title(f"{key[0]} {key[1]}", loc="left", wrap=True)
         ax.set_ylabel("planted size" if ax in axes[::3] else "")
         ax.invert_yaxis()
     legend(fig, 4)
@@ -210,8 +202,7 @@ def forest_panel(ax: Axes, one: Replication, names: dict[str, str]) -> None:
 
 def ratio_limits(spec: Estimand, entries: list[Entry]) -> tuple[float, float]:
     """What a logarithmic axis shows: bounds and values, and a factor of 1.5 beyond either."""
-    points = [b for one in (*spec.supports, *spec.contradicts) for b in one if b is not None]
-    points += [e.finding.estimate.value for e in entries if e.finding.estimate]
+    points = [*bounds(spec), *(e.finding.estimate.value for e in entries if e.finding.estimate)]
     return min(points) / 1.5, max(points) * 1.5
 
 

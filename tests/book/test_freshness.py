@@ -15,7 +15,6 @@ SOURCES = pages.pages(ROOT)
 EXECUTED = sorted((ROOT / "book").glob("*.ipynb"))
 # A path, the process of a warning, a clock time, an address in memory.
 MACHINE = re.compile(r"/(?:home|root|tmp|Users|opt)/\w|ipykernel_\d|\d\d:\d\d:\d\d|0x[0-9a-f]{8}")
-
 PICTURES = ("image/png", "image/svg+xml")
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullLocator
 
 from raretok.claims.attention.estimate import LAST, alike, gini_difference, moved
 from raretok.claims.attention.profiles import class_sums
@@ -13,42 +13,34 @@ from raretok.claims.compare import spread
 from raretok.claims.digest import QUIET
 from raretok.claims.finding import or_none
 from raretok.claims.sample import Sample
-from raretok.claims.style import COLOURS, points, shade
+from raretok.claims.style import COLOURS, PALETTE, points, shade
 from raretok.measure.head_sums import WHOLE, HeadSums
 from raretok.measure.rows import Rows
 from raretok.stats.jackknife import Deal, Estimate
 
-MARKS = {"all attention": ("o", COLOURS["rare"]), "first token removed": ("s", COLOURS["fit"])}
+MARKS = {"all attention": ("o", COLOURS["fit"]), "first token removed": ("s", PALETTE[2])}
 
 
 def profiles(axes: list[Axes], rows: Rows, deal: Deal, matched: bool) -> None:
-    """Mean attention per key by how far back the key is, in each of the last layers."""
+    """Mean attention per key by how far back the key is, in each of the last layers.
+
+    The first token stands apart, on the right.
+    """
     keep = rows.keys.sum(axis=0) > 0
-    everything = np.ones((1, deal.n_blocks))
     offset = rows.edges[keep[1:]].astype(float)
+    apart = 2.5 * offset.max()
     for ax, (layer, mass) in zip(axes, list(enumerate(rows.mass))[-LAST:], strict=False):
         sums = class_sums(mass[..., keep], rows.keys[:, keep], rows, deal, matched)
-        for kind, style in (("common", "-"), ("rare", "--")):
-            heads = sums[kind].profile(everything)[0].reshape(mass.shape[1], -1)
-            profile(ax, offset, heads.mean(axis=0), kind, style)
-        ax.set(xlabel="tokens back", ylabel="attention per key", title=f"layer {layer}")
-
-
-def profile(
-    ax: Axes,
-    offset: Float[np.ndarray, " bin"],
-    values: Float[np.ndarray, " category"],
-    kind: str,
-    style: str,
-) -> None:
-    """Of one class of targets; the first token apart, on the right."""
-    beside = 2.5 * offset.max()
-    ax.plot(offset, values[1:], style, color=COLOURS[kind], label=f"{kind} targets", lw=1.8)
-    ax.plot([beside], values[:1], "D", color=COLOURS[kind], ms=7, mfc="none")
-    ax.set_xscale("symlog", linthresh=1)
-    ax.set_yscale("log")
-    ax.set_xticks([0, 1, 10, 100, beside], ["0", "1", "10", "", "first"])
-    ax.tick_params(axis="x", which="minor", bottom=False)
+        for kind, dash in (("common", "-"), ("rare", "--")):
+            heads = sums[kind].profile(np.ones((1, deal.n_blocks)))[0].reshape(mass.shape[1], -1)
+            first, *values = heads.mean(axis=0)
+            ax.plot(offset, values, dash, color=COLOURS[kind], label=f"{kind} targets", lw=1.8)
+            ax.plot([apart], [first], "D", color=COLOURS[kind], ms=7, mfc="none")
+        ax.set_xscale("symlog", linthresh=1)
+        ax.set_xticks([0, 1, 10, apart], ["0", "1", "10", "first"])
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.set(yscale="log", xlabel="tokens back", title=f"layer {layer}")
+        ax.set_ylabel("attention per key")
 
 
 def of_layer(claim: str, rows: Rows, deal: Deal, matched: bool, first_token: bool) -> Estimate:
@@ -74,12 +66,7 @@ def by_layer(ax: Axes, rows: Rows, deal: Deal, matched: bool, claim: str, spec: 
 
 
 def heads(
-    ax: Axes,
-    sample: Sample,
-    sums: HeadSums,
-    layers: list[int],
-    *,
-    published: tuple[float, float],
+    ax: Axes, sample: Sample, sums: HeadSums, layers: list[int], *, published: tuple[float, float]
 ) -> None:
     """Change of the group by each head, over the range of its controls."""
     effect = moved(sample, sums, layers).measured[0].mean(axis=0)

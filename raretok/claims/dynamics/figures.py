@@ -18,7 +18,7 @@ def course(ax: Axes, found: History, name: str) -> None:
         points(ax, x, estimates, ls=dash, marker=shape, ms=5, lw=1.4, color=colour, label=choice)
     ax.set_xscale("symlog", linthresh=10)
     last = found.steps[-1]
-    shown = [step for step in found.steps if step in (0, 16, 128, 1024) and step <= last / 4]
+    shown = [step for step in found.steps if step in (0, 16, 128, 1024) and step <= last / 8]
     if name in UNGROUPED:  # of few neurons: its intervals span decades
         ax.set(yscale="log", ylim=LIFTS)
         ticks(ax.yaxis, (0.1, 1, 10))

@@ -21,6 +21,7 @@ from raretok.claims.study import Study
 from raretok.claims.style import COLOURS, MARKS, interval_text, number, points, ticks
 from raretok.stats.jackknife import Estimate
 
+ASIDE, LINE = 0.08, {"ls": "-", "ms": 6, "lw": 1.6}  # of the second series, and of both
 LINEAR = 0.01  # nats: below it the axis of effects is linear, so that none and negative ones show
 
 
@@ -36,7 +37,8 @@ def together(ax: Axes, groups: Groups, chosen_for: str) -> None:
         shade = {"color": COLOURS[kind], "alpha": 0.2, "lw": 0, "label": f"{kind}, random sets"}
         ax.fill_between(groups.percent, *np.transpose(bands), **shade)
         found = [effect(groups, kind, chosen_for, one) for one in groups.percent]
-        series(ax, groups, found, i, kind, label=f"{kind} targets")
+        x = groups.percent * (1 + ASIDE * i)
+        points(ax, x, found, label=f"{kind} targets", **LINE, **MARKS[kind])
     ax.axhline(0, color="0.3", lw=0.8)
     ax.set_yscale("symlog", linthresh=LINEAR)
     percents(ax, groups)
@@ -54,20 +56,13 @@ def over_single(
             ax.plot(*np.transpose(there), ("-", "--", ":", "-.")[i % 4], color="0.55", label=name)
     for i, kind in enumerate(KINDS):
         found = [or_none(synergy, groups, kind, chosen_for, p) for p in groups.percent]
-        series(ax, groups, found, i, kind, label=f"{kind} targets")
+        x = groups.percent * (1 + ASIDE * i)
+        points(ax, x, found, label=f"{kind} targets", **LINE, **MARKS[kind])
     ax.axhline(1, color="0.3", lw=0.8)
     ax.set(yscale="log", ylim=(0.5, 3), title=f"chosen for {chosen_for} targets")
     ticks(ax.yaxis, (0.5, 0.7, 1, 1.5, 2, 3))
     ax.set_ylabel("joint over sum of single effects")
     percents(ax, groups)
-
-
-def series(
-    ax: Axes, groups: Groups, found: list[Estimate | None], i: int, kind: str, *, label: str
-) -> None:
-    """Marks with intervals, the second series a little to the right."""
-    x = groups.percent * (1 + 0.08 * i)
-    points(ax, x, found, ls="-", ms=6, lw=1.6, label=label, **MARKS[kind])
 
 
 def percents(ax: Axes, groups: Groups) -> None:

@@ -57,8 +57,7 @@ def network(ax: Axes, r: np.ndarray, group: np.ndarray, community: np.ndarray) -
     colours = [COMMUNITIES[one % len(COMMUNITIES)] for one in community]
     rings = {"node_color": "white", "edgecolors": colours, "linewidths": 3, "node_size": 1150}
     nx.draw_networkx_nodes(graph, at, range(len(group)), **rings, ax=ax)
-    labels = {i: str(neuron) for i, neuron in enumerate(group)}
-    nx.draw_networkx_labels(graph, at, labels, font_size=SIZE, ax=ax)
+    nx.draw_networkx_labels(graph, at, dict(enumerate(map(str, group))), font_size=SIZE, ax=ax)
     ax.set(xlim=(-1.25, 1.25), ylim=(-1.25, 1.25))
     sns.despine(ax=ax, left=True, bottom=True)
 

@@ -31,11 +31,11 @@ def sweep(ax: Axes, series: dict[str, list[Case]], name: str, spec: Any = None) 
     """
     for i, ((label, cases), mark) in enumerate(zip(series.items(), MODELS, strict=False)):
         style = dict(zip(("marker", "color"), mark, strict=True)) | {"ms": 5 if i else 7}
-        x = [one.percentile * (1 + 0.035 * i) for one in cases]
+        x, width = [one.percentile * (1 + 0.035 * i) for one in cases], 0.8 if i else 1.5
         found = [one.found.get(name) for one in cases]
-        points(ax, x, found, ls="-", lw=0.8 if i else 1.5, zorder=4 - i, label=label, **style)
+        points(ax, x, found, ls="-", lw=width, width=width, zorder=4 - i, label=label, **style)
         few = [one if case.worth < FEWEST else None for one, case in zip(found, cases, strict=True)]
-        points(ax, x, few, mfc="white", zorder=5 - i, **style)
+        points(ax, x, few, width=width, mfc="white", zorder=5 - i, **style)
     _, unit, limits = SHOWN[name]
     if limits:
         ax.set(yscale="log", ylim=limits)
