@@ -94,3 +94,32 @@ def test_the_front_page_leads_to_the_first_claim(browser, address):
         page.wait_for_url("**/book/intro.html")
         page.click("nav a[href='01_regimes.html']")
         page.wait_for_url("**/book/01_regimes.html")
+
+
+def test_one_switch_shows_the_code_of_a_page_and_is_remembered(browser, address):
+    with opened(browser, f"{address}/book/01_regimes.html", DESKTOP) as page:
+        switch, cells = page.locator("button.code-button"), page.locator("details.above-input")
+        assert switch.get_attribute("aria-pressed") == "false"
+        assert not any(one.is_visible() for one in cells.all())
+        switch.focus()
+        page.keyboard.press("Enter")
+        assert switch.get_attribute("aria-pressed") == "true"
+        assert all(one.locator("pre").first.is_visible() for one in cells.all())
+        page.goto(f"{address}/book/02_coordination.html", wait_until="networkidle")
+        assert page.locator("button.code-button").get_attribute("aria-pressed") == "true"
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_figures_are_shown_as_large_as_drawn_and_scroll_on_a_phone(browser, address, theme):
+    with opened(browser, f"{address}/book/14_layers.html", {**DESKTOP, "width": 1300}) as page:
+        page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
+        images = page.locator("article figure > img")
+        for image in images.all():
+            shown, drawn = image.evaluate("i => [i.getBoundingClientRect().width, i.naturalWidth]")
+            assert shown >= 0.99 * drawn
+        page.set_viewport_size(PHONE)
+        page.wait_for_function("document.querySelector('figure').tabIndex === 0")
+        assert all(
+            box.evaluate("b => b.scrollWidth > b.clientWidth")
+            for box in page.locator("article figure").all()
+        )
