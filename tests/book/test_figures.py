@@ -28,12 +28,11 @@ def test_every_figure_has_its_picture_and_the_numbers_of_its_digest(site, page):
         assert (site / "book" / picture).read_text().strip() == data[SVG].strip()
         table = pd.read_csv(site / "book" / numbers, na_values="", keep_default_na=False)
         drawn = np.concatenate([unpack(one) for one in POINTS.findall(data["text/plain"])])
-        values = table["colour"].where(table["artist"].str.endswith(" colours"), np.nan)
-        places = table[["x", "y"]].where(values.isna() & table["colour"].isna())
-        written = np.concatenate([places.to_numpy().ravel(), table["colour"]])
-        for one in (drawn, written):
-            one.sort()
-        both = [one[np.isfinite(one)] for one in (drawn, written)]
+        coloured = table["artist"].str.endswith(" colours")
+        places = table.loc[~coloured, ["x", "y"]].to_numpy().ravel()
+        written = np.concatenate([places, table.loc[coloured, "colour"]])
+        assert len(written) == len(drawn)
+        both = [np.sort(one[np.isfinite(one)]) for one in (drawn, written)]
         np.testing.assert_allclose(*both, rtol=1e-5, atol=1e-12)
 
 
