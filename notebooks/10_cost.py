@@ -185,7 +185,7 @@ axes[1].axline((10, 10), (1e5, 1e5), color="0.6", lw=0.8)
 for (model, rows), (colour, marker) in zip(by_model, figures.SERIES, strict=True):
     axes[1].loglog("measured, s", "predicted, s", marker, color=colour, data=rows, label=model)
 axes[1].set(xlabel="measured (s)", ylabel="predicted (s)")
-axes[1].legend()
+_ = axes[1].legend()
 
 # %% tags=["hide-input"]
 checked.map(scale.few).rename_axis(["model", "run"])

@@ -74,7 +74,7 @@ style.legend(fig, 3)
 # {glue:text}`lift_before` times the influence that the smooth curve through the others predicts (the lift of
 # R1).
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "First-order influence by rank in each of the last layers, ranked on some documents and measured on others, means in bins. Dotted black: exact ablation in the last layer.", "name": "fig-layer-curves"}, "image": {"alt": "Two log-log panels, rare targets left, common targets right: influence by rank of the neuron, one line style and colour for each of the last layers, and a dotted black line for exact ablation in the last layer. Compare which layer's line lies highest, and how close the dotted line runs to that of the last layer."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "First-order influence by rank in each of the last layers, ranked on some documents and measured on others, means in bins. Dotted: exact ablation in the last layer.", "name": "fig-layer-curves"}, "image": {"alt": "Two log-log panels, rare targets left, common targets right: influence by rank of the neuron, one line style and colour for each of the last layers, and a dotted line for exact ablation in the last layer. Compare which layer's line lies highest, and how close the dotted line runs to that of the last layer."}}
 fig, axes = style.panels(2, height=4.4, share=True)
 for ax, kind in zip(axes, ("rare", "common"), strict=True):
     with style.or_reason(ax):

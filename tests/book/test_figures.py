@@ -48,6 +48,7 @@ def test_type_is_no_smaller_than_the_text_of_a_page():
     axes[0].plot([1, 2], label="line")
     axes[0].set(title="title", xlabel="x", ylabel="y")
     style.legend(figure)
+    figure.draw_without_rendering()
     words = [text for text in figure.findobj(style.plt.Text) if text.get_text()]
     assert len(words) > 5
     assert min(text.get_size() for text in words) * 96 / 72 >= 16
@@ -58,7 +59,7 @@ def test_a_legend_names_each_series_of_all_panels_once():
     left.plot([1, 2], label="one")
     right.plot([1, 2], label="one")
     right.plot([1, 2], label="two")
-    style.points(right, [0], [style.Estimate(1.0, 0.5, 1.5)], color="k", label="three")
+    style.points(right, [0.0], [style.Estimate(1.0, 0.5, 1.5)], color="k", label="three")
     style.legend(figure)
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["one", "two", "three"]
@@ -67,7 +68,7 @@ def test_a_legend_names_each_series_of_all_panels_once():
 def test_an_interval_that_leaves_the_axis_ends_in_an_arrow():
     _, (ax,) = style.panels()
     found = [style.Estimate(0.0, -5.0, 0.5), None, style.Estimate(0.2, 0.1, 9.0)]
-    style.points(ax, [0, 1, 2], found, along="x", within=(-1, 1), color="k", label="some")
+    style.points(ax, [0.0, 1.0, 2.0], found, along="x", within=(-1.0, 1.0), color="k", label="some")
     marks, low, high = ax.lines
     assert marks.get_xydata().tolist() == [[0.0, 0.0], [0.2, 2.0]]
     assert (low.get_marker(), low.get_xydata().tolist()) == ("<", [[-1.0, 0.0]])
@@ -78,7 +79,7 @@ def test_an_interval_that_leaves_the_axis_ends_in_an_arrow():
 
 def test_the_numbers_of_a_figure_are_a_row_a_point():
     figure, (left, right) = style.panels(2)
-    style.points(left, [1], [style.Estimate(2.0, 1.0, 3.0)], color="k", label="rare")
+    style.points(left, [1.0], [style.Estimate(2.0, 1.0, 3.0)], color="k", label="rare")
     left.set_title("first")
     right.imshow([[1.0, 2.0], [3.0, 4.0]])
     table = under.numbers(digest(figure))
