@@ -105,6 +105,7 @@ def test_one_switch_shows_the_code_of_a_page_and_is_remembered(browser, address)
         page.keyboard.press("Enter")
         assert switch.get_attribute("aria-pressed") == "true"
         assert all(one.locator("pre").first.is_visible() for one in cells.all())
+        assert not page.locator("details.above-input > summary").first.is_visible()
         page.goto(f"{address}/book/02_coordination.html", wait_until="networkidle")
         assert page.locator("button.code-button").get_attribute("aria-pressed") == "true"
 
