@@ -295,11 +295,10 @@ class Study:
         elif page == "attention":
             yield from self.attention_findings(protocol)
         elif page == "thresholds":
-            parts = self.part(BOTH[0]), self.part("model")
-            yield from thresholds.findings(self.at, *parts, self.parameters.rare_percentile)
+            yield from thresholds.findings(self)
         elif page == "layers":
-            found = layers.read(self.part, self.blocks, self.architecture.n_layers)
-            yield from layers.findings(found.total, found.counted)
+            n_layers = self.architecture.n_layers
+            yield from layers.findings(layers.read(self.part, self.blocks, n_layers))
         elif page == "domains":
             yield from domains.findings(self.places())
         else:

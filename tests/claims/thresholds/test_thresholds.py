@@ -177,8 +177,7 @@ def test_15_percent_is_what_the_section_pages_say(study):
 
 
 def test_findings_have_the_keys_gates_and_numbers_of_their_parts(study):
-    parts = study.part("effects: stratified"), study.part("model")
-    found = list(estimate.findings(study.at, *parts))
+    found = list(estimate.findings(study))
     assert [(one.claim, one.estimand) for one in found] == list(estimate.ESTIMANDS)
     assert all(one.gates["reliability"] > 0 and one.reading == "corrected" for one in found)
     lifts = [regimes.lift(study.at(one), "rare").value for one in (10.0, 20.0)]
