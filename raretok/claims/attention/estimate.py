@@ -2,19 +2,20 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from raretok.claims.attention.profiles import bands, class_sums, correlation, deviations
 from raretok.claims.compare import Compared, Spread, of_group, over_controls, together
-from raretok.claims.finding import Finding, found
+from raretok.claims.finding import Finding, Key, found, untested
 from raretok.claims.sample import DRAWS, Sample, over_ceiling
 from raretok.errors import NotTestableError
 from raretok.measure.head_sums import WHOLE, HeadSums
 from raretok.measure.rows import Rows
 from raretok.stats.jackknife import Deal, Estimate, Folds, block_sums, jackknife
-from raretok.text.protocol import Protocol
+from raretok.text.protocol import PROTOCOLS, Protocol
 from raretok.text.rarity import RARE
 
 ATTENTION = (
@@ -191,3 +192,26 @@ def head_findings(sample: Sample, sums: HeadSums, layers: list[int]) -> Iterator
         return [*heads, of_group(of.layer), over_controls(of.layer)]
 
     yield from together(HEADS, sample, all_four, gates)
+
+
+def findings(study: Any, reading: str) -> Iterator[Finding]:
+    """A1 and A2 from attention rows, A3 and A4 from ablated heads; either may be missing."""
+    parts: tuple[tuple[tuple[Key, ...], Callable[[], Iterator[Finding]]], ...] = (
+        (
+            ATTENTION,
+            lambda: attention_findings(
+                study.rows(reading), study.queries(reading), PROTOCOLS[reading]
+            ),
+        ),
+        (
+            HEADS,
+            lambda: head_findings(
+                study.sample(reading, heads=True), study.heads(reading), study.layers
+            ),
+        ),
+    )
+    for keys, compute in parts:
+        try:
+            yield from compute()
+        except NotTestableError as error:
+            yield from untested(keys, str(error), reading)

@@ -18,7 +18,6 @@ from raretok.claims.thresholds import gradient
 from raretok.errors import UserError
 from raretok.stats.jackknife import Estimate, jackknife
 from raretok.text.protocol import Rule
-from raretok.text.rarity import classes_of
 
 NAMES = ("lift at 10 over 20 %", "step at the threshold", "below the elbow")
 ESTIMANDS = tuple(("G2", name) for name in NAMES)
@@ -50,15 +49,14 @@ def case(study: Any, percentile: float, rule: Rule = "percentile", by: str = "ta
     """Every quantity under one definition of rare, on the positions of a study's measurement."""
     asked = Case(percentile, rule, by)
     try:
-        sample, model = study.at(percentile, rule, by), study.part("model")
+        sample = study.at(percentile, rule, by)
         influence(sample)  # needs rare targets in every part of the documents, as all others do
     except UserError as error:
         return replace(asked, reason=str(error))
-    classes = classes_of(model.counts.values, model.counted.values, rule, percentile)
     weight = sample.weight[sample.stratum == KINDS["rare"]]
     return replace(
         asked,
-        types=int(classes.rare.sum()),
+        types=int(study.types(rule, percentile).rare.sum()),
         positions=weight.size,
         worth=float(weight.sum() ** 2 / (weight**2).sum()),
         found={name: or_none(of, sample) for name, of in QUANTITIES.items()},
