@@ -6,6 +6,7 @@ under `runs/`, so that a killed calibration goes on.
 
 import json
 import multiprocessing
+import operator
 import os
 import sys
 from collections import Counter
@@ -29,12 +30,13 @@ from raretok.claims.sample import Sample
 from raretok.claims.spectra import estimate as spectra
 from raretok.errors import NotTestableError
 from raretok.ledger import worlds
-from raretok.ledger.claims import claims
+from raretok.ledger.claims import planted
 from raretok.ledger.verdicts import judge_all, plain
 from raretok.measure.head_sums import HeadSums
 from raretok.measure.rows import Rows
 from raretok.stats.jackknife import Estimate, deal
 
+Names = tuple[str, ...]
 SIZES = (0.0, 0.5, 1.0, 2.0)
 MORE = {"head": (4.0,)}  # sizes planted beside: a head of 4 % contradicts R2
 CURVES = ("shares", "rare curve", "head", "common curve")  # keep their documents
@@ -59,30 +61,26 @@ class Ground:
 
     def redrawn(self, rng: np.random.Generator) -> "Ground":
         """Another sample of documents, drawn with replacement; a copy is a document of its own."""
-        sample, heads, queries = self.sample, self.heads, self.rows.queries
-        drawn = rng.choice(sample.deal.documents, sample.deal.documents.size)
-        at, document = copies(sample.document, drawn)
-        arrays = ("delta_loss", "post", "weight", "stratum")
-        taken = {name: getattr(sample, name)[at] for name in arrays}
-        again = replace(sample, **taken, document=document, deal=deal(document, rng=rng))
-        cells, of_cell = copies(heads.document, drawn)
-        some = {name: getattr(heads, name)[cells] for name in ("stratum", "count", "before")}
-        wide = {name: getattr(heads, name)[:, cells] for name in ("change", "after")}
-        rows, of_row = copies(queries.document, drawn)
-        attention = {
-            name: getattr(self.rows, name)[:, rows] for name in ("mass", "gini", "gini_rest")
-        }
-        return Ground(
-            again,
-            replace(heads, document=of_cell, **some, **wide),
-            replace(
-                self.rows,
-                queries=replace(queries[rows], document=of_row),
-                keys=self.rows.keys[rows],
-                **attention,
-            ),
-            self.layers,
-        )
+        drawn = rng.choice(self.sample.deal.documents, self.sample.deal.documents.size)
+        at, document = copies(self.sample.document, drawn)
+        of = {"document": document, "deal": deal(document, rng=rng)}
+        sample = taken(self.sample, at, ("delta_loss", "post", "weight", "stratum"), **of)
+        at, document = copies(self.heads.document, drawn)
+        first, second = ("stratum", "count", "before"), ("change", "after")
+        heads = taken(self.heads, at, first, second, document=document)
+        at, document = copies(self.rows.queries.document, drawn)
+        queries = replace(self.rows.queries[at], document=document)
+        rows = taken(self.rows, at, ("keys",), ("mass", "gini", "gini_rest"), queries=queries)
+        return replace(self, sample=sample, heads=heads, rows=rows)
+
+
+def taken(
+    of: Any, at: Int[np.ndarray, " taken"], first: Names, second: Names = (), **other: Any
+) -> Any:
+    """Some rows of the arrays of a measurement, along their first axis or their second."""
+    arrays = {name: getattr(of, name)[at] for name in first}
+    arrays |= {name: getattr(of, name)[:, at] for name in second}
+    return replace(of, **arrays, **other)
 
 
 def copies(
@@ -97,120 +95,99 @@ def copies(
 World = Callable[[Ground, float, np.random.Generator], Iterable[Finding]]
 
 
-def planted(claim: str, name: str | None = None) -> float:
-    """What data/claims.yaml declares as size 1."""
-    of = claims()[claim]
-    return of.estimands[name or of.primary].planted
+@dataclass(frozen=True)
+class Case:
+    """One kind of world: what is found in one made with an amount, and by what it is judged."""
+
+    world: World
+    judged: tuple[tuple[str, str], ...]  # the amount at size 1 is declared for the first
+    amount: Callable[[float, float], float] = operator.mul  # of what is declared, and of a size
 
 
-def curve(
-    claim: str, kind: str, ground: Ground, size: float, rng: np.random.Generator
-) -> Iterable[Finding]:
-    factor = planted(claim) ** size
-    return regimes.findings(worlds.curve_world(ground.sample, kind, factor, rng=rng))
+def of_sample(page: Callable[..., Iterable[Finding]], world: Callable[..., Sample]) -> World:
+    return lambda ground, amount, rng: page(world(ground.sample, amount, rng=rng))
 
 
-def head_share(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
-    factor = planted("R1") ** 2 if size else 1.0
-    share = planted("R2") / 100 * size if size else 0.01
-    return regimes.findings(worlds.curve_world(ground.sample, "rare", factor, share, rng=rng))
+def of_heads(world: Callable[..., tuple[Sample, HeadSums]], *more: Any) -> World:
+    def found(ground: Ground, amount: float, rng: np.random.Generator) -> Iterable[Finding]:
+        sample, heads = world(ground.sample, ground.heads, ground.layers, amount, *more, rng=rng)
+        return attention.head_findings(sample, heads, ground.layers)
+
+    return found
 
 
-def shares(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
-    return regimes.findings(worlds.share_world(ground.sample, planted("R0") * size, rng=rng))
+def of_rows(world: Callable[..., Rows], *more: Any) -> World:
+    def found(ground: Ground, amount: float, rng: np.random.Generator) -> Iterable[Finding]:
+        protocol = ground.sample.protocol
+        rows = world(ground.rows, amount, protocol.matched, *more, rng=rng)
+        again = deal(rows.queries.document, rng=rng)
+        return attention.attention_findings(rows, again, protocol)
+
+    return found
 
 
-def dimensions(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
-    of = (1, worlds.fewer_dimensions, -float(np.log(planted("C1"))) * size)
-    return coordination.findings(worlds.activity_world(ground.sample, *of, rng=rng), dear=False)
+def of_curve(world: Callable[..., Sample], **more: Any) -> World:
+    return of_sample(regimes.findings, partial(world, **more))
 
 
-def information(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
-    of = (1, worlds.pair_information, planted("I1") * size)
-    return coordination.findings(worlds.activity_world(ground.sample, *of, rng=rng))
+def of_activity(page: Callable[..., Iterable[Finding]], *more: Any) -> World:
+    n_factors, measure = more
+    return of_sample(page, partial(worlds.activity_world, n_factors=n_factors, measure=measure))
 
 
-def modules(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
-    of = (2, worlds.modular_structure, planted("M1") * size)
-    return modularity.findings(worlds.activity_world(ground.sample, *of, rng=rng))
+def lower(declared: float, size: float) -> float:
+    """How far below 1."""
+    return (1 - declared) * size
 
 
-def weights(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
-    return spectra.findings(worlds.weight_world(ground.sample, planted("S1") * size, rng=rng))
-
-
-def profiles(
-    first_token: bool, ground: Ground, size: float, rng: np.random.Generator
-) -> Iterable[Finding]:
-    """Profiles that differ until the correlation is lower by as much as is planted."""
-    share, matched = 0.0, ground.sample.protocol.matched
-    if size > 0:
-        even = deal(ground.rows.queries.document, rng=rng)
-        seed = int(rng.integers(2**31))
-
-        def drop(share: float) -> float:
-            rows = worlds.profile_world(ground.rows, share, rng=np.random.default_rng(seed))
-            return 1 - attention.alike(rows, even, matched, first_token).over_ceiling().value
-
-        share = worlds.strength(drop, (1 - planted("A1")) * size)
-    rows = worlds.profile_world(ground.rows, share, rng=rng)
-    again = deal(rows.queries.document, rng=rng)
-    return attention.attention_findings(rows, again, ground.sample.protocol)
-
-
-def ginis(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
-    matched = ground.sample.protocol.matched
-    rows = worlds.gini_world(ground.rows, planted("A2") * size, matched, rng=rng)
-    again = deal(rows.queries.document, rng=rng)
-    return attention.attention_findings(rows, again, ground.sample.protocol)
-
-
-def one_head(
-    by_median: bool, ground: Ground, size: float, rng: np.random.Generator
-) -> Iterable[Finding]:
-    wanted = planted("A3", "against the median head" if by_median else None) * size
-    of = (ground.sample, ground.heads, ground.layers, wanted, by_median)
-    return attention.head_findings(*worlds.head_world(*of, rng=rng), ground.layers)
-
-
-def layers(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
-    of = (ground.sample, ground.heads, planted("A4") * size)
-    return attention.head_findings(*worlds.layer_world(*of, rng=rng), ground.layers)
-
-
-# Estimands that each kind of world is judged by.
-CASES: dict[str, tuple[World, list[tuple[str, str]]]] = {
-    "shares": (shares, [("R0", "concentration")]),
-    "rare curve": (partial(curve, "R1", "rare"), [("R1", "lift")]),
-    "head": (head_share, [("R2", "size")]),
-    "common curve": (partial(curve, "R3", "common"), [("R3", "lift")]),
-    "dimensions": (dimensions, [("C1", "existence"), ("C1", "specificity")]),
-    "information": (information, [("I1", "existence"), ("I1", "specificity")]),
-    "modules": (modules, [("M1", "modularity")]),
-    "profiles": (partial(profiles, True), [("A1", "correlation")]),
-    "profiles without the first token": (partial(profiles, False), [("A1", "first token removed")]),
-    "Gini": (ginis, [("A2", "Gini"), ("A2", "first token removed")]),
-    "one head": (partial(one_head, False), [("A3", "largest")]),
-    "head over median": (partial(one_head, True), [("A3", "against the median head")]),
-    "layers": (layers, [("A4", "layer")]),
-    "weights": (weights, [("S1", "squared cosine")]),
+CASES = {
+    "shares": Case(of_curve(worlds.share_world), (("R0", "concentration"),)),
+    "rare curve": Case(of_curve(worlds.curve_world, kind="rare"), (("R1", "lift"),), operator.pow),
+    "head": Case(of_curve(worlds.head_share_world), (("R2", "size"),)),
+    "common curve": Case(
+        of_curve(worlds.curve_world, kind="common"), (("R3", "lift"),), operator.pow
+    ),
+    "dimensions": Case(
+        of_activity(partial(coordination.findings, dear=False), 1, worlds.fewer_dimensions),
+        (("C1", "existence"), ("C1", "specificity")),
+        lambda share, size: -float(np.log(share)) * size,
+    ),
+    "information": Case(
+        of_activity(coordination.findings, 1, worlds.pair_information),
+        (("I1", "existence"), ("I1", "specificity")),
+    ),
+    "modules": Case(
+        of_activity(modularity.findings, 2, worlds.modular_structure), (("M1", "modularity"),)
+    ),
+    "profiles": Case(of_rows(worlds.apart_world, True), (("A1", "correlation"),), lower),
+    "profiles without the first token": Case(
+        of_rows(worlds.apart_world, False), (("A1", "first token removed"),), lower
+    ),
+    "Gini": Case(of_rows(worlds.gini_world), (("A2", "Gini"), ("A2", "first token removed"))),
+    "one head": Case(of_heads(worlds.head_world, False), (("A3", "largest"),)),
+    "head over median": Case(
+        of_heads(worlds.head_world, True), (("A3", "against the median head"),)
+    ),
+    "layers": Case(of_heads(worlds.layer_world), (("A4", "layer"),)),
+    "weights": Case(of_sample(spectra.findings, worlds.weight_world), (("S1", "squared cosine"),)),
 }
 
 
 def one_run(ground: Ground, case: str, size: float, run: int) -> list[dict[str, Any]]:
     """What one world is judged to be; its random numbers are its own."""
     rng = np.random.default_rng([ground.sample.seed, *case.encode(), int(100 * size), run])
-    world, judged = CASES[case]
+    of = CASES[case]
     try:
         start = ground if case in CURVES else ground.redrawn(rng)
-        found = list(world(start.dealt(rng), size, rng))
+        amount = of.amount(planted(*of.judged[0]), size)
+        found = list(of.world(start.dealt(rng), amount, rng))
     except NotTestableError as error:
-        return [record(key, "not testable", str(error), None) for key in judged]
+        return [record(key, "not testable", str(error), None) for key in of.judged]
     calm = [replace(one, gates=one.gates | {"coverage": 1.0}) for one in found]
     entries = {(e.finding.claim, e.finding.estimand): e for e in judge_all(calm)}
     return [
         record(key, entries[key].verdict, entries[key].why, entries[key].finding.estimate)
-        for key in judged
+        for key in of.judged
     ]
 
 
@@ -279,7 +256,7 @@ def calibrate(ground: Ground, runs: int, folder: Path, jobs: int = 2) -> list[di
 
 def counted(case: str, results: dict[tuple[str, float], list]) -> Iterator[dict[str, Any]]:
     """Rows of the calibration table: counts of the verdicts, and coverage."""
-    for i, (claim, estimand) in enumerate(CASES[case][1]):
+    for i, (claim, estimand) in enumerate(CASES[case].judged):
         for size in sizes_of(case):
             found = [run[i] for run in results[case, size]]
             numbers = np.array([one["estimate"] for one in found if one["estimate"]])

@@ -151,6 +151,13 @@ def claims() -> dict[str, Claim]:
     return read_claims(CLAIMS)
 
 
+def planted(claim: str, estimand: str) -> float:
+    """What is declared as size 1 of a planted effect; the claim's primary one where none is."""
+    of = claims()[claim]
+    own = of.estimands[estimand].planted
+    return of.estimands[of.primary].planted if own is None else own
+
+
 def changes(path: Path = CLAIMS) -> list[dict[str, Any]]:
     """Dated changes of the file after it was fixed: date, what, why."""
     return yaml.safe_load(path.read_text()).get("changes", [])

@@ -1,6 +1,7 @@
 """The calibration: runs are kept and resumed, counted as they are, and judged as pages are."""
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -19,9 +20,8 @@ from raretok.ledger.calibration import (
     counted,
     kept_runs,
     one_run,
-    planted,
 )
-from raretok.ledger.claims import claims
+from raretok.ledger.claims import claims, planted
 from raretok.ledger.promise import coverage
 from raretok.stats.jackknife import Estimate
 from tests.synthetic import some_ground
@@ -35,7 +35,7 @@ def ground():
 
 
 def test_every_claim_with_a_planted_size_has_a_case():
-    cased = {key for _, keys in CASES.values() for key in keys}
+    cased = {key for case in CASES.values() for key in case.judged}
     declared = {
         (name, one)
         for name, claim in claims().items()
@@ -43,7 +43,7 @@ def test_every_claim_with_a_planted_size_has_a_case():
         if spec.planted is not None
     }
     assert declared <= cased
-    assert planted("R1") == 2.25
+    assert planted("R1", "lift") == 2.25
     assert planted("A3", "against the median head") == 6.0
 
 
@@ -54,7 +54,7 @@ def test_every_case_is_judged_on_its_estimands(case, ground, monkeypatch):
     monkeypatch.setattr(worlds, "POSITIONS", 80)
     monkeypatch.setattr(regimes, "lift_scatter", partial(lift_scatter, n_draws=5))
     records = one_run(ground, case, 1.0, 0)
-    assert [(one["claim"], one["estimand"]) for one in records] == CASES[case][1]
+    assert [(one["claim"], one["estimand"]) for one in records] == list(CASES[case].judged)
     for one in records:
         assert one["verdict"] in ("supported", "contradicted", "inconclusive", "not testable")
         assert bool(one["why"]) == (one["verdict"] == "not testable")
@@ -107,10 +107,10 @@ def test_documents_are_dealt_anew_for_every_world(ground):
 
 
 def test_a_world_that_cannot_be_made_is_not_testable(ground, monkeypatch):
-    def impossible(ground, size, rng):
+    def impossible(ground, amount, rng):
         raise NotTestableError("no such world")
 
-    monkeypatch.setitem(CASES, "layers", (impossible, CASES["layers"][1]))
+    monkeypatch.setitem(CASES, "layers", replace(CASES["layers"], world=impossible))
     (record,) = one_run(ground, "layers", 1.0, 0)
     assert (record["verdict"], record["why"]) == ("not testable", "no such world")
     assert record["estimate"] is None
@@ -119,7 +119,7 @@ def test_a_world_that_cannot_be_made_is_not_testable(ground, monkeypatch):
 def test_profiles_lose_the_correlation_that_was_asked_for(ground, monkeypatch):
     monkeypatch.setattr(calibration, "CURVES", tuple(CASES))
     found = [one_run(ground, "profiles", 1.0, run)[0]["estimate"][0] for run in range(4)]
-    assert np.mean(found) == pytest.approx(planted("A1"), abs=0.07)
+    assert np.mean(found) == pytest.approx(planted("A1", "correlation"), abs=0.07)
 
 
 # --- runs on disk ---------------------------------------------------------------------------------
@@ -208,9 +208,9 @@ def test_coverage_weighs_sizes_by_their_numbers():
 def test_verdicts_of_worlds_are_those_of_the_pages_rule(ground, monkeypatch):
     """The same interval gives the same verdict; coverage is what is being found out."""
 
-    def world(ground, size, rng):
+    def world(ground, amount, rng):
         gates = {"documents": 9.0, "positions": 200.0, "neurons": 6.0}
         yield Finding("A4", "layer", "corrected", Estimate(-50.0, -60.0, -40.0), gates)
 
-    monkeypatch.setitem(CASES, "layers", (world, CASES["layers"][1]))
+    monkeypatch.setitem(CASES, "layers", replace(CASES["layers"], world=world))
     assert one_run(ground, "layers", 1.0, 0)[0]["verdict"] == "supported"
