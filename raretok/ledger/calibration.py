@@ -126,39 +126,31 @@ def of_rows(world: Callable[..., Rows], *more: Any) -> World:
     return found
 
 
-def of_curve(world: Callable[..., Sample], **more: Any) -> World:
-    return of_sample(regimes.findings, partial(world, **more))
-
-
-def of_activity(page: Callable[..., Iterable[Finding]], *more: Any) -> World:
-    n_factors, measure = more
-    return of_sample(page, partial(worlds.activity_world, n_factors=n_factors, measure=measure))
-
-
 def lower(declared: float, size: float) -> float:
     """How far below 1."""
     return (1 - declared) * size
 
 
+curve = partial(of_sample, regimes.findings)
 CASES = {
-    "shares": Case(of_curve(worlds.share_world), (("R0", "concentration"),)),
-    "rare curve": Case(of_curve(worlds.curve_world, kind="rare"), (("R1", "lift"),), operator.pow),
-    "head": Case(of_curve(worlds.head_share_world), (("R2", "size"),)),
+    "shares": Case(curve(worlds.share_world), (("R0", "concentration"),)),
+    "rare curve": Case(
+        curve(partial(worlds.curve_world, kind="rare")), (("R1", "lift"),), operator.pow
+    ),
+    "head": Case(curve(worlds.head_share_world), (("R2", "size"),)),
     "common curve": Case(
-        of_curve(worlds.curve_world, kind="common"), (("R3", "lift"),), operator.pow
+        curve(partial(worlds.curve_world, kind="common")), (("R3", "lift"),), operator.pow
     ),
     "dimensions": Case(
-        of_activity(partial(coordination.findings, dear=False), 1, worlds.fewer_dimensions),
+        of_sample(partial(coordination.findings, dear=False), worlds.dimension_world),
         (("C1", "existence"), ("C1", "specificity")),
         lambda share, size: -float(np.log(share)) * size,
     ),
     "information": Case(
-        of_activity(coordination.findings, 1, worlds.pair_information),
+        of_sample(coordination.findings, worlds.information_world),
         (("I1", "existence"), ("I1", "specificity")),
     ),
-    "modules": Case(
-        of_activity(modularity.findings, 2, worlds.modular_structure), (("M1", "modularity"),)
-    ),
+    "modules": Case(of_sample(modularity.findings, worlds.modular_world), (("M1", "modularity"),)),
     "profiles": Case(of_rows(worlds.apart_world, True), (("A1", "correlation"),), lower),
     "profiles without the first token": Case(
         of_rows(worlds.apart_world, False), (("A1", "first token removed"),), lower
@@ -231,11 +223,6 @@ def sizes_of(case: str) -> tuple[float, ...]:
     return (*SIZES, *MORE.get(case, ()))
 
 
-def n_runs(case: str, runs: int) -> int:
-    """Worlds of each size: fewer where one costs ten times as much as others."""
-    return max(1, round(runs * DEAR.get(case, 1.0)))
-
-
 def calibrate(ground: Ground, runs: int, folder: Path, jobs: int = 2) -> list[dict[str, Any]]:
     """Verdicts of every case and size, counted. What is finished stays in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -243,7 +230,9 @@ def calibrate(ground: Ground, runs: int, folder: Path, jobs: int = 2) -> list[di
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, spawn) as pool:
         waiting = [
-            pool.submit(case_runs, ground, case, size, n_runs(case, runs), folder)
+            pool.submit(
+                case_runs, ground, case, size, max(1, round(runs * DEAR.get(case, 1.0))), folder
+            )
             for case in sorted(CASES, key=lambda name: name not in DEAR)
             for size in sizes_of(case)
         ]
@@ -274,10 +263,11 @@ def counted(case: str, results: dict[tuple[str, float], list]) -> Iterator[dict[
             }
 
 
-def covered(numbers: np.ndarray) -> dict[str, Any]:
+def covered(numbers: np.ndarray) -> dict[str, float | None]:
     """Typical estimate, and how many intervals hold it."""
     if len(numbers) == 0:
         return {"median": None, "covered": None}
-    median = float(np.median(numbers[:, 0]))
-    holds = (numbers[:, 1] <= median) & (median <= numbers[:, 2])
+    value, low, high = numbers.T
+    median = float(np.median(value))
+    holds = (low <= median) & (median <= high)
     return {"median": plain(median), "covered": plain(float(holds.mean()))}

@@ -145,6 +145,11 @@ def one_claim(path: Path, name: str, given: Any) -> Claim:
         raise UserError(f"{path.name}, {place}: {message[0].lower()}{message[1:]}") from None
 
 
+def named(claim: str) -> str:
+    """A claim by its id and in a few words."""
+    return f"{claim}, {claims()[claim].short}"
+
+
 @cache
 def claims() -> dict[str, Claim]:
     """The claims of the book."""

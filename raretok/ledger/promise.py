@@ -101,15 +101,13 @@ def promise_table(table: list[Row]) -> pd.DataFrame:
 
 def verdict_table(table: list[Row]) -> pd.DataFrame:
     """How often each verdict was given, world by world, in %."""
-    rows = [
-        {
-            "claim": row["claim"],
-            "estimand": row["estimand"],
-            "planted size": f"{row['size']:g}",
-            **{v: f"{100 * share(row, v):.0f}" for v in VERDICTS},
+    rows = {
+        (row["claim"], row["estimand"], f"{row['size']:g}"): {
+            **{verdict: f"{100 * share(row, verdict):.0f}" for verdict in VERDICTS},
             "typical estimate": "" if row["median"] is None else f"{row['median']:.3g}",
             "why not testable": ", ".join(row["why not"]),
         }
         for row in table
-    ]
-    return pd.DataFrame(rows).set_index(["claim", "estimand", "planted size"])
+    }
+    names = ["claim", "estimand", "planted size"]
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(names)

@@ -9,10 +9,10 @@ import pandas as pd
 import yaml
 
 from raretok.errors import UserError
-from raretok.ledger import promise
 from raretok.ledger.claims import claims
-from raretok.ledger.records import book_ledger, executed_pages, recorded, title
-from raretok.ledger.tables import number, ours, page_link, said
+from raretok.ledger.promise import CALIBRATED, calibrated, support
+from raretok.ledger.records import book_ledger, recorded, stems, title
+from raretok.ledger.tables import number, ours, page_link, said, tabulate
 from raretok.ledger.verdicts import Entry
 from raretok.paths import DATA
 
@@ -44,13 +44,16 @@ def answers(folder: Path, questions: Path = REVIEWS) -> list[Answer]:
     values, reasons = known_values(folder)
     named = {given["page"] for given in asked.values() if "page" in given}
     reasons = {name: f"Not yet: {name} was not run." for name in named} | reasons
-    there = {title(page.stem): page.stem for page in executed_pages(folder)}
-    there |= {name: name for name in HAND_WRITTEN}
-    found = []
-    for name, given in asked.items():
-        text = answer_text(given["answer"], values, reasons)
-        found.append(Answer(name, given["asks"], text, there.get(given.get("page", ""), "")))
-    return found
+    there = stems(folder) | {name: name for name in HAND_WRITTEN}
+    return [
+        Answer(
+            name,
+            given["asks"],
+            answer_text(given["answer"], values, reasons),
+            there.get(given.get("page", ""), ""),
+        )
+        for name, given in asked.items()
+    ]
 
 
 def answer_text(template: str, values: dict[str, str], reasons: dict[str, str]) -> str:
@@ -93,9 +96,9 @@ def known_values(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
             given = entry_values(entry)
             values |= {key: text for key, text in given.items() if text}
             reasons |= {key: f"Not testable here: {entry.why}." for key in given}
-    table = promise.calibrated(promise.CALIBRATED)
+    table = calibrated(CALIBRATED)
     for row in table:
-        found = promise.support(table, row["claim"], row["estimand"])
+        found = support(table, row["claim"], row["estimand"])
         values[f"{row['claim']}.{row['estimand']}.found"] = f"{100 * found['true']:.0f} %"
     return values, reasons
 
@@ -124,7 +127,7 @@ def answers_table(found: list[Answer]) -> pd.DataFrame:
         }
         for one in found
     ]
-    return pd.DataFrame(rows).set_index("id")
+    return tabulate(rows, "id")
 
 
 def counts(found: list[Answer]) -> dict[str, str]:

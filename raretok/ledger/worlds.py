@@ -12,6 +12,7 @@ Size 0 plants nothing; 1 plants what data/claims.yaml declares.
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -140,15 +141,6 @@ def strength(measure: Callable[[float], float], wanted: float) -> float:
     return (low + high) / 2
 
 
-def factors(
-    post: Float[np.ndarray, "position neuron"], n: int, *, rng: Random
-) -> Float[np.ndarray, "position factor"]:
-    """Random mixtures of all activations, in standard units: with the topics of the documents."""
-    sd = post.std(axis=0)
-    mixed = (post / np.where(sd > 0, sd, np.inf)) @ rng.standard_normal((post.shape[1], n))
-    return (mixed - mixed.mean(axis=0)) / mixed.std(axis=0)
-
-
 def mixed(post: Activations, shared: Activations, share: float) -> Activations:
     """Activations whose ranks follow a shared factor in part; each neuron keeps its own values.
 
@@ -174,13 +166,15 @@ def activity_world(
     """
     world, group = group_world(sample, rng=rng)
     rows = sample.stratum == RARE
-    post = sample.post[rows][:, group].astype(np.float64)
-    which = np.arange(group.size) % n_factors
-    shared = factors(sample.post[rows].astype(np.float64), n_factors, rng=rng)[:, which]
+    at_rare = sample.post[rows].astype(np.float64)
+    # Random mixtures of all activations, in standard units: with the topics of the documents.
+    sd = at_rare.std(axis=0)
+    causes = (at_rare / np.where(sd > 0, sd, np.inf)) @ rng.standard_normal((sd.size, n_factors))
+    causes = (causes - causes.mean(axis=0)) / causes.std(axis=0)
+    post, shared = at_rare[:, group], causes[:, np.arange(group.size) % n_factors]
     edited = sample.post.astype(np.float64)
     if more > 0:
-        wanted = measure(post) + more
-        share = strength(lambda s: measure(mixed(post, shared, s)), wanted)
+        share = strength(lambda s: measure(mixed(post, shared, s)), measure(post) + more)
         edited[np.ix_(rows, group)] = mixed(post, shared, share)
     return replace(world, post=edited)
 
@@ -204,6 +198,11 @@ def modular_structure(post: Activations) -> float:
         for part in (post[::2], post[1::2])
     ]
     return float(held_out_Q(*graphs)[0])
+
+
+dimension_world = partial(activity_world, n_factors=1, measure=fewer_dimensions)
+information_world = partial(activity_world, n_factors=1, measure=pair_information)
+modular_world = partial(activity_world, n_factors=2, measure=modular_structure)
 
 
 def weight_world(sample: Sample, more: float, *, rng: Random) -> Sample:
@@ -280,11 +279,17 @@ def exchanged_queries(rows: Rows, *, rng: Random) -> Rows:
 
 
 def profile_world(rows: Rows, share: float, *, rng: Random) -> Rows:
-    """A share of the attention of rare queries goes to far keys as it went to near ones."""
+    """A share of the attention of rare queries goes to far keys as it went to near ones.
+
+    Attention per key of each category is exchanged, first against last; rows keep their sums.
+    """
     world = exchanged_queries(rows, rng=rng)
-    mass = rows.mass.astype(np.float64)
-    rare = world.rare
-    mass[:, rare] = (1 - share) * mass[:, rare] + share * turned_round(rows)[:, rare]
+    keys, mass, rare = rows.keys[:, None, :].astype(np.float64), rows.mass, world.rare
+    turned = (mass / np.where(keys > 0, keys, np.inf))[..., ::-1] * keys
+    total = turned.sum(axis=-1, keepdims=True)
+    turned = turned * (mass.sum(axis=-1, keepdims=True) / np.where(total > 0, total, np.inf))
+    mass = mass.astype(np.float64)
+    mass[:, rare] = (1 - share) * mass[:, rare] + share * turned[:, rare]
     return replace(world, mass=mass)
 
 
@@ -299,16 +304,6 @@ def apart_world(rows: Rows, lower: float, matched: bool, first_token: bool, *, r
         return 1 - alike(world, even, matched, first_token).over_ceiling().value
 
     return profile_world(rows, strength(drop, lower), rng=rng)
-
-
-def turned_round(rows: Rows) -> Float[np.ndarray, "layer query head category"]:
-    """Attention per key of each category exchanged, first against last; rows keep their sums."""
-    keys = rows.keys[:, None, :].astype(np.float64)
-    per_key = rows.mass / np.where(keys > 0, keys, np.inf)
-    turned = per_key[..., ::-1] * keys
-    total = turned.sum(axis=-1, keepdims=True)
-    scale = rows.mass.sum(axis=-1, keepdims=True) / np.where(total > 0, total, np.inf)
-    return turned * scale
 
 
 def gini_world(rows: Rows, more: float, matched: bool = True, *, rng: Random) -> Rows:

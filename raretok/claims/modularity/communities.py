@@ -30,20 +30,20 @@ class Partitions:
     Q: PerGraph
 
 
-def modularity_matrix(weights: Graphs, resolution: float = 1.0) -> Graphs:
+def modularity_matrix(weights: Graphs) -> Graphs:
     r"""Share of the weight on each pair above what the strengths of its nodes lead to expect.
 
-    $$B_{ij} = \frac{w_{ij}}{2m} - \gamma \frac{k_i k_j}{(2m)^2}, \quad
+    $$B_{ij} = \frac{w_{ij}}{2m} - \frac{k_i k_j}{(2m)^2}, \quad
     Q = \sum_{ij} B_{ij} [c_i = c_j]$$
 
-    Newman (2004), weighted, with the resolution of Reichardt and Bornholdt (2006). A graph without
-    any weight has no communities: its matrix, and with it Q, is 0.
+    Newman (2004), weighted. A graph without any weight has no communities: its matrix, and with it
+    Q, is 0.
     """
     strength = weights.sum(axis=-1)
     total = strength.sum(axis=-1)[:, None, None]
     safe = np.where(total > 0, total, 1.0)
     expected = strength[:, :, None] * strength[:, None, :] / safe
-    return (weights - resolution * expected) / safe
+    return (weights - expected) / safe
 
 
 def quality(matrix: Graphs, labels: Labels) -> PerGraph:
@@ -65,15 +65,10 @@ def dealt_quality(matrix: Graphs, labels: Labels) -> PerGraph:
     return own + p * (matrix.sum(axis=(1, 2)) - own)
 
 
-def modularity(weights: Graphs, labels: Labels, resolution: float = 1.0) -> PerGraph:
-    """Newman's Q of a given partition of each graph."""
-    return quality(modularity_matrix(weights, resolution), labels)
-
-
-def best_partitions(weights: Graphs, resolution: float = 1.0) -> Partitions:
+def best_partitions(weights: Graphs) -> Partitions:
     """The partition of each graph with the largest Q: exact up to `EXACT_NODES` nodes."""
     search = exact_labels if weights.shape[-1] <= EXACT_NODES else searched_labels
-    matrix = modularity_matrix(weights, resolution)
+    matrix = modularity_matrix(weights)
     parts = [search(matrix[at : at + AT_ONCE]) for at in range(0, len(matrix), AT_ONCE)]
     labels = in_order(np.concatenate(parts))
     return Partitions(labels, quality(matrix, labels))
