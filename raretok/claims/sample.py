@@ -1,9 +1,7 @@
 """The scored positions of one reading, as every claim uses them: influence, groups, controls."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property, wraps
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import xarray as xr
@@ -13,13 +11,7 @@ from scipy.stats import rankdata
 
 from raretok.errors import NotTestableError
 from raretok.stats.jackknife import Deal, Folds, block_sums, deal
-from raretok.stats.matching import (
-    GATED_TRAITS,
-    TRAITS,
-    draw_controls,
-    imbalance,
-    neuron_traits,
-)
+from raretok.stats.matching import GATED_TRAITS, TRAITS, draw_controls, imbalance, neuron_traits
 from raretok.text.protocol import Protocol
 from raretok.text.rarity import KINDS
 
@@ -27,22 +19,6 @@ LeftOut = Float[np.ndarray, " left_out"]
 PerNeuron = Float[np.ndarray, "left_out split neuron"]
 Ranks = Float[np.ndarray, "*fold neuron"]
 DRAWS = 100  # control groups
-
-
-def once(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method of a sample that computes its value when it is asked for first.
-
-    Kept with the sample and gone with it; `functools.cache` would keep the sample.
-    """
-
-    @wraps(method)
-    def kept(self: "Sample", *of: Any, **named: Any) -> Any:
-        key = (method.__name__, *of, *named.items())
-        if key not in self.memory:
-            self.memory[key] = method(self, *of, **named)
-        return self.memory[key]
-
-    return kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +43,6 @@ class Sample:
     W_gate: Float[np.ndarray, "neuron d_model"] | None = None  # of a gated MLP
     gate_rate: Float[np.ndarray, " neuron"] | None = None  # how often each gate is open
     given_groups: Int[np.ndarray, "left_out split member"] | None = None  # chosen elsewhere
-    memory: dict[Any, Any] = field(init=False, default_factory=dict, repr=False)
 
     @classmethod
     def of(
@@ -125,24 +100,25 @@ class Sample:
         """Blocks chosen on and blocks measured on."""
         return self.deal.folds(self.protocol.cross_fitted)
 
-    @once
-    def sums(self, kind: str) -> dict[str, Float[np.ndarray, "block _"]]:
+    @cached_property
+    def sums(self) -> dict[str, dict[str, Float[np.ndarray, "block _"]]]:
         """Of a class, in each block: weight, weighted delta_loss, and its weighted size."""
-        rows = self.stratum == KINDS[kind]
-        delta, weight, block = self.delta_loss[rows], self.weight[rows], self.block[rows]
-        n = self.deal.n_blocks
-        signed = block_sums(delta, weight, block, n)
-        # What is ranked by the size of the mean needs no mean of sizes.
-        size = signed if self.protocol.signed else block_sums(np.abs(delta), weight, block, n)
-        weights = np.bincount(block, weight, n).astype(float)[:, None]
-        return {"weight": weights, "signed": signed, "size": size}
+        found, n = {}, self.deal.n_blocks
+        for kind, stratum in KINDS.items():
+            rows = self.stratum == stratum
+            delta, weight, block = self.delta_loss[rows], self.weight[rows], self.block[rows]
+            signed = block_sums(delta, weight, block, n)
+            # What is ranked by the size of the mean needs no mean of sizes.
+            size = signed if self.protocol.signed else block_sums(np.abs(delta), weight, block, n)
+            weights = np.bincount(block, weight, n).astype(float)[:, None]
+            found[kind] = {"weight": weights, "signed": signed, "size": size}
+        return found
 
     def mean(self, kind: str, folds: Folds, name: str = "signed") -> PerNeuron:
         """Mean effect of each neuron on a class of targets over some blocks, nats."""
-        sums = self.sums(kind)
+        sums = self.sums[kind]
         return fold_means(folds, sums[name], sums["weight"], f"{kind} position")
 
-    @once
     def influence(self, kind: str, measured: bool = False) -> PerNeuron:
         """What the protocol ranks neurons by, nats; below all others where it leaves one out."""
         signed = self.mean(kind, self.folds[measured])

@@ -90,7 +90,8 @@ def known_values(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
     for page in recorded(folder):
         name = title(page.page.stem)
         reasons[name] = f"Not yet: the page {name} records no such number."
-        values |= {f"{name}.{key}": plain_text(value) for key, value in page.glued.items()}
+        for key, value in page.glued.items():
+            values[f"{name}.{key}"] = number(value) if isinstance(value, float) else str(value)
     for entry in entries:
         if entry.finding.reading == "corrected":
             given = entry_values(entry)
@@ -101,10 +102,6 @@ def known_values(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
         found = support(table, row["claim"], row["estimand"])
         values[f"{row['claim']}.{row['estimand']}.found"] = f"{100 * found['true']:.0f} %"
     return values, reasons
-
-
-def plain_text(value: object) -> str:
-    return number(value) if isinstance(value, float) else str(value)
 
 
 def entry_values(entry: Entry) -> dict[str, str]:

@@ -9,13 +9,12 @@ import pandas as pd
 from IPython.display import HTML
 
 from raretok.claims.finding import Finding
-from raretok.ledger.claims import Estimand, Region, changes, claims, named
+from raretok.ledger.claims import Region, changes, claims, named
 from raretok.ledger.figures import grouped, primary
 from raretok.ledger.promise import (
     CALIBRATED,
     TRUE_SUPPORT,
     VERDICTS,
-    Row,
     calibrated,
     can_support,
     support,
@@ -136,10 +135,8 @@ def changes_table() -> HTML:
 
 
 def gates_text(spec: Estimand) -> str:
-    return ", ".join(
-        f"{name} {one if isinstance(one, str) else format(one, 'g')}"
-        for name, one in spec.gates.items()
-    )
+    texts = {name: one if isinstance(one, str) else f"{one:g}" for name, one in spec.gates.items()}
+    return ", ".join(map(" ".join, texts.items()))
 
 
 def sentences_table() -> HTML:
@@ -203,10 +200,11 @@ def said(entries: list[Entry]) -> dict[str, str]:
     mine = decisive(entries)
     counts = Counter(entry.verdict for entry in mine)
     models = sorted({entry.finding.model for entry in entries})
+    design = {model: calibrated(model) or calibrated(CALIBRATED) for model in models}
     weak = [
-        e.finding.claim
-        for e in mine
-        if can_support(calibration_of(e.finding), e.finding.claim, e.finding.estimand) is False
+        one.finding.claim
+        for one in mine
+        if can_support(design[one.finding.model], *one.key[:2]) is False
     ]
     missing = missing_claims(entries)
     return {
@@ -217,11 +215,6 @@ def said(entries: list[Entry]) -> dict[str, str]:
         "weak": ", ".join(weak) or "none",
         "missing": f"Not run, so missing here: {', '.join(missing)}." if missing else "",
     }
-
-
-def calibration_of(finding: Finding) -> list[Row]:
-    """Of the finding's model, else of the model that has one: the design is the same."""
-    return calibrated(finding.model) or calibrated(CALIBRATED)
 
 
 def standing(entries: list[Entry], folder: Path) -> str:

@@ -21,6 +21,7 @@ from raretok.errors import NotTestableError, UserError
 from raretok.stats.jackknife import Estimate, jackknife
 
 CHOICES = ("traced back", "anew")
+INFLUENCE = "influence of the group"
 
 
 def influence(sample: Sample) -> Estimate:
@@ -35,7 +36,7 @@ def dimensions(sample: Sample) -> Estimate:
 
 # Name, axis label and estimand of each panel; the lift has no group, so it is computed once.
 QUANTITIES: dict[str, tuple[str, Callable[[Sample], Estimate]]] = {
-    "influence of the group": ("nats a token", influence),
+    INFLUENCE: ("nats a token", influence),
     "lift of the head (R1)": ("x the smooth curve", lambda sample: lift(sample, "rare")),
     "dimensions (C1)": ("x the controls", dimensions),
     "modularity (M1)": ("Q above the controls", lambda sample: difference(modularity(sample))),
@@ -58,21 +59,18 @@ def history(samples: dict[int, Sample], gaps: dict[int, str] | None = None) -> H
     """Of samples by step, all of the same positions. Raises `UserError` where there is none."""
     if not samples:
         raise UserError("no checkpoint was measured: give --revision and measure some first")
-    steps = sorted(samples)
-    last = samples[steps[-1]]
-    found: dict[str, dict[str, list[Estimate | None]]] = {}
-    for name, (_, estimand) in QUANTITIES.items():
-        choices = CHOICES[1:] if name in UNGROUPED else CHOICES
-        found[name] = {
-            choice: [or_none(estimand, chosen(samples[step], last, choice)) for step in steps]
-            for choice in choices
+    steps, last = sorted(samples), samples[max(samples)]
+    back = {step: with_group_of(samples[step], last) for step in steps}
+    choices = dict(zip(CHOICES, (back, samples), strict=True))
+    found = {
+        name: {
+            choice: [or_none(estimand, some[step]) for step in steps]
+            for choice, some in choices.items()
+            if choice == CHOICES[1] or name not in UNGROUPED
         }
+        for name, (_, estimand) in QUANTITIES.items()
+    }
     return History(steps, found, gaps or {}, int((last.stratum == KINDS["rare"]).sum()))
-
-
-def chosen(sample: Sample, last: Sample, choice: str) -> Sample:
-    """The sample with the group of the last step, or with its own."""
-    return sample if choice == "anew" else with_group_of(sample, last)
 
 
 def with_group_of(sample: Sample, last: Sample) -> Sample:
@@ -82,18 +80,13 @@ def with_group_of(sample: Sample, last: Sample) -> Sample:
     """
     if not np.array_equal(sample.document, last.document):
         raise UserError("checkpoints were measured at other positions: measure them again")
-    key = ("traced", id(last))
-    if key not in sample.memory:
-        sample.memory[key] = replace(sample, given_groups=last.groups)
-    return sample.memory[key]
+    return replace(sample, given_groups=last.groups)
 
 
 def reached(found: History, share: float = 0.5) -> int | None:
     """First step from which the traced group keeps at least a share of its last influence."""
-    values = [
-        one.value if one else 0.0 for one in found.found["influence of the group"][CHOICES[0]]
-    ]
-    enough = np.array(values) >= share * values[-1]
+    values = np.array([one.value if one else 0 for one in found.found[INFLUENCE][CHOICES[0]]])
+    enough = values >= share * values[-1]
     late = np.flatnonzero(~enough)
     first = int(late[-1]) + 1 if late.size else 0
     return found.steps[first] if first < len(found.steps) and values[-1] > 0 else None
