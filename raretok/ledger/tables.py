@@ -9,7 +9,7 @@ import pandas as pd
 from IPython.display import HTML
 
 from raretok.claims.finding import Finding
-from raretok.ledger.claims import Region, changes, claims, named
+from raretok.ledger.claims import Estimand, Region, changes, claims, named
 from raretok.ledger.figures import grouped, primary
 from raretok.ledger.promise import (
     CALIBRATED,
