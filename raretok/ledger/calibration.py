@@ -4,14 +4,10 @@ The very functions that the pages run are run on each world, rule included. Runs
 under `runs/`, so that a killed calibration goes on.
 """
 
-import json
-import multiprocessing
 import operator
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int
+from joblib import Memory, Parallel, delayed
 from tqdm import tqdm
 
 from raretok.claims.attention import estimate as attention
@@ -190,34 +187,6 @@ def record(key: tuple[str, str], verdict: str, why: str, one: Estimate | None) -
     return dict(zip(("claim", "estimand"), key, strict=True)) | kept
 
 
-def kept_runs(file: Path) -> list[list[dict[str, Any]]]:
-    """Finished runs of a file; a line that was cut short is dropped."""
-    found = []
-    for line in file.read_text().splitlines() if file.is_file() else []:
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            break
-    return found
-
-
-def case_runs(
-    ground: Ground, case: str, size: float, n: int, folder: Path
-) -> tuple[str, float, list]:
-    """All runs of one kind of world and size, those already kept not repeated."""
-    file = folder / f"{case.replace(' ', '-')}-{size:g}.jsonl"
-    found = kept_runs(file)
-    whole = file.with_suffix(".partial")
-    whole.write_text("".join(json.dumps(one) + "\n" for one in found))
-    os.replace(whole, file)  # without a line that was cut short
-    with file.open("a") as kept:
-        for run in range(len(found), n):
-            found.append(one_run(ground, case, size, run))
-            kept.write(json.dumps(found[-1]) + "\n")
-            kept.flush()
-    return case, size, found[:n]
-
-
 def sizes_of(case: str) -> tuple[float, ...]:
     """Sizes that are planted in a kind of world."""
     return (*SIZES, *MORE.get(case, ()))
@@ -225,21 +194,18 @@ def sizes_of(case: str) -> tuple[float, ...]:
 
 def calibrate(ground: Ground, runs: int, folder: Path, jobs: int = 2) -> list[dict[str, Any]]:
     """Verdicts of every case and size, counted. What is finished stays in `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    results = {}
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, spawn) as pool:
-        waiting = [
-            pool.submit(
-                case_runs, ground, case, size, max(1, round(runs * DEAR.get(case, 1.0))), folder
-            )
-            for case in sorted(CASES, key=lambda name: name not in DEAR)
-            for size in sizes_of(case)
-        ]
-        shown = tqdm(as_completed(waiting), total=len(waiting), unit="world", file=sys.stderr)
-        for done in shown:
-            case, size, found = done.result()
-            results[case, size] = found
+    kept = Memory(folder, verbose=0).cache(one_run, ignore=["ground"])
+    asked = [
+        (case, size, run)
+        for case in sorted(CASES, key=lambda name: name not in DEAR)
+        for size in sizes_of(case)
+        for run in range(max(1, round(runs * DEAR.get(case, 1.0))))
+    ]
+    made = Parallel(jobs, return_as="generator")(delayed(kept)(ground, *one) for one in asked)
+    shown = tqdm(made, total=len(asked), unit="world", file=sys.stderr)
+    results: dict[tuple[str, float], list] = {}
+    for (case, size, _), found in zip(asked, shown, strict=True):
+        results.setdefault((case, size), []).append(found)
     return [row for case in CASES for row in counted(case, results)]
 
 

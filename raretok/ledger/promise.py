@@ -14,13 +14,12 @@ CALIBRATED = "docs-gpt2"  # the model whose worlds were planted
 VERDICTS = ("supported", "contradicted", "inconclusive", "not testable")
 TRUE_SUPPORT = 0.8  # at least, at the declared size
 # Planted sizes at which a claim is true, and at which it is false; what lies between is neither.
+PRESENT, ABSENT = ((1.0, 2.0), (0.0,)), ((0.0,), (1.0, 2.0))
 TRUTH = {
-    "absence": ((0.0,), (1.0, 2.0)),
-    "presence": ((1.0, 2.0), (0.0,)),
     "R2": ((0.5, 1.0), (0.0, 4.0)),
     "A4": ((1.0,), (0.0, 0.5, 2.0)),
+    **dict.fromkeys(("R3", "M1", "A1", "A2", "A3"), ABSENT),
 }
-ABSENT = ("R3", "M1", "A1", "A2", "A3")
 
 Row = dict[str, Any]
 
@@ -50,7 +49,7 @@ def share(row: Row, verdict: str) -> float:
 
 def truth(claim: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The planted sizes at which a claim holds for certain, the declared one among them, or not."""
-    return TRUTH.get(claim, TRUTH["absence" if claim in ABSENT else "presence"])
+    return TRUTH.get(claim, PRESENT)
 
 
 def support(table: list[Row], claim: str, estimand: str) -> dict[str, float] | None:
@@ -61,7 +60,7 @@ def support(table: list[Row], claim: str, estimand: str) -> dict[str, float] | N
     by_size = {row["size"]: share(row, "supported") for row in rows}
     return {
         "false": max(by_size[size] for size in truth(claim)[1]),
-        "true": by_size[0.0 if claim in ABSENT else 1.0],
+        "true": by_size[0.0 if truth(claim) == ABSENT else 1.0],
     }
 
 

@@ -16,9 +16,8 @@ from raretok.ledger import calibration, worlds
 from raretok.ledger.calibration import (
     CASES,
     SIZES,
-    case_runs,
+    calibrate,
     counted,
-    kept_runs,
     one_run,
 )
 from raretok.ledger.claims import claims, planted
@@ -125,36 +124,29 @@ def test_profiles_lose_the_correlation_that_was_asked_for(ground, monkeypatch):
 # --- runs on disk ---------------------------------------------------------------------------------
 
 
-def test_a_line_that_was_cut_short_is_dropped(tmp_path):
-    file = tmp_path / "some.jsonl"
-    assert kept_runs(file) == []
-    whole = [[{"verdict": "supported"}], [{"verdict": "inconclusive"}]]
-    text = "".join(json.dumps(one) + "\n" for one in whole)
-    file.write_text(text)
-    assert kept_runs(file) == whole
-    for cut in range(len(text) - 2, len(json.dumps(whole[0])), -1):
-        file.write_text(text[:cut])
-        assert kept_runs(file) == whole[:1]
-
-
-@pytest.mark.parametrize("case", CHEAP)
-def test_a_killed_case_ends_as_an_uninterrupted_one(case, ground, tmp_path, monkeypatch):
+def test_a_killed_calibration_goes_on_and_ends_as_an_uninterrupted_one(
+    ground, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(calibration, "CASES", {case: CASES[case] for case in CHEAP})
     straight, killed = tmp_path / "straight", tmp_path / "killed"
-    straight.mkdir()
-    killed.mkdir()
-    name, size, found = case_runs(ground, case, 0.5, 3, straight)
-    (file,) = straight.iterdir()
-    lines = file.read_text().splitlines(keepends=True)
-    assert (name, size, len(found), len(lines)) == (case, 0.5, 3, 3)
-    (killed / file.name).write_text(lines[0] + lines[1][:40])
-    made = []
-    run = calibration.one_run
-    monkeypatch.setattr(calibration, "one_run", lambda *of: made.append(of[3]) or run(*of))
-    assert case_runs(ground, case, 0.5, 3, killed) == (name, size, found)
-    assert made == [1, 2]
-    assert (killed / file.name).read_bytes() == file.read_bytes()
-    assert case_runs(ground, case, 0.5, 3, killed)[2] == found
-    assert made == [1, 2]  # nothing is run again
+    whole = calibrate(ground, 2, straight, jobs=1)
+    assert {row["runs"] for row in whole} == {2}
+    made, deal = [], calibration.Ground.dealt
+
+    def counting(ground, rng):
+        made.append(rng)
+        if len(made) == 7:
+            raise KeyboardInterrupt
+        return deal(ground, rng)
+
+    monkeypatch.setattr(calibration.Ground, "dealt", counting)
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(ground, 2, killed, jobs=1)
+    assert calibrate(ground, 2, killed, jobs=1) == whole
+    n = 2 * len(CHEAP) * len(SIZES)
+    assert len(made) == n + 1  # none of those that were finished is made again
+    assert calibrate(ground, 2, killed, jobs=1) == whole
+    assert len(made) == n + 1
 
 
 # --- counts ---------------------------------------------------------------------------------------

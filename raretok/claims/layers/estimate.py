@@ -43,12 +43,9 @@ class Layers:
     @cached_property
     def numbers(self) -> dict[int, "Numbers"]:
         """What the page tells of every layer that was measured, the last one first."""
-
-        def share_of(layer: int) -> Estimate:
-            return share(self.whole, layer)
-
+        shares = {at: or_none(lambda at=at: share(self.whole, at)) for at in self.total}
         return {
-            layer: numbers(sample, self.unmediated[layer], or_none(share_of, layer))
+            layer: numbers(sample, self.unmediated[layer], shares[layer])
             for layer, sample in self.total.items()
         }
 

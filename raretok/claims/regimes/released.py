@@ -6,16 +6,13 @@ elbow for every sample of noise. Its plateau is where the slope turns *less* ste
 steep head, not of a flat one.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
 from numpy.lib.stride_tricks import sliding_window_view
 
 Ranked = Float[np.ndarray, " rank"]
-PLATEAU_WINDOW, PLATEAU_MAX_LOG_RANK, PLATEAU_RANKS = 3, 3.5, (0.0, 0.3)
-ELBOW_WINDOW, ELBOW_LOG_RANKS, ELBOW_RANKS = 5, (5.5, 7.5), (0.4, 0.85)
 
 
 @dataclass(frozen=True)
@@ -26,38 +23,45 @@ class ReleasedRegimes:
     elbow: int | None
 
 
+@dataclass(frozen=True)
+class Search:
+    """For the largest change of local slope of one sign, in a range of ranks."""
+
+    window: int
+    fractions: tuple[float, float]  # of the ranks
+    log_ranks: tuple[float, float]
+    sign: int
+
+    def transition(self, log_values: Ranked) -> int | None:
+        """Rank of the change; None where the range is too short or no slope changes so."""
+        n, window = log_values.size, self.window
+        x = np.log(np.arange(1, n + 1))
+        low, high = (int(n * share) for share in self.fractions)
+        start, stop = (
+            int(np.searchsorted(x, at, side))
+            for at, side in zip(self.log_ranks, ("left", "right"), strict=True)
+        )
+        first, last = max(low, window, start), min(high, n - window, stop - 1)
+        if last <= first + window:
+            return None
+        starts = np.arange(first, last - min(window, max(5, (last - first) // 5)) + 1)
+        changes = np.diff(_local_slopes(x, log_values, window)[starts])
+        wanted = np.maximum(self.sign * changes, 0)
+        return int(starts[wanted.argmax() + 1]) + 1 if wanted.max() > 0 else None
+
+
+PLATEAU = Search(3, (0.0, 0.3), (0.0, 3.5), 1)
+ELBOW = Search(5, (0.4, 0.85), (5.5, 7.5), -1)
+
+
 def released_detector(values: Float[np.ndarray, " neuron"]) -> ReleasedRegimes:
     """Ranks of the largest positive (plateau) and negative (elbow) change of local slope."""
     log_values = np.log(np.sort(values[values > 0])[::-1])
-    plateau = _transition(
-        log_values, PLATEAU_WINDOW, PLATEAU_RANKS, (0.0, PLATEAU_MAX_LOG_RANK), "positive"
-    )
-    elbow = _transition(log_values, ELBOW_WINDOW, ELBOW_RANKS, ELBOW_LOG_RANKS, "negative")
+    plateau, elbow = (search.transition(log_values) for search in (PLATEAU, ELBOW))
     if plateau is not None and elbow is not None and plateau >= elbow:
-        later = ((plateau - 1) / log_values.size + 0.05, ELBOW_RANKS[1])
-        elbow = _transition(log_values, ELBOW_WINDOW, later, ELBOW_LOG_RANKS, "negative")
+        later = ((plateau - 1) / log_values.size + 0.05, ELBOW.fractions[1])
+        elbow = replace(ELBOW, fractions=later).transition(log_values)
     return ReleasedRegimes(plateau, elbow)
-
-
-def _transition(
-    log_values: Ranked,
-    window: int,
-    fractions: tuple[float, float],
-    log_ranks: tuple[float, float],
-    sign: Literal["positive", "negative"],
-) -> int | None:
-    n = log_values.size
-    x = np.log(np.arange(1, n + 1))
-    first = max(int(n * fractions[0]), window, int(np.searchsorted(x, log_ranks[0], "left")))
-    last = min(
-        int(n * fractions[1]), n - window, int(np.searchsorted(x, log_ranks[1], "right")) - 1
-    )
-    if last <= first + window:
-        return None
-    starts = np.arange(first, last - min(window, max(5, (last - first) // 5)) + 1)
-    changes = np.diff(_local_slopes(x, log_values, window)[starts])
-    wanted = np.maximum(changes if sign == "positive" else -changes, 0)
-    return int(starts[wanted.argmax() + 1]) + 1 if wanted.max() > 0 else None
 
 
 def _local_slopes(x: Ranked, y: Ranked, window: int) -> Float[np.ndarray, " start"]:
