@@ -267,10 +267,7 @@ def neurons_in(percent: float, n_neurons: int) -> int:
 
 def ranked(values: Ranks) -> Ranks:
     """Ranks of the neurons, ascending from 0; ties in order of the neurons."""
-    order = np.argsort(values, axis=-1, kind="stable")
-    found = np.empty(values.shape)
-    np.put_along_axis(found, order, np.arange(values.shape[-1], dtype=float), axis=-1)
-    return found
+    return rankdata(values, method="ordinal", axis=-1) - 1.0
 
 
 def rank_correlation(one: Ranks, two: Ranks) -> Float[np.ndarray, "*fold"]:
