@@ -39,12 +39,6 @@ def spread(values: Compared, scale: Scale = np.positive) -> Spread:
     return tuple(float(scale(one)) for one in (controls.mean(), low, high))
 
 
-def controls_only(values: Compared, scale: Scale = np.positive) -> Spread:
-    """The same of each control less the mean of all, in the unit of the estimate."""
-    mean = values[0].mean(axis=0)[1:].mean()
-    return (float(scale(0.0)), *spread(values - mean, scale)[1:])
-
-
 def of_group(values: Compared, scale: Scale = np.positive) -> tuple[Estimate, Spread]:
     """The group alone, which varies with the documents left out, and where its controls lie."""
     return jackknife(values[:, :, 0].mean(axis=1)).through(scale), spread(values, scale)
@@ -52,7 +46,9 @@ def of_group(values: Compared, scale: Scale = np.positive) -> tuple[Estimate, Sp
 
 def over_controls(values: Compared, scale: Scale = np.positive) -> tuple[Estimate, Spread]:
     """The group less its controls, and by how much each of these differs from the rest."""
-    return difference(values).through(scale), controls_only(values, scale)
+    mean = values[0].mean(axis=0)[1:].mean()
+    controls = float(scale(0.0)), *spread(values - mean, scale)[1:]
+    return difference(values).through(scale), controls
 
 
 def in_folds(

@@ -79,9 +79,7 @@ def smooth_draw(sample: Sample, kind: str, *, rng: Random) -> Ranked:
 
 def by_rank(values: Ranked, means: Float[np.ndarray, " neuron"]) -> Float[np.ndarray, " neuron"]:
     """The values in the neurons' own order."""
-    found = np.empty_like(values)
-    found[np.argsort(-means, kind="stable")] = values
-    return found
+    return values[ranked(-means).astype(int)]
 
 
 def curve_world(
