@@ -35,9 +35,7 @@ from raretok.stats.jackknife import Estimate, deal
 
 Names = tuple[str, ...]
 SIZES = (0.0, 0.5, 1.0, 2.0)
-MORE = {"head": (4.0,)}  # sizes planted beside: a head of 4 % contradicts R2
-CURVES = ("shares", "rare curve", "head", "common curve")  # keep their documents
-DEAR = {"information": 0.4, "modules": 0.4}  # share of the runs that dear worlds get
+DEAR = 0.4  # share of the runs that dear worlds get
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +97,9 @@ class Case:
     world: World
     judged: tuple[tuple[str, str], ...]  # the amount at size 1 is declared for the first
     amount: Callable[[float, float], float] = operator.mul  # of what is declared, and of a size
+    sizes: tuple[float, ...] = SIZES
+    redrawn: bool = True  # from another sample of the documents
+    share: float = 1.0  # of the runs
 
 
 def of_sample(page: Callable[..., Iterable[Finding]], world: Callable[..., Sample]) -> World:
@@ -128,15 +129,20 @@ def lower(declared: float, size: float) -> float:
     return (1 - declared) * size
 
 
-curve = partial(of_sample, regimes.findings)
+def curve(world: Callable[..., Sample], judged: tuple[str, str], **more: Any) -> Case:
+    """A world of rank curves, which keeps its documents."""
+    return Case(of_sample(regimes.findings, world), (judged,), redrawn=False, **more)
+
+
 CASES = {
-    "shares": Case(curve(worlds.share_world), (("R0", "concentration"),)),
-    "rare curve": Case(
-        curve(partial(worlds.curve_world, kind="rare")), (("R1", "lift"),), operator.pow
+    "shares": curve(worlds.share_world, ("R0", "concentration")),
+    "rare curve": curve(
+        partial(worlds.curve_world, kind="rare"), ("R1", "lift"), amount=operator.pow
     ),
-    "head": Case(curve(worlds.head_share_world), (("R2", "size"),)),
-    "common curve": Case(
-        curve(partial(worlds.curve_world, kind="common")), (("R3", "lift"),), operator.pow
+    # A head of 4 % contradicts R2.
+    "head": curve(worlds.head_share_world, ("R2", "size"), sizes=(*SIZES, 4.0)),
+    "common curve": curve(
+        partial(worlds.curve_world, kind="common"), ("R3", "lift"), amount=operator.pow
     ),
     "dimensions": Case(
         of_sample(partial(coordination.findings, dear=False), worlds.dimension_world),
@@ -146,8 +152,11 @@ CASES = {
     "information": Case(
         of_sample(coordination.findings, worlds.information_world),
         (("I1", "existence"), ("I1", "specificity")),
+        share=DEAR,
     ),
-    "modules": Case(of_sample(modularity.findings, worlds.modular_world), (("M1", "modularity"),)),
+    "modules": Case(
+        of_sample(modularity.findings, worlds.modular_world), (("M1", "modularity"),), share=DEAR
+    ),
     "profiles": Case(of_rows(worlds.apart_world, True), (("A1", "correlation"),), lower),
     "profiles without the first token": Case(
         of_rows(worlds.apart_world, False), (("A1", "first token removed"),), lower
@@ -167,7 +176,7 @@ def one_run(ground: Ground, case: str, size: float, run: int) -> list[dict[str, 
     rng = np.random.default_rng([ground.sample.seed, *case.encode(), int(100 * size), run])
     of = CASES[case]
     try:
-        start = ground if case in CURVES else ground.redrawn(rng)
+        start = ground.redrawn(rng) if of.redrawn else ground
         amount = of.amount(planted(*of.judged[0]), size)
         found = list(of.world(start.dealt(rng), amount, rng))
     except NotTestableError as error:
@@ -187,19 +196,14 @@ def record(key: tuple[str, str], verdict: str, why: str, one: Estimate | None) -
     return dict(zip(("claim", "estimand"), key, strict=True)) | kept
 
 
-def sizes_of(case: str) -> tuple[float, ...]:
-    """Sizes that are planted in a kind of world."""
-    return (*SIZES, *MORE.get(case, ()))
-
-
 def calibrate(ground: Ground, runs: int, folder: Path, jobs: int = 2) -> list[dict[str, Any]]:
     """Verdicts of every case and size, counted. What is finished stays in `folder`."""
     kept = Memory(folder, verbose=0).cache(one_run, ignore=["ground"])
     asked = [
         (case, size, run)
-        for case in sorted(CASES, key=lambda name: name not in DEAR)
-        for size in sizes_of(case)
-        for run in range(max(1, round(runs * DEAR.get(case, 1.0))))
+        for case, of in sorted(CASES.items(), key=lambda one: one[1].share)
+        for size in of.sizes
+        for run in range(max(1, round(runs * of.share)))
     ]
     made = Parallel(jobs, return_as="generator")(delayed(kept)(ground, *one) for one in asked)
     shown = tqdm(made, total=len(asked), unit="world", file=sys.stderr)
@@ -212,7 +216,7 @@ def calibrate(ground: Ground, runs: int, folder: Path, jobs: int = 2) -> list[di
 def counted(case: str, results: dict[tuple[str, float], list]) -> Iterator[dict[str, Any]]:
     """Rows of the calibration table: counts of the verdicts, and coverage."""
     for i, (claim, estimand) in enumerate(CASES[case].judged):
-        for size in sizes_of(case):
+        for size in CASES[case].sizes:
             found = [run[i] for run in results[case, size]]
             numbers = np.array([one["estimate"] for one in found if one["estimate"]])
             reasons = Counter(one["why"].split(" is ")[0] for one in found if one["why"])
