@@ -42,16 +42,6 @@ def by_model(findings: list[Finding]) -> dict[str, list[Finding]]:
     return found
 
 
-def split(
-    replicates: list[Finding], lead: list[Finding]
-) -> tuple[dict[str, list[Finding]], dict[str, list[Finding]]]:
-    """Recorded findings as training runs and as models that are no unit; the lead model first."""
-    models = by_model(replicates)
-    runs = {name: some for name, some in models.items() if name in TRAINED}
-    others = {name: some for name, some in models.items() if name not in TRAINED}
-    return runs, {**by_model(lead), **others}
-
-
 def beside(folder: Path, book: Path = ROOT / "book") -> tuple[list[Replication], str]:
     """The claims of the pages in a folder on every model, and in a sentence what is left out.
 
@@ -68,7 +58,10 @@ def beside(folder: Path, book: Path = ROOT / "book") -> tuple[list[Replication],
         missing = f"The models that ship are left out: {error}."
     if not first:
         own = [replace(one, model=f"{one.model} (this run)") for one in own]
-    found = replications(*split(others, [*own, *lead]))
+    models = by_model(others)
+    runs = {name: some for name, some in models.items() if name in TRAINED}
+    outside = {name: some for name, some in models.items() if name not in TRAINED}
+    found = replications(runs, by_model([*own, *lead]) | outside)
     return [one for one in found if one.claim in asked], missing
 
 
@@ -102,7 +95,10 @@ def replication_table(found: list[Replication]) -> HTML:
         mean = f"{number(pooled.mean.value)} ({interval(pooled.mean)})" if pooled else ""
         rows.append(
             {"claim": html.escape(named(one.claim))}
-            | {name_of(e.finding.model): line(e) for e in trained_ones(one.outside)}
+            | {
+                name_of(entry.finding.model): f"{ours(entry.finding)}<br>{signed(entry)}"
+                for entry in trained_ones(one.outside)
+            }
             | {
                 "unit": html.escape(one.spec.unit),
                 "mean of the runs": mean,
@@ -113,11 +109,6 @@ def replication_table(found: list[Replication]) -> HTML:
             }
         )
     return shown(tabulate(rows, "claim").fillna(""))
-
-
-def line(entry: Entry) -> str:
-    """Number and verdict of one model."""
-    return f"{ours(entry.finding)}<br>{signed(entry)}"
 
 
 def models_table(found: list[Replication]) -> HTML:
