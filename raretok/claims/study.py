@@ -69,14 +69,7 @@ CORRECTED = "corrected"  # the only reading of the pages that go beyond the pape
 REPLICATED = (BOTH[0], "attention: corrected", HEADS[0])
 STEPS = BOTH[:1]
 # What else is measured of the models that stand beside the lead model beyond the paper.
-BEYOND = tuple(
-    dict.fromkeys(
-        name
-        for page in ("layers", "domains", "rivals", "groups")
-        for name in NEEDS[page]
-        if name != "interventions"
-    )
-)
+BEYOND = (*NEEDS["layers"], "domains", "unembedding", "groups")
 UNSEEN = ("influence: mathematics",)  # of a model trained without it, and of one trained with it
 ON_TEXT = ("influence",)  # of the texts of the shelf
 FIXED = 10  # neurons in the group that is shown beside 1 %

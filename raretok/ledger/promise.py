@@ -53,31 +53,27 @@ def truth(claim: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def support(table: list[Row], claim: str, estimand: str) -> dict[str, float] | None:
-    """Largest share of `supported` where the claim is false, and the share where it is true."""
+    """Largest share of `supported` where the claim is false, and the share where it is true.
+
+    `able`: whether this design would support it at the declared size in 80 % of worlds.
+    """
     rows = rows_of(table, claim, estimand)
     if not rows:
         return None
     by_size = {row["size"]: share(row, "supported") for row in rows}
-    return {
-        "false": max(by_size[size] for size in truth(claim)[1]),
-        "true": by_size[0.0 if truth(claim) == ABSENT else 1.0],
-    }
-
-
-def can_support(table: list[Row], claim: str, estimand: str) -> bool | None:
-    """Whether this design would support the claim at the declared size in 80 % of worlds."""
-    found = support(table, claim, estimand)
-    return None if found is None else found["true"] >= TRUE_SUPPORT
+    false = max(by_size[size] for size in truth(claim)[1])
+    true = by_size[0.0 if truth(claim) == ABSENT else 1.0]
+    return {"false": false, "true": true, "able": true >= TRUE_SUPPORT}
 
 
 def worst(table: list[Row]) -> dict[str, Any]:
     """The largest share of false support and where; what the design cannot support."""
-    judged = list(dict.fromkeys((row["claim"], row["estimand"]) for row in table))
-    false = {key: support(table, *key)["false"] for key in judged}
-    most = max(false, key=false.__getitem__)
-    weak = [" ".join(key) for key in judged if not can_support(table, *key)]
+    judged = dict.fromkeys((row["claim"], row["estimand"]) for row in table)
+    found = {key: support(table, *key) for key in judged}
+    most = max(found, key=lambda key: found[key]["false"])
+    weak = [" ".join(key) for key, one in found.items() if not one["able"]]
     return {
-        "worst_false": 100 * false[most],
+        "worst_false": 100 * found[most]["false"],
         "worst_claim": " ".join(most),
         "cannot": ", ".join(weak) or "none",
     }
@@ -88,12 +84,12 @@ def promise_table(table: list[Row]) -> pd.DataFrame:
     rows = {}
     for key in ((name, one) for name, claim in claims().items() for one in claim.estimands):
         if found := support(table, *key):
-            covered, able = coverage(table, *key), found["true"] >= TRUE_SUPPORT
+            covered = coverage(table, *key)
             rows[key] = {
                 "supported where false": f"{100 * found['false']:.0f} %",
                 "supported where true": f"{100 * found['true']:.0f} %",
                 "interval covers": "" if covered is None else f"{100 * covered:.0f} %",
-                "this design": "can support it" if able else "cannot support it",
+                "this design": "can support it" if found["able"] else "cannot support it",
             }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["claim", "estimand"])
 

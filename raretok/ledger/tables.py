@@ -13,10 +13,8 @@ from raretok.ledger.claims import Estimand, Region, changes, claims, named
 from raretok.ledger.figures import grouped, primary
 from raretok.ledger.promise import (
     CALIBRATED,
-    TRUE_SUPPORT,
     VERDICTS,
     calibrated,
-    can_support,
     support,
 )
 from raretok.ledger.records import missing_claims, stems, title
@@ -201,11 +199,8 @@ def said(entries: list[Entry]) -> dict[str, str]:
     counts = Counter(entry.verdict for entry in mine)
     models = sorted({entry.finding.model for entry in entries})
     design = {model: calibrated(model) or calibrated(CALIBRATED) for model in models}
-    weak = [
-        one.finding.claim
-        for one in mine
-        if can_support(design[one.finding.model], *one.key[:2]) is False
-    ]
+    promises = [(one, support(design[one.finding.model], *one.key[:2])) for one in mine]
+    weak = [one.finding.claim for one, found in promises if found and not found["able"]]
     missing = missing_claims(entries)
     return {
         "n_claims": str(len({entry.finding.claim for entry in entries})),
@@ -263,7 +258,7 @@ def reason_text(entry: Entry) -> str:
     supports, contradicts = map(region_text, (spec.supports, spec.contradicts))
     regions = f"{found}Supported: {supports}; contradicted: {contradicts}."
     promised = support(calibrated(finding.model), finding.claim, finding.estimand)
-    if promised is None or promised["true"] >= TRUE_SUPPORT:
+    if promised is None or promised["able"]:
         return regions
     only = f"this design supports it in only {100 * promised['true']:.0f} % of worlds"
     return f"{regions} Where it is true at the declared size, {only}."
