@@ -86,15 +86,10 @@ def in_order(labels: Labels) -> Labels:
 @cache
 def splits(n_nodes: int) -> list[tuple[Int[np.ndarray, " split"], Int[np.ndarray, " split"]]]:
     """For each non-empty set of nodes (as bits): subsets with its highest node, and the rests."""
-    found = []
+    found, sets = [], np.arange(1 << n_nodes)[::-1]
     for members in range(1, 1 << n_nodes):
         top = 1 << (members.bit_length() - 1)
-        below, subset = members ^ top, members ^ top
-        parts = [members]
-        while subset:
-            subset = (subset - 1) & below
-            parts.append(subset | top)
-        parts = np.array(parts)
+        parts = sets[(sets & members == sets) & (sets & top > 0)]
         found.append((parts, members ^ parts))
     return found
 
@@ -124,16 +119,10 @@ def exact_labels(matrix: Graphs) -> Labels:
 
 def sums_within(matrix: Graphs) -> Float[np.ndarray, "set graph"]:
     """Sum of the matrix over all pairs within each set of nodes (sets as bits)."""
-    n_graphs, n_nodes, _ = matrix.shape
-    by_pair = np.ascontiguousarray(matrix.transpose(1, 2, 0))
-    sums = np.zeros((1 << n_nodes, n_graphs))
-    for node in range(n_nodes):
-        size = 1 << node
-        links = np.zeros((size, n_graphs))  # of the node to each set of lower nodes
-        for lower in range(node):
-            links[1 << lower : 2 << lower] = links[: 1 << lower] + by_pair[node, lower]
-        sums[size : 2 * size] = sums[:size] + by_pair[node, node] + 2 * links
-    return sums
+    nodes = np.arange(matrix.shape[1])
+    member = (np.arange(1 << nodes.size)[:, None] >> nodes & 1).astype(float)
+    pairs = (member[:, :, None] * member[:, None, :]).reshape(len(member), -1)
+    return pairs @ matrix.reshape(len(matrix), -1).T
 
 
 def searched_labels(matrix: Graphs) -> Labels:
