@@ -11,12 +11,7 @@ from IPython.display import HTML
 from raretok.claims.finding import Finding
 from raretok.ledger.claims import Estimand, Region, changes, claims, named
 from raretok.ledger.figures import grouped, primary
-from raretok.ledger.promise import (
-    CALIBRATED,
-    VERDICTS,
-    calibrated,
-    support,
-)
+from raretok.ledger.promise import CALIBRATED, VERDICTS, calibrated, support
 from raretok.ledger.records import missing_claims, stems, title
 from raretok.ledger.verdicts import Entry
 from raretok.text.protocol import PROTOCOLS
