@@ -29,7 +29,6 @@ class Pooled:
 
     mean: Estimate
     next_run: Estimate  # the same value with its 95 % prediction interval
-    n: int
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def pool(estimates: list[Estimate], ratio: bool) -> Pooled:
     of_mean, of_next = (Estimate(mean, mean - one, mean + one) for one in reaches)
     if ratio:
         of_mean, of_next = of_mean.through(np.exp), of_next.through(np.exp)
-    return Pooled(of_mean, of_next, n)
+    return Pooled(of_mean, of_next)
 
 
 def replications(
