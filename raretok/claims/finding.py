@@ -7,6 +7,8 @@ from typing import Any
 from raretok.errors import NotTestableError
 from raretok.stats.jackknife import Estimate
 
+Key = tuple[str, str]  # claim and estimand
+
 
 def or_none(compute: Callable[..., Estimate], *of: Any) -> Estimate | None:
     """An estimate, computed of what is given; None where it cannot be had."""
@@ -36,17 +38,17 @@ class Finding:
 
 
 def found(
-    claim: str, name: str, reading: str, gates: dict[str, float], compute: Callable[[], Estimate]
+    key: Key, reading: str, gates: dict[str, float], compute: Callable[..., Estimate], *of: Any
 ) -> Finding:
-    """A finding, or the reason why there is none."""
+    """A finding, computed of what is given, or the reason why there is none."""
     try:
-        return Finding(claim, name, reading, compute(), gates)
+        return Finding(*key, reading, compute(*of), gates)
     except NotTestableError as error:
-        return Finding(claim, name, reading, None, gates, reason=str(error))
+        return Finding(*key, reading, None, gates, reason=str(error))
 
 
 def untested(
-    keys: Iterable[tuple[str, str]],
+    keys: Iterable[Key],
     reason: str,
     reading: str = "corrected",
     gates: dict[str, float] | None = None,

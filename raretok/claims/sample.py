@@ -1,9 +1,7 @@
 """The scored positions of one reading, as every claim uses them: influence, groups, controls."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -13,16 +11,11 @@ from scipy.stats import rankdata
 
 from raretok.errors import NotTestableError
 from raretok.stats.jackknife import Deal, Folds, block_sums, deal
-from raretok.stats.matching import (
-    GATED_TRAITS,
-    TRAITS,
-    draw_controls,
-    imbalance,
-    neuron_traits,
-)
+from raretok.stats.matching import GATED_TRAITS, TRAITS, draw_controls, imbalance, neuron_traits
 from raretok.text.protocol import Protocol
 from raretok.text.rarity import KINDS
 
+LeftOut = Float[np.ndarray, " left_out"]
 PerNeuron = Float[np.ndarray, "left_out split neuron"]
 Ranks = Float[np.ndarray, "*fold neuron"]
 DRAWS = 100  # control groups
@@ -50,7 +43,6 @@ class Sample:
     W_gate: Float[np.ndarray, "neuron d_model"] | None = None  # of a gated MLP
     gate_rate: Float[np.ndarray, " neuron"] | None = None  # how often each gate is open
     given_groups: Int[np.ndarray, "left_out split member"] | None = None  # chosen elsewhere
-    memory: dict[Any, Any] = field(init=False, default_factory=dict, repr=False)
 
     @classmethod
     def of(
@@ -83,24 +75,18 @@ class Sample:
         some = weight.ravel() > 0
         of = np.arange(n_blocks)
         mean = (sums / np.where(weight > 0, weight, 1.0)[..., None]).reshape(-1, n_neurons)[some]
-        no_weights = np.zeros((n_neurons, 1))
         return cls(
             protocol,
-            mean,
-            np.zeros_like(mean),
-            weight.ravel()[some],
-            np.tile(of, n_classes)[some],
-            np.repeat(list(KINDS.values()), n_blocks)[some],
-            *(no_weights, no_weights),
-            deal(of, rng=rng),
-            size,
+            delta_loss=mean,
+            post=np.zeros_like(mean),
+            weight=weight.ravel()[some],
+            document=np.tile(of, n_classes)[some],
+            stratum=np.repeat(list(KINDS.values()), n_blocks)[some],
+            W_in=np.zeros((n_neurons, 1)),
+            W_out=np.zeros((n_neurons, 1)),
+            deal=deal(of, rng=rng),
+            size=size,
         )
-
-    def once(self, key: Any, compute: Callable[[], Any]) -> Any:
-        """A value computed when it is asked for first; gone with the sample."""
-        if key not in self.memory:
-            self.memory[key] = compute()
-        return self.memory[key]
 
     def rng(self, purpose: str) -> np.random.Generator:
         return np.random.default_rng([self.seed, *purpose.encode()])
@@ -114,43 +100,42 @@ class Sample:
         """Blocks chosen on and blocks measured on."""
         return self.deal.folds(self.protocol.cross_fitted)
 
-    def sums(self, kind: str) -> dict[str, Float[np.ndarray, "block _"]]:
+    @cached_property
+    def sums(self) -> dict[str, dict[str, Float[np.ndarray, "block _"]]]:
         """Of a class, in each block: weight, weighted delta_loss, and its weighted size."""
-        return self.once(("sums", kind), lambda: self.sums_of(kind))
-
-    def sums_of(self, kind: str) -> dict[str, Float[np.ndarray, "block _"]]:
-        rows = self.stratum == KINDS[kind]
-        delta, weight, block = self.delta_loss[rows], self.weight[rows], self.block[rows]
-        n = self.deal.n_blocks
-        signed = block_sums(delta, weight, block, n)
-        # What is ranked by the size of the mean needs no mean of sizes.
-        size = signed if self.protocol.signed else block_sums(np.abs(delta), weight, block, n)
-        return {
-            "weight": np.bincount(block, weight, n).astype(float)[:, None],
-            "signed": signed,
-            "size": size,
-        }
+        found, n = {}, self.deal.n_blocks
+        for kind, stratum in KINDS.items():
+            rows = self.stratum == stratum
+            delta, weight, block = self.delta_loss[rows], self.weight[rows], self.block[rows]
+            signed = block_sums(delta, weight, block, n)
+            # What is ranked by the size of the mean needs no mean of sizes.
+            size = signed if self.protocol.signed else block_sums(np.abs(delta), weight, block, n)
+            weights = np.bincount(block, weight, n).astype(float)[:, None]
+            found[kind] = {"weight": weights, "signed": signed, "size": size}
+        return found
 
     def mean(self, kind: str, folds: Folds, name: str = "signed") -> PerNeuron:
         """Mean effect of each neuron on a class of targets over some blocks, nats."""
-        sums = self.sums(kind)
-        total = folds @ sums["weight"]
-        if not (total > 0).all():
-            raise NotTestableError(f"a part of the documents has no {kind} position")
-        return settled((folds @ sums[name]) / total)
+        sums = self.sums[kind]
+        return fold_means(folds, sums[name], sums["weight"], f"{kind} position")
 
     def influence(self, kind: str, measured: bool = False) -> PerNeuron:
         """What the protocol ranks neurons by, nats; below all others where it leaves one out."""
-        return self.once((kind, measured), lambda: self.influence_of(kind, measured))
-
-    def influence_of(self, kind: str, measured: bool) -> PerNeuron:
-        folds = self.folds[measured]
+        signed = self.mean(kind, self.folds[measured])
         if self.protocol.signed:
-            return self.mean(kind, folds)
-        size = self.mean(kind, folds, "size")
-        return (
-            np.where(self.mean(kind, folds) > 0, size, -1.0) if self.protocol.boost_only else size
-        )
+            return signed
+        size = self.mean(kind, self.folds[measured], "size")
+        return np.where(signed > 0, size, -1.0) if self.protocol.boost_only else size
+
+    def influences(self, kind: str) -> tuple[PerNeuron, PerNeuron]:
+        """Influence on the blocks that neurons are chosen on, and on those they are measured on."""
+        return self.influence(kind), self.influence(kind, True)
+
+    def of_halves(self, kind: str, left_out: slice = slice(None)) -> tuple[PerNeuron, PerNeuron]:
+        """Mean effects, or their sizes where these are ranked, on either half of the blocks."""
+        kept, halves = self.deal.kept[left_out, None].astype(float), self.deal.halves
+        name = "signed" if self.protocol.signed else "size"
+        return self.mean(kind, kept * halves, name), self.mean(kind, kept * ~halves, name)
 
     @cached_property
     def groups(self) -> Int[np.ndarray, "left_out split member"]:
@@ -220,8 +205,7 @@ class Sample:
 
     def reliability(self, kind: str) -> float:
         """Rank correlation of influence between halves of the documents; mean over splits."""
-        halves, name = self.deal.halves.astype(float), "signed" if self.protocol.signed else "size"
-        ranks = [ranked(self.mean(kind, folds[None], name)[0]) for folds in (halves, 1 - halves)]
+        ranks = [ranked(half[0]) for half in self.of_halves(kind, slice(1))]
         return float(rank_correlation(*ranks).mean())
 
     @property
@@ -240,11 +224,34 @@ class Sample:
         }
 
 
+def fold_means(
+    folds: Folds,
+    sums: Float[np.ndarray, "block value"],
+    weight: Float[np.ndarray, "block 1"],
+    missing: str,
+) -> Float[np.ndarray, "left_out split value"]:
+    """Means over the blocks of each fold; `NotTestableError`, naming it, where one has none."""
+    total = folds @ weight
+    if not (total > 0).all():
+        raise NotTestableError(f"a part of the documents has no {missing}")
+    return settled((folds @ sums) / total)
+
+
 def settled(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     """Numbers to 1e-12 of the largest: equal ones, and zeros, stay so in whatever order they were
     summed; measured effects are whole steps, so that some are exactly equal."""
     step = 1e-12 * np.abs(values).max(initial=0)
     return np.round(values / step) * step if step > 0 else values
+
+
+def over_ceiling(across: LeftOut, one: LeftOut, two: LeftOut, what: str) -> LeftOut:
+    """A correlation over the root of both reliabilities.
+
+    Raises `NotTestableError`, saying `what` does not repeat, where one of these is not positive.
+    """
+    if min(one.min(), two.min()) <= 0:
+        raise NotTestableError(f"{what} between halves")
+    return across / np.sqrt(one * two)
 
 
 def by_rank(ranking: Ranks, values: Ranks) -> Ranks:
@@ -260,10 +267,7 @@ def neurons_in(percent: float, n_neurons: int) -> int:
 
 def ranked(values: Ranks) -> Ranks:
     """Ranks of the neurons, ascending from 0; ties in order of the neurons."""
-    order = np.argsort(values, axis=-1, kind="stable")
-    found = np.empty(values.shape)
-    np.put_along_axis(found, order, np.arange(values.shape[-1], dtype=float), axis=-1)
-    return found
+    return rankdata(values, method="ordinal", axis=-1) - 1.0
 
 
 def rank_correlation(one: Ranks, two: Ranks) -> Float[np.ndarray, "*fold"]:

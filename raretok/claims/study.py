@@ -5,7 +5,7 @@ is asked for that was never measured.
 """
 
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from functools import cache, cached_property
 from typing import Any
@@ -40,7 +40,7 @@ from raretok.measure.parameters import PageParameters, validated
 from raretok.measure.rows import Rows
 from raretok.models.architecture import Architecture
 from raretok.stats.jackknife import Deal, deal
-from raretok.text.protocol import PROTOCOLS, Protocol, Rule, protocol_named
+from raretok.text.protocol import PROTOCOLS, Rule
 from raretok.text.rarity import COMMON, RARE, TypeClasses, classes_of
 
 STRATIFIED, RELEASED = "stratified", "whole contexts"
@@ -69,27 +69,31 @@ CORRECTED = "corrected"  # the only reading of the pages that go beyond the pape
 REPLICATED = (BOTH[0], "attention: corrected", HEADS[0])
 STEPS = BOTH[:1]
 # What else is measured of the models that stand beside the lead model beyond the paper.
-BEYOND = tuple(
-    dict.fromkeys(
-        name
-        for page in ("layers", "domains", "rivals", "groups")
-        for name in NEEDS[page]
-        if name != "interventions"
-    )
-)
+BEYOND = (*NEEDS["layers"], "domains", "unembedding", "groups")
 UNSEEN = ("influence: mathematics",)  # of a model trained without it, and of one trained with it
 ON_TEXT = ("influence",)  # of the texts of the shelf
 FIXED = 10  # neurons in the group that is shown beside 1 %
-ESTIMANDS = {
-    "regimes": regimes.ESTIMANDS,
-    "coordination": coordination.ESTIMANDS,
-    "modularity": modularity.ESTIMANDS,
-    "attention": attention.ESTIMANDS,
-    "spectra": spectra.ESTIMANDS,
-    "dynamics": dynamics.ESTIMANDS,
-    "thresholds": thresholds.ESTIMANDS,
-    "layers": layers.ESTIMANDS,
-    "domains": domains.ESTIMANDS,
+PAGES = {
+    "regimes": regimes,
+    "coordination": coordination,
+    "modularity": modularity,
+    "attention": attention,
+    "spectra": spectra,
+    "dynamics": dynamics,
+    "thresholds": thresholds,
+    "layers": layers,
+    "domains": domains,
+}
+ESTIMANDS = {page: module.ESTIMANDS for page, module in PAGES.items()}
+# What findings are computed of, where that is not the sample of the reading.
+READ: dict[str, Callable[["Study", str], tuple[Any, ...]]] = {
+    "regimes": lambda study, reading: (study.sample(reading), study.interventions()),
+    "attention": lambda study, reading: (study, reading),
+    "thresholds": lambda study, _: (study,),
+    "layers": lambda study, _: (
+        layers.read(study.part, study.blocks, study.architecture.n_layers),
+    ),
+    "domains": lambda study, _: (study.places(),),
 }
 PAPER = ("regimes", "coordination", "modularity", "attention", "spectra")  # of its own claims
 SEEN = "docs-gpt2"  # trained on all domains, and once more without one
@@ -155,10 +159,6 @@ class Study:
                 print(f"raretok: {name} is not testable: {error}", file=sys.stderr)
 
     @cached_property
-    def protocol(self) -> Protocol:
-        return protocol_named(self.parameters.protocol)
-
-    @cached_property
     def architecture(self) -> Architecture:
         return Architecture(**self.part("model").attrs["architecture"])
 
@@ -170,11 +170,14 @@ class Study:
         return [layer for layer in last if self.architecture.reaches_last_mlp(layer)]
 
     @cache  # noqa: B019
+    def types(self, rule: Rule, percentile: float) -> TypeClasses:
+        """Rare and common token types. Raises `NotTestableError` where no rare one is left."""
+        model = self.part("model")
+        return classes_of(model.counts.values, model.counted.values, rule, percentile)
+
     def classes(self, protocol: str) -> TypeClasses:
         """Rare and common token types under a protocol."""
-        model, percentile = self.part("model"), self.parameters.rare_percentile
-        counts, counted = model.counts.values, model.counted.values
-        return classes_of(counts, counted, PROTOCOLS[protocol].rule, percentile)
+        return self.types(PROTOCOLS[protocol].rule, self.parameters.rare_percentile)
 
     def effects(self, protocol: str) -> xr.Dataset:
         """The effects a protocol needs, their positions classed as that protocol does.
@@ -183,9 +186,7 @@ class Study:
         classes may be cut across the strata it was drawn from.
         """
         reading = PROTOCOLS[protocol]
-        found = self.part(f"effects: {reading.draw}")
-        stratum = self.classes(protocol).stratum(found[reading.by].values)
-        return found.assign_coords(stratum=("position", stratum))
+        return classed(self.part(f"effects: {reading.draw}"), self.classes(protocol), reading.by)
 
     @property
     def group_size(self) -> int:
@@ -198,8 +199,13 @@ class Study:
 
         `heads`: documents in which heads were ablated are spread evenly over the blocks.
         """
-        effects = self.effects(protocol)
         first = np.unique(self.heads(protocol).document) if heads else None
+        return self.sampled(self.effects(protocol), protocol, first=first, size=size)
+
+    def sampled(
+        self, effects: xr.Dataset, protocol: str, *, first: np.ndarray | None = None, size: int = 0
+    ) -> Sample:
+        """A sample of classed effects, the documents in `first` dealt into blocks before others."""
         dealt = deal(effects.document.values, first=first, rng=self.rng(f"deal {protocol}"))
         more = {"size": size or self.group_size, "seed": self.parameters.seed}
         return Sample.of(effects, self.part("model"), PROTOCOLS[protocol], dealt, **more)
@@ -238,14 +244,8 @@ class Study:
 
         Raises `NotTestableError` where no rare type is left.
         """
-        model, effects = self.part("model"), self.part(BOTH[0])
-        reading = PROTOCOLS[CORRECTED]
-        classes = classes_of(model.counts.values, model.counted.values, rule, percentile)
-        stratum = classes.stratum(effects[by].values)
-        effects = effects.assign_coords(stratum=("position", stratum))
-        dealt = deal(effects.document.values, rng=self.rng(f"deal {CORRECTED}"))
-        more = {"size": self.group_size, "seed": self.parameters.seed}
-        return Sample.of(effects, model, reading, dealt, **more)
+        effects = classed(self.part(BOTH[0]), self.types(rule, percentile), by)
+        return self.sampled(effects, CORRECTED)
 
     def blocks(self, data: xr.Dataset, name: str) -> Sample:
         """A sample of sums over blocks of documents, of a part that keeps these."""
@@ -259,14 +259,20 @@ class Study:
 
     def places(self) -> domains.Places:
         """Where the page `domains` looks for the same neurons."""
-        sample = self.shown(CORRECTED)
-        return domains.Places(sample, lambda: self.part("domains"), self.on, self.two_models)
+        return domains.Places(self)
 
     def two_models(self) -> tuple[xr.Dataset, xr.Dataset]:
         """Influence in one domain and in the others: of a model that never saw it, and of one."""
         if self.measurements.label != SEEN:
             raise NotTestableError(f"only {SEEN} was trained once more, without a domain")
         return Study.shipped(WITHOUT).part(UNSEEN[0]), Study.shipped(SEEN).part(UNSEEN[0])
+
+    def interventions(self) -> xr.Dataset | None:
+        """Effects under other interventions, where they were measured."""
+        try:
+            return self.part("interventions")
+        except NotTestableError:
+            return None
 
     def replicate(self) -> list[Finding]:
         """What every page finds under `corrected`, of what was measured."""
@@ -278,57 +284,18 @@ class Study:
         readings = PROTOCOLS if page in PAPER else (CORRECTED,)
         return [one for protocol in readings for one in self.of_reading(page, protocol)]
 
-    def of_reading(self, page: str, protocol: str) -> list[Finding]:
+    def of_reading(self, page: str, reading: str) -> list[Finding]:
         """Under one reading; where that cannot be formed at all, the reason instead."""
+        of = READ.get(page, lambda study, reading: (study.sample(reading),))
         try:
-            found = list(self.computed(page, protocol))
+            return self.named(PAGES[page].findings(*of(self, reading)))
         except UserError as error:
-            found = [Finding(*key, protocol, None, reason=str(error)) for key in ESTIMANDS[page]]
+            return self.named(untested(ESTIMANDS[page], str(error), reading))
+
+    def named(self, found: Iterable[Finding]) -> list[Finding]:
+        """Findings with the model and the measurement that they are of."""
         where = {"model": self.measurements.label, "measurement": self.measurements.name}
         return [replace(one, **where) for one in found]
-
-    def computed(self, page: str, protocol: str) -> Iterator[Finding]:
-        if page == "regimes":
-            stratified = PROTOCOLS[protocol].draw == STRATIFIED
-            more = self.interventions() if stratified else None
-            yield from regimes.findings(self.sample(protocol), more)
-        elif page == "attention":
-            yield from self.attention_findings(protocol)
-        elif page == "thresholds":
-            parts = self.part(BOTH[0]), self.part("model")
-            yield from thresholds.findings(self.at, *parts, self.parameters.rare_percentile)
-        elif page == "layers":
-            found = layers.read(self.part, self.blocks, self.architecture.n_layers)
-            yield from layers.findings(found.total, found.counted)
-        elif page == "domains":
-            yield from domains.findings(self.places())
-        else:
-            module = {"coordination": coordination, "modularity": modularity, "spectra": spectra}
-            yield from module[page].findings(self.sample(protocol))
-
-    def interventions(self) -> xr.Dataset | None:
-        """Effects under other interventions, where they were measured."""
-        try:
-            return self.part("interventions")
-        except NotTestableError:
-            return None
-
-    def attention_findings(self, protocol: str) -> Iterator[Finding]:
-        """A1 and A2 from attention rows, A3 and A4 from ablated heads; either may be missing."""
-        both = (
-            lambda: attention.attention_findings(
-                self.rows(protocol), self.queries(protocol), PROTOCOLS[protocol]
-            ),
-            lambda: attention.head_findings(
-                self.sample(protocol, heads=True), self.heads(protocol), self.layers
-            ),
-        )
-        for compute, claims in zip(both, (("A1", "A2"), ("A3", "A4")), strict=True):
-            try:
-                yield from compute()
-            except NotTestableError as error:
-                keys = [key for key in ESTIMANDS["attention"] if key[0] in claims]
-                yield from (Finding(*key, protocol, None, reason=str(error)) for key in keys)
 
     @property
     def history_model(self) -> str:
@@ -353,54 +320,52 @@ class Study:
 
     def history(self, samples: dict[int, Sample]) -> tuple[list[Finding], list[Finding]]:
         """D1 of this model, and of the one that ships with checkpoints where this has none."""
-        name = f"{self.history_model}/checkpoints"
-        found = [
-            replace(one, model=self.history_model, measurement=name)
-            for one in dynamics.findings(samples)
-        ]
-        if self.parameters.revisions or self.parameters.model == HISTORY:
-            return [replace(one, model=self.measurements.label) for one in found], []
-        none = untested(
-            dynamics.ESTIMANDS, f"no checkpoints of {self.measurements.label} are there"
-        )
-        where = {"model": self.measurements.label, "measurement": self.measurements.name}
-        return [replace(one, **where) for one in none], found
+        found = list(dynamics.findings(samples))
+        own = self.parameters.revisions or self.parameters.model == HISTORY
+        of = self.measurements.label if own else self.history_model
+        where = {"model": of, "measurement": f"{self.history_model}/checkpoints"}
+        found = [replace(one, **where) for one in found]
+        if own:
+            return found, []
+        why = f"no checkpoints of {self.measurements.label} are there"
+        return self.named(untested(dynamics.ESTIMANDS, why)), found
 
     def checkpoint(self, revision: str) -> "Study":
         """The study of one step; what ships is never measured again."""
         shipped = not self.parameters.revisions
         asked_too = {"corpus", "n_documents", "packed", "unigram", "device", "dtype"}
-        named = set() if shipped else asked_too
-        given = self.parameters.model_dump(include=named)
+        given = self.parameters.model_dump(include=set() if shipped else asked_too)
         asked = step_parameters(self.history_model, revision, **given)
         return Study(asked, Measurements(asked, loud=True, only_shipped=shipped))
 
     def fixed(self, page: str) -> list[Finding]:
         """What a page finds under `corrected` for a group of FIXED neurons; I1 is too dear."""
-        sample = self.sample("corrected", size=FIXED)
-        if page == "coordination":
-            return list(coordination.findings(sample, dear=False))
-        return list({"modularity": modularity, "spectra": spectra}[page].findings(sample))
+        sample = self.sample(CORRECTED, size=FIXED)
+        more = {"dear": False} if page == "coordination" else {}
+        return list(PAGES[page].findings(sample, **more))
 
     def run_table(self) -> pd.DataFrame:
         """What was scored for each protocol, and the largest error the audit found."""
-        rows = []
-        for name, reading in PROTOCOLS.items():
-            try:
-                effects = self.effects(name)
-            except NotTestableError as error:
-                rows.append({"reading": name, "rare by its": f"not testable here: {error}"})
-                continue
-            stratum, document = effects.stratum.values, effects.document.values
-            rows.append(
-                {
-                    "reading": name,
-                    "rare by its": reading.by,
-                    "rare types": str(self.classes(name).rare.sum()),
-                    "rare positions": str((stratum == RARE).sum()),
-                    "common positions": str((stratum == COMMON).sum()),
-                    "documents": str(np.unique(document).size),
-                    "largest error, nats": f"{effects.audit_max_error:.0e}",
-                }
-            )
-        return pd.DataFrame(rows).set_index("reading").fillna("")
+        rows = {name: self.scored(name) for name in PROTOCOLS}
+        return pd.DataFrame(list(rows.values()), pd.Index(rows, name="reading")).fillna("")
+
+    def scored(self, protocol: str) -> dict[str, str]:
+        """Row of a protocol."""
+        try:
+            effects = self.effects(protocol)
+        except NotTestableError as error:
+            return {"rare by its": f"not testable here: {error}"}
+        stratum = effects.stratum.values
+        return {
+            "rare by its": PROTOCOLS[protocol].by,
+            "rare types": str(self.classes(protocol).rare.sum()),
+            "rare positions": str((stratum == RARE).sum()),
+            "common positions": str((stratum == COMMON).sum()),
+            "documents": str(np.unique(effects.document).size),
+            "largest error, nats": f"{effects.audit_max_error:.0e}",
+        }
+
+
+def classed(effects: xr.Dataset, classes: TypeClasses, by: str) -> xr.Dataset:
+    """Effects whose positions are rare or common by their `input` or `target`."""
+    return effects.assign_coords(stratum=("position", classes.stratum(effects[by].values)))

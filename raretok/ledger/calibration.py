@@ -4,13 +4,10 @@ The very functions that the pages run are run on each world, rule included. Runs
 under `runs/`, so that a killed calibration goes on.
 """
 
-import json
-import multiprocessing
-import os
+import operator
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int
+from joblib import Memory, Parallel, delayed
 from tqdm import tqdm
 
 from raretok.claims.attention import estimate as attention
@@ -29,16 +27,15 @@ from raretok.claims.sample import Sample
 from raretok.claims.spectra import estimate as spectra
 from raretok.errors import NotTestableError
 from raretok.ledger import worlds
-from raretok.ledger.claims import claims
+from raretok.ledger.claims import planted
 from raretok.ledger.verdicts import judge_all, plain
 from raretok.measure.head_sums import HeadSums
 from raretok.measure.rows import Rows
 from raretok.stats.jackknife import Estimate, deal
 
+Names = tuple[str, ...]
 SIZES = (0.0, 0.5, 1.0, 2.0)
-MORE = {"head": (4.0,)}  # sizes planted beside: a head of 4 % contradicts R2
-CURVES = ("shares", "rare curve", "head", "common curve")  # keep their documents
-DEAR = {"information": 0.4, "modules": 0.4}  # share of the runs that dear worlds get
+DEAR = 0.4  # share of the runs that dear worlds get
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,30 +56,26 @@ class Ground:
 
     def redrawn(self, rng: np.random.Generator) -> "Ground":
         """Another sample of documents, drawn with replacement; a copy is a document of its own."""
-        sample, heads, queries = self.sample, self.heads, self.rows.queries
-        drawn = rng.choice(sample.deal.documents, sample.deal.documents.size)
-        at, document = copies(sample.document, drawn)
-        arrays = ("delta_loss", "post", "weight", "stratum")
-        taken = {name: getattr(sample, name)[at] for name in arrays}
-        again = replace(sample, **taken, document=document, deal=deal(document, rng=rng))
-        cells, of_cell = copies(heads.document, drawn)
-        some = {name: getattr(heads, name)[cells] for name in ("stratum", "count", "before")}
-        wide = {name: getattr(heads, name)[:, cells] for name in ("change", "after")}
-        rows, of_row = copies(queries.document, drawn)
-        attention = {
-            name: getattr(self.rows, name)[:, rows] for name in ("mass", "gini", "gini_rest")
-        }
-        return Ground(
-            again,
-            replace(heads, document=of_cell, **some, **wide),
-            replace(
-                self.rows,
-                queries=replace(queries[rows], document=of_row),
-                keys=self.rows.keys[rows],
-                **attention,
-            ),
-            self.layers,
-        )
+        drawn = rng.choice(self.sample.deal.documents, self.sample.deal.documents.size)
+        at, document = copies(self.sample.document, drawn)
+        of = {"document": document, "deal": deal(document, rng=rng)}
+        sample = taken(self.sample, at, ("delta_loss", "post", "weight", "stratum"), **of)
+        at, document = copies(self.heads.document, drawn)
+        first, second = ("stratum", "count", "before"), ("change", "after")
+        heads = taken(self.heads, at, first, second, document=document)
+        at, document = copies(self.rows.queries.document, drawn)
+        queries = replace(self.rows.queries[at], document=document)
+        rows = taken(self.rows, at, ("keys",), ("mass", "gini", "gini_rest"), queries=queries)
+        return replace(self, sample=sample, heads=heads, rows=rows)
+
+
+def taken(
+    of: Any, at: Int[np.ndarray, " taken"], first: Names, second: Names = (), **other: Any
+) -> Any:
+    """Some rows of the arrays of a measurement, along their first axis or their second."""
+    arrays = {name: getattr(of, name)[at] for name in first}
+    arrays |= {name: getattr(of, name)[:, at] for name in second}
+    return replace(of, **arrays, **other)
 
 
 def copies(
@@ -97,120 +90,102 @@ def copies(
 World = Callable[[Ground, float, np.random.Generator], Iterable[Finding]]
 
 
-def planted(claim: str, name: str | None = None) -> float:
-    """What data/claims.yaml declares as size 1."""
-    of = claims()[claim]
-    return of.estimands[name or of.primary].planted
+@dataclass(frozen=True)
+class Case:
+    """One kind of world: what is found in one made with an amount, and by what it is judged."""
+
+    world: World
+    judged: tuple[tuple[str, str], ...]  # the amount at size 1 is declared for the first
+    amount: Callable[[float, float], float] = operator.mul  # of what is declared, and of a size
+    sizes: tuple[float, ...] = SIZES
+    redrawn: bool = True  # from another sample of the documents
+    share: float = 1.0  # of the runs
 
 
-def curve(
-    claim: str, kind: str, ground: Ground, size: float, rng: np.random.Generator
-) -> Iterable[Finding]:
-    factor = planted(claim) ** size
-    return regimes.findings(worlds.curve_world(ground.sample, kind, factor, rng=rng))
+def of_sample(page: Callable[..., Iterable[Finding]], world: Callable[..., Sample]) -> World:
+    return lambda ground, amount, rng: page(world(ground.sample, amount, rng=rng))
 
 
-def head_share(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
-    factor = planted("R1") ** 2 if size else 1.0
-    share = planted("R2") / 100 * size if size else 0.01
-    return regimes.findings(worlds.curve_world(ground.sample, "rare", factor, share, rng=rng))
+def of_heads(world: Callable[..., tuple[Sample, HeadSums]], *more: Any) -> World:
+    def found(ground: Ground, amount: float, rng: np.random.Generator) -> Iterable[Finding]:
+        sample, heads = world(ground.sample, ground.heads, ground.layers, amount, *more, rng=rng)
+        return attention.head_findings(sample, heads, ground.layers)
+
+    return found
 
 
-def shares(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
-    return regimes.findings(worlds.share_world(ground.sample, planted("R0") * size, rng=rng))
+def of_rows(world: Callable[..., Rows], *more: Any) -> World:
+    def found(ground: Ground, amount: float, rng: np.random.Generator) -> Iterable[Finding]:
+        protocol = ground.sample.protocol
+        rows = world(ground.rows, amount, protocol.matched, *more, rng=rng)
+        again = deal(rows.queries.document, rng=rng)
+        return attention.attention_findings(rows, again, protocol)
+
+    return found
 
 
-def dimensions(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
-    of = (1, worlds.fewer_dimensions, -float(np.log(planted("C1"))) * size)
-    return coordination.findings(worlds.activity_world(ground.sample, *of, rng=rng), dear=False)
+def lower(declared: float, size: float) -> float:
+    """How far below 1."""
+    return (1 - declared) * size
 
 
-def information(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
-    of = (1, worlds.pair_information, planted("I1") * size)
-    return coordination.findings(worlds.activity_world(ground.sample, *of, rng=rng))
+def curve(world: Callable[..., Sample], judged: tuple[str, str], **more: Any) -> Case:
+    """A world of rank curves, which keeps its documents."""
+    return Case(of_sample(regimes.findings, world), (judged,), redrawn=False, **more)
 
 
-def modules(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
-    of = (2, worlds.modular_structure, planted("M1") * size)
-    return modularity.findings(worlds.activity_world(ground.sample, *of, rng=rng))
-
-
-def weights(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
-    return spectra.findings(worlds.weight_world(ground.sample, planted("S1") * size, rng=rng))
-
-
-def profiles(
-    first_token: bool, ground: Ground, size: float, rng: np.random.Generator
-) -> Iterable[Finding]:
-    """Profiles that differ until the correlation is lower by as much as is planted."""
-    share, matched = 0.0, ground.sample.protocol.matched
-    if size > 0:
-        even = deal(ground.rows.queries.document, rng=rng)
-        seed = int(rng.integers(2**31))
-
-        def drop(share: float) -> float:
-            rows = worlds.profile_world(ground.rows, share, rng=np.random.default_rng(seed))
-            return 1 - attention.alike(rows, even, matched, first_token).over_ceiling().value
-
-        share = worlds.strength(drop, (1 - planted("A1")) * size)
-    rows = worlds.profile_world(ground.rows, share, rng=rng)
-    again = deal(rows.queries.document, rng=rng)
-    return attention.attention_findings(rows, again, ground.sample.protocol)
-
-
-def ginis(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
-    matched = ground.sample.protocol.matched
-    rows = worlds.gini_world(ground.rows, planted("A2") * size, matched, rng=rng)
-    again = deal(rows.queries.document, rng=rng)
-    return attention.attention_findings(rows, again, ground.sample.protocol)
-
-
-def one_head(
-    by_median: bool, ground: Ground, size: float, rng: np.random.Generator
-) -> Iterable[Finding]:
-    wanted = planted("A3", "against the median head" if by_median else None) * size
-    of = (ground.sample, ground.heads, ground.layers, wanted, by_median)
-    return attention.head_findings(*worlds.head_world(*of, rng=rng), ground.layers)
-
-
-def layers(ground: Ground, size: float, rng: np.random.Generator) -> Iterable[Finding]:
-    of = (ground.sample, ground.heads, planted("A4") * size)
-    return attention.head_findings(*worlds.layer_world(*of, rng=rng), ground.layers)
-
-
-# Estimands that each kind of world is judged by.
-CASES: dict[str, tuple[World, list[tuple[str, str]]]] = {
-    "shares": (shares, [("R0", "concentration")]),
-    "rare curve": (partial(curve, "R1", "rare"), [("R1", "lift")]),
-    "head": (head_share, [("R2", "size")]),
-    "common curve": (partial(curve, "R3", "common"), [("R3", "lift")]),
-    "dimensions": (dimensions, [("C1", "existence"), ("C1", "specificity")]),
-    "information": (information, [("I1", "existence"), ("I1", "specificity")]),
-    "modules": (modules, [("M1", "modularity")]),
-    "profiles": (partial(profiles, True), [("A1", "correlation")]),
-    "profiles without the first token": (partial(profiles, False), [("A1", "first token removed")]),
-    "Gini": (ginis, [("A2", "Gini"), ("A2", "first token removed")]),
-    "one head": (partial(one_head, False), [("A3", "largest")]),
-    "head over median": (partial(one_head, True), [("A3", "against the median head")]),
-    "layers": (layers, [("A4", "layer")]),
-    "weights": (weights, [("S1", "squared cosine")]),
+CASES = {
+    "shares": curve(worlds.share_world, ("R0", "concentration")),
+    "rare curve": curve(
+        partial(worlds.curve_world, kind="rare"), ("R1", "lift"), amount=operator.pow
+    ),
+    # A head of 4 % contradicts R2.
+    "head": curve(worlds.head_share_world, ("R2", "size"), sizes=(*SIZES, 4.0)),
+    "common curve": curve(
+        partial(worlds.curve_world, kind="common"), ("R3", "lift"), amount=operator.pow
+    ),
+    "dimensions": Case(
+        of_sample(partial(coordination.findings, dear=False), worlds.dimension_world),
+        (("C1", "existence"), ("C1", "specificity")),
+        lambda share, size: -float(np.log(share)) * size,
+    ),
+    "information": Case(
+        of_sample(coordination.findings, worlds.information_world),
+        (("I1", "existence"), ("I1", "specificity")),
+        share=DEAR,
+    ),
+    "modules": Case(
+        of_sample(modularity.findings, worlds.modular_world), (("M1", "modularity"),), share=DEAR
+    ),
+    "profiles": Case(of_rows(worlds.apart_world, True), (("A1", "correlation"),), lower),
+    "profiles without the first token": Case(
+        of_rows(worlds.apart_world, False), (("A1", "first token removed"),), lower
+    ),
+    "Gini": Case(of_rows(worlds.gini_world), (("A2", "Gini"), ("A2", "first token removed"))),
+    "one head": Case(of_heads(worlds.head_world, False), (("A3", "largest"),)),
+    "head over median": Case(
+        of_heads(worlds.head_world, True), (("A3", "against the median head"),)
+    ),
+    "layers": Case(of_heads(worlds.layer_world), (("A4", "layer"),)),
+    "weights": Case(of_sample(spectra.findings, worlds.weight_world), (("S1", "squared cosine"),)),
 }
 
 
 def one_run(ground: Ground, case: str, size: float, run: int) -> list[dict[str, Any]]:
     """What one world is judged to be; its random numbers are its own."""
     rng = np.random.default_rng([ground.sample.seed, *case.encode(), int(100 * size), run])
-    world, judged = CASES[case]
+    of = CASES[case]
     try:
-        start = ground if case in CURVES else ground.redrawn(rng)
-        found = list(world(start.dealt(rng), size, rng))
+        start = ground.redrawn(rng) if of.redrawn else ground
+        amount = of.amount(planted(*of.judged[0]), size)
+        found = list(of.world(start.dealt(rng), amount, rng))
     except NotTestableError as error:
-        return [record(key, "not testable", str(error), None) for key in judged]
+        return [record(key, "not testable", str(error), None) for key in of.judged]
     calm = [replace(one, gates=one.gates | {"coverage": 1.0}) for one in found]
     entries = {(e.finding.claim, e.finding.estimand): e for e in judge_all(calm)}
     return [
         record(key, entries[key].verdict, entries[key].why, entries[key].finding.estimate)
-        for key in judged
+        for key in of.judged
     ]
 
 
@@ -221,66 +196,27 @@ def record(key: tuple[str, str], verdict: str, why: str, one: Estimate | None) -
     return dict(zip(("claim", "estimand"), key, strict=True)) | kept
 
 
-def kept_runs(file: Path) -> list[list[dict[str, Any]]]:
-    """Finished runs of a file; a line that was cut short is dropped."""
-    found = []
-    for line in file.read_text().splitlines() if file.is_file() else []:
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            break
-    return found
-
-
-def case_runs(
-    ground: Ground, case: str, size: float, n: int, folder: Path
-) -> tuple[str, float, list]:
-    """All runs of one kind of world and size, those already kept not repeated."""
-    file = folder / f"{case.replace(' ', '-')}-{size:g}.jsonl"
-    found = kept_runs(file)
-    whole = file.with_suffix(".partial")
-    whole.write_text("".join(json.dumps(one) + "\n" for one in found))
-    os.replace(whole, file)  # without a line that was cut short
-    with file.open("a") as kept:
-        for run in range(len(found), n):
-            found.append(one_run(ground, case, size, run))
-            kept.write(json.dumps(found[-1]) + "\n")
-            kept.flush()
-    return case, size, found[:n]
-
-
-def sizes_of(case: str) -> tuple[float, ...]:
-    """Sizes that are planted in a kind of world."""
-    return (*SIZES, *MORE.get(case, ()))
-
-
-def n_runs(case: str, runs: int) -> int:
-    """Worlds of each size: fewer where one costs ten times as much as others."""
-    return max(1, round(runs * DEAR.get(case, 1.0)))
-
-
 def calibrate(ground: Ground, runs: int, folder: Path, jobs: int = 2) -> list[dict[str, Any]]:
     """Verdicts of every case and size, counted. What is finished stays in `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    results = {}
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, spawn) as pool:
-        waiting = [
-            pool.submit(case_runs, ground, case, size, n_runs(case, runs), folder)
-            for case in sorted(CASES, key=lambda name: name not in DEAR)
-            for size in sizes_of(case)
-        ]
-        shown = tqdm(as_completed(waiting), total=len(waiting), unit="world", file=sys.stderr)
-        for done in shown:
-            case, size, found = done.result()
-            results[case, size] = found
+    kept = Memory(folder, verbose=0).cache(one_run, ignore=["ground"])
+    asked = [
+        (case, size, run)
+        for case, of in sorted(CASES.items(), key=lambda one: one[1].share)
+        for size in of.sizes
+        for run in range(max(1, round(runs * of.share)))
+    ]
+    made = Parallel(jobs, return_as="generator")(delayed(kept)(ground, *one) for one in asked)
+    shown = tqdm(made, total=len(asked), unit="world", file=sys.stderr)
+    results: dict[tuple[str, float], list] = {}
+    for (case, size, _), found in zip(asked, shown, strict=True):
+        results.setdefault((case, size), []).append(found)
     return [row for case in CASES for row in counted(case, results)]
 
 
 def counted(case: str, results: dict[tuple[str, float], list]) -> Iterator[dict[str, Any]]:
     """Rows of the calibration table: counts of the verdicts, and coverage."""
-    for i, (claim, estimand) in enumerate(CASES[case][1]):
-        for size in sizes_of(case):
+    for i, (claim, estimand) in enumerate(CASES[case].judged):
+        for size in CASES[case].sizes:
             found = [run[i] for run in results[case, size]]
             numbers = np.array([one["estimate"] for one in found if one["estimate"]])
             reasons = Counter(one["why"].split(" is ")[0] for one in found if one["why"])
@@ -297,10 +233,11 @@ def counted(case: str, results: dict[tuple[str, float], list]) -> Iterator[dict[
             }
 
 
-def covered(numbers: np.ndarray) -> dict[str, Any]:
+def covered(numbers: np.ndarray) -> dict[str, float | None]:
     """Typical estimate, and how many intervals hold it."""
     if len(numbers) == 0:
         return {"median": None, "covered": None}
-    median = float(np.median(numbers[:, 0]))
-    holds = (numbers[:, 1] <= median) & (median <= numbers[:, 2])
+    value, low, high = numbers.T
+    median = float(np.median(value))
+    holds = (low <= median) & (median <= high)
     return {"median": plain(median), "covered": plain(float(holds.mean()))}

@@ -12,6 +12,7 @@ from pydantic import (
     ConfigDict,
     Field,
     FiniteFloat,
+    TypeAdapter,
     ValidationError,
     field_validator,
     model_validator,
@@ -121,34 +122,40 @@ def read_claims(path: Path) -> dict[str, Claim]:
         raise UserError(f"{path.name} cannot be read ({kind}): it must be YAML") from None
     if not isinstance(read, dict):
         raise UserError(f"{path.name} holds no claims: it must be a mapping of ids")
-    found: dict[str, Claim] = {}
-    for name, given in read.items():
-        if name == "changes":
-            continue
-        claim = one_claim(path, name, given)
+    read.pop("changes", None)
+    try:
+        found = TypeAdapter(dict[str, Claim]).validate_python(read)
+    except ValidationError as error:
+        first = error.errors()[0]
+        message = first["msg"].removeprefix("Value error, ")
+        place = f"{path.name}, {' > '.join(map(str, first['loc']))}"
+        raise UserError(f"{place}: {message[0].lower()}{message[1:]}") from None
+    before: set[float | str] = set()
+    for name, claim in found.items():
         needed = {one.gates[NEEDS] for one in claim.estimands.values() if NEEDS in one.gates}
-        if missing := needed - found.keys():
-            raise UserError(
-                f"{path.name}, {name} needs {min(missing)}, which is no claim before it"
-            )
-        found[name] = claim
+        if missing := needed - before:
+            which = f"{min(missing)}, which is no claim before it"
+            raise UserError(f"{path.name}, {name} needs {which}")
+        before.add(name)
     return found
 
 
-def one_claim(path: Path, name: str, given: Any) -> Claim:
-    try:
-        return Claim.model_validate(given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = " > ".join(map(str, (name, *first["loc"])))
-        message = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"{path.name}, {place}: {message[0].lower()}{message[1:]}") from None
+def named(claim: str) -> str:
+    """A claim by its id and in a few words."""
+    return f"{claim}, {claims()[claim].short}"
 
 
 @cache
 def claims() -> dict[str, Claim]:
     """The claims of the book."""
     return read_claims(CLAIMS)
+
+
+def planted(claim: str, estimand: str) -> float:
+    """What is declared as size 1 of a planted effect; the claim's primary one where none is."""
+    of = claims()[claim]
+    own = of.estimands[estimand].planted
+    return of.estimands[of.primary].planted if own is None else own
 
 
 def changes(path: Path = CLAIMS) -> list[dict[str, Any]]:

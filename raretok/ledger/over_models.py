@@ -2,6 +2,7 @@
 
 import html
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,10 +10,10 @@ from IPython.display import HTML
 
 from raretok.claims.finding import Finding
 from raretok.errors import UserError
-from raretok.ledger.claims import claims
+from raretok.ledger.claims import claims, named
 from raretok.ledger.records import book_ledger, replicates
 from raretok.ledger.replication import REPRODUCED, Replication, replications
-from raretok.ledger.tables import SIGNS, number, ours, shown, tabulate
+from raretok.ledger.tables import SIGNS, cells, number, ours, shown, signed, tabulate
 from raretok.ledger.verdicts import Entry, judged
 from raretok.measure.find import LEAD, TRAINED, UNTRAINED, Measurements
 from raretok.measure.parameters import PageParameters
@@ -29,7 +30,6 @@ NAMES = {
     UNTRAINED.replace("@", "-"): "untrained gpt2",
 }
 
-
 ANOTHER = ", which is another size, another text and another training altogether"
 
 
@@ -40,16 +40,6 @@ def by_model(findings: list[Finding]) -> dict[str, list[Finding]]:
         if one.reading == "corrected":
             found.setdefault(one.model, []).append(one)
     return found
-
-
-def split(
-    replicates: list[Finding], lead: list[Finding]
-) -> tuple[dict[str, list[Finding]], dict[str, list[Finding]]]:
-    """Recorded findings as training runs and as models that are no unit; the lead model first."""
-    models = by_model(replicates)
-    runs = {name: some for name, some in models.items() if name in TRAINED}
-    others = {name: some for name, some in models.items() if name not in TRAINED}
-    return runs, {**by_model(lead), **others}
 
 
 def beside(folder: Path, book: Path = ROOT / "book") -> tuple[list[Replication], str]:
@@ -68,17 +58,29 @@ def beside(folder: Path, book: Path = ROOT / "book") -> tuple[list[Replication],
         missing = f"The models that ship are left out: {error}."
     if not first:
         own = [replace(one, model=f"{one.model} (this run)") for one in own]
-    found = replications(*split(others, [*own, *lead]))
+    models = by_model(others)
+    runs = {name: some for name, some in models.items() if name in TRAINED}
+    outside = {name: some for name, some in models.items() if name not in TRAINED}
+    found = replications(runs, by_model([*own, *lead]) | outside)
     return [one for one in found if one.claim in asked], missing
+
+
+def name_of(model: str) -> str:
+    """What a model is called beside others."""
+    return NAMES.get(model, model)
+
+
+def trained_ones(entries: Iterable[Entry]) -> list[Entry]:
+    """Lines of all models but the control, which was never trained."""
+    return [one for one in entries if not one.finding.model.endswith("untrained")]
 
 
 def names(found: list[Replication]) -> dict[str, str]:
     """Models in the order of the forest plot: those that are no unit around the runs."""
-    runs = list(dict.fromkeys(e.finding.model for one in found for e in one.runs))
-    outside = list(dict.fromkeys(e.finding.model for one in found for e in one.outside))
-    control = [name for name in outside if name.endswith("untrained")]
-    order = [*(name for name in outside if name not in control), *runs, *control]
-    return {name: NAMES.get(name, name) for name in order}
+    runs = [entry.finding.model for one in found for entry in one.runs]
+    outside = [entry.finding.model for one in found for entry in one.outside]
+    before = [entry.finding.model for one in found for entry in trained_ones(one.outside)]
+    return {model: name_of(model) for model in (*before, *runs, *outside)}
 
 
 def interval(one: Estimate) -> str:
@@ -89,105 +91,95 @@ def replication_table(found: list[Replication]) -> HTML:
     """One row a claim: outside model, mean of the runs, next run, verdict over the runs."""
     rows = []
     for one in found:
-        row = {"claim": f"{one.claim}, {html.escape(claims()[one.claim].short)}"}
-        for entry in one.outside:
-            if not entry.finding.model.endswith("untrained"):
-                row[NAMES.get(entry.finding.model, entry.finding.model)] = line(entry)
         pooled = one.pooled
         mean = f"{number(pooled.mean.value)} ({interval(pooled.mean)})" if pooled else ""
-        row |= {
-            "unit": html.escape(one.spec.unit),
-            "mean of the runs": mean,
-            "next run": interval(pooled.next_run) if pooled else "",
-            "runs": f"{len(one.used)} of {len(one.runs)}",
-            "over the runs": f"<b>{one.verdict}</b>",
-            "why": html.escape(one.why),
-        }
-        rows.append(row)
+        rows.append(
+            {"claim": html.escape(named(one.claim))}
+            | {
+                name_of(entry.finding.model): f"{ours(entry.finding)}<br>{signed(entry)}"
+                for entry in trained_ones(one.outside)
+            }
+            | {
+                "unit": html.escape(one.spec.unit),
+                "mean of the runs": mean,
+                "next run": interval(pooled.next_run) if pooled else "",
+                "runs": f"{len(one.used)} of {len(one.runs)}",
+                "over the runs": f"<b>{one.verdict}</b>",
+                "why": html.escape(one.why),
+            }
+        )
     return shown(tabulate(rows, "claim").fillna(""))
-
-
-def line(entry: Entry) -> str:
-    """Number and verdict of one model."""
-    return f"{ours(entry.finding)}<br>{SIGNS[entry.verdict]} {entry.verdict}"
 
 
 def models_table(found: list[Replication]) -> HTML:
     """Verdicts by claim and model, and over the runs."""
     rows = []
     for one in found:
-        entries = {e.finding.model: e for e in (*one.outside, *one.runs)}
-        row = {"claim": f"{one.claim}, {html.escape(claims()[one.claim].short)}"}
-        for model, name in names(found).items():
-            verdict = entries[model].verdict if model in entries else ""
-            row[name] = f"{SIGNS[verdict]} {verdict}" if verdict else "not measured"
-        rows.append(row | {"over the runs": f"<b>{one.verdict}</b>"})
+        verdicts = {e.finding.model: signed(e) for e in (*one.outside, *one.runs)}
+        row = {name: verdicts.get(model, "not measured") for model, name in names(found).items()}
+        claim = {"claim": html.escape(named(one.claim))}
+        rows.append(claim | row | {"over the runs": f"<b>{one.verdict}</b>"})
     return shown(tabulate(rows, "claim"))
 
 
 def families_table(findings: list[Finding]) -> HTML:
     """G1 and G4 of every model that they are about."""
     rows = [
-        {
-            "claim": f"{one.finding.claim}, {html.escape(one.claim.short)}",
-            "model": NAMES.get(one.finding.model, one.finding.model),
-            "ours (95 %)": ours(one.finding),
-            "unit": html.escape(one.spec.unit),
-            "verdict": f"{SIGNS[one.verdict]} {one.verdict}",
+        cells(one)
+        | {
+            "claim": html.escape(named(one.finding.claim)),
+            "model": name_of(one.finding.model),
         }
         for some in by_model(findings).values()
         for one in judged(some)
         if one.finding.estimate is not None
     ]
-    return shown(tabulate(rows, "claim", "model"))
+    table = tabulate(rows, "claim", "model")
+    return shown(table.reindex(columns=["ours (95 %)", "unit", "verdict"]))
 
 
 def summary(found: list[Replication]) -> str:
     """What the runs say, claims by their verdict over them."""
     parts = []
-    for verdict in REPRODUCED:
-        some = [one.claim for one in found if one.verdict == verdict]
-        if some and verdict != "not testable":
-            parts.append(f"{verdict}: {', '.join(map(named, some))}")
-        elif some:
+    for verdict, some in grouped((one.verdict, one.claim) for one in found).items():
+        if verdict == "not testable":
             parts.append(f"not testable, as too few runs pass the gates: {', '.join(some)}")
+        else:
+            words = [f"{claims()[claim].short} ({claim})" for claim in some]
+            parts.append(f"{verdict}: {', '.join(words)}")
     return f"Over the training runs, {'; '.join(parts)}." if parts else "No run was measured."
 
 
-def named(claim: str) -> str:
-    """A claim in words, with its id."""
-    return f"{claims()[claim].short} ({claim})"
+def grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Claims by what is said of them, in the order of verdicts."""
+    found: dict[str, list[str]] = {word: [] for word in (*REPRODUCED[:1], *SIGNS)}
+    for word, claim in pairs:
+        found.setdefault(word, []).append(claim)
+    return {word: some for word, some in found.items() if some}
 
 
 def agreement(found: list[Replication]) -> str:
     """How far a model from outside lies where the next run is expected."""
-    inside, outside = [], []
+    sides: dict[str, list[str]] = {"inside": [], "outside": []}
     for one in found:
-        for entry in one.outside:
-            estimate = entry.finding.estimate
-            counts = one.pooled and estimate and entry.verdict != "not testable"
-            if counts and not entry.finding.model.endswith("untrained"):
+        for entry in trained_ones(one.outside) if one.pooled else ():
+            if entry.finding.estimate and entry.verdict != "not testable":
                 there = one.pooled.next_run
-                within = there.low <= estimate.value <= there.high
-                (inside if within else outside).append(one.claim)
-    if not inside + outside:
+                within = there.low <= entry.finding.estimate.value <= there.high
+                sides["inside" if within else "outside"].append(one.claim)
+    where = "where the next run is expected for"
+    parts = [f"{side} {where} {', '.join(some)}" for side, some in sides.items() if some]
+    if not parts:
         return "No claim has a number on both."
-    parts = [
-        f"{words} where the next run is expected for {', '.join(some)}"
-        for words, some in (("inside", inside), ("outside", outside))
-        if some
-    ]
     return f"The number of the model from outside lies {' and '.join(parts)}."
 
 
 def impossible(found: list[Replication]) -> str:
     """What models cannot show whatever is measured, by the reason they gave."""
     reasons: dict[str, set[str]] = {}
-    for one in found:
-        for entry in one.runs:
-            if entry.finding.reason and "reaches the last MLP" in entry.finding.reason:
-                name = NAMES.get(entry.finding.model, entry.finding.model)
-                reasons.setdefault(entry.finding.reason, set()).add(f"{name} ({one.claim})")
+    for one in (entry.finding for some in found for entry in some.runs):
+        if "reaches the last MLP" in one.reason:
+            reasons.setdefault(one.reason, set()).add(f"{name_of(one.model)} ({one.claim})")
     said = [f"{', '.join(sorted(who))}: {why}" for why, who in reasons.items()]
     return "; ".join(said) or (
         "In a network with parallel blocks the heads of the last layer write after its MLP has "
@@ -212,7 +204,7 @@ def trained() -> dict[str, str]:
 
 def said(found: list[Replication], lead: list[Finding]) -> dict[str, str]:
     """What the page's sentences name."""
-    models = [NAMES.get(name, name) for name in by_model(lead)]
+    models = [name_of(name) for name in by_model(lead)]
     return {
         "n_runs": str(max((len(one.runs) for one in found), default=0)),
         "lead": (" and ".join(models) or "no model") + (ANOTHER if LEAD in by_model(lead) else ""),
@@ -229,10 +221,7 @@ def lead_words(lead: list[Finding]) -> str:
     said = []
     for model, findings in by_model(lead).items():
         entries = [e for e in judged(findings) if e.primary and e.spec.judged]
-        verdicts = dict.fromkeys(entry.verdict for entry in entries)
-        parts = [
-            f"{verdict}: {', '.join(e.finding.claim for e in entries if e.verdict == verdict)}"
-            for verdict in sorted(verdicts, key=list(SIGNS).index)
-        ]
-        said.append(f"On {NAMES.get(model, model)}, {'; '.join(parts)}.")
+        words = grouped((e.verdict, e.finding.claim) for e in entries)
+        parts = [f"{verdict}: {', '.join(some)}" for verdict, some in words.items()]
+        said.append(f"On {name_of(model)}, {'; '.join(parts)}.")
     return " ".join(said)

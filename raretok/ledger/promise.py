@@ -14,13 +14,12 @@ CALIBRATED = "docs-gpt2"  # the model whose worlds were planted
 VERDICTS = ("supported", "contradicted", "inconclusive", "not testable")
 TRUE_SUPPORT = 0.8  # at least, at the declared size
 # Planted sizes at which a claim is true, and at which it is false; what lies between is neither.
+PRESENT, ABSENT = ((1.0, 2.0), (0.0,)), ((0.0,), (1.0, 2.0))
 TRUTH = {
-    "absence": ((0.0,), (1.0, 2.0)),
-    "presence": ((1.0, 2.0), (0.0,)),
     "R2": ((0.5, 1.0), (0.0, 4.0)),
     "A4": ((1.0,), (0.0, 0.5, 2.0)),
+    **dict.fromkeys(("R3", "M1", "A1", "A2", "A3"), ABSENT),
 }
-ABSENT = ("R3", "M1", "A1", "A2", "A3")
 
 Row = dict[str, Any]
 
@@ -50,35 +49,31 @@ def share(row: Row, verdict: str) -> float:
 
 def truth(claim: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The planted sizes at which a claim holds for certain, the declared one among them, or not."""
-    return TRUTH.get(claim, TRUTH["absence" if claim in ABSENT else "presence"])
+    return TRUTH.get(claim, PRESENT)
 
 
 def support(table: list[Row], claim: str, estimand: str) -> dict[str, float] | None:
-    """Largest share of `supported` where the claim is false, and the share where it is true."""
+    """Largest share of `supported` where the claim is false, and the share where it is true.
+
+    `able`: whether this design would support it at the declared size in 80 % of worlds.
+    """
     rows = rows_of(table, claim, estimand)
     if not rows:
         return None
     by_size = {row["size"]: share(row, "supported") for row in rows}
-    return {
-        "false": max(by_size[size] for size in truth(claim)[1]),
-        "true": by_size[0.0 if claim in ABSENT else 1.0],
-    }
-
-
-def can_support(table: list[Row], claim: str, estimand: str) -> bool | None:
-    """Whether this design would support the claim at the declared size in 80 % of worlds."""
-    found = support(table, claim, estimand)
-    return None if found is None else found["true"] >= TRUE_SUPPORT
+    false = max(by_size[size] for size in truth(claim)[1])
+    true = by_size[0.0 if truth(claim) == ABSENT else 1.0]
+    return {"false": false, "true": true, "able": true >= TRUE_SUPPORT}
 
 
 def worst(table: list[Row]) -> dict[str, Any]:
     """The largest share of false support and where; what the design cannot support."""
-    judged = list(dict.fromkeys((row["claim"], row["estimand"]) for row in table))
-    false = {key: support(table, *key)["false"] for key in judged}
-    most = max(false, key=false.__getitem__)
-    weak = [" ".join(key) for key in judged if not can_support(table, *key)]
+    judged = dict.fromkeys((row["claim"], row["estimand"]) for row in table)
+    found = {key: support(table, *key) for key in judged}
+    most = max(found, key=lambda key: found[key]["false"])
+    weak = [" ".join(key) for key, one in found.items() if not one["able"]]
     return {
-        "worst_false": 100 * false[most],
+        "worst_false": 100 * found[most]["false"],
         "worst_claim": " ".join(most),
         "cannot": ", ".join(weak) or "none",
     }
@@ -89,27 +84,25 @@ def promise_table(table: list[Row]) -> pd.DataFrame:
     rows = {}
     for key in ((name, one) for name, claim in claims().items() for one in claim.estimands):
         if found := support(table, *key):
-            covered, able = coverage(table, *key), found["true"] >= TRUE_SUPPORT
+            covered = coverage(table, *key)
             rows[key] = {
                 "supported where false": f"{100 * found['false']:.0f} %",
                 "supported where true": f"{100 * found['true']:.0f} %",
                 "interval covers": "" if covered is None else f"{100 * covered:.0f} %",
-                "this design": "can support it" if able else "cannot support it",
+                "this design": "can support it" if found["able"] else "cannot support it",
             }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["claim", "estimand"])
 
 
 def verdict_table(table: list[Row]) -> pd.DataFrame:
     """How often each verdict was given, world by world, in %."""
-    rows = [
-        {
-            "claim": row["claim"],
-            "estimand": row["estimand"],
-            "planted size": f"{row['size']:g}",
-            **{v: f"{100 * share(row, v):.0f}" for v in VERDICTS},
+    rows = {
+        (row["claim"], row["estimand"], f"{row['size']:g}"): {
+            **{verdict: f"{100 * share(row, verdict):.0f}" for verdict in VERDICTS},
             "typical estimate": "" if row["median"] is None else f"{row['median']:.3g}",
             "why not testable": ", ".join(row["why not"]),
         }
         for row in table
-    ]
-    return pd.DataFrame(rows).set_index(["claim", "estimand", "planted size"])
+    }
+    names = ["claim", "estimand", "planted size"]
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(names)

@@ -39,6 +39,11 @@ def title(page: str) -> str:
     return page.split("_", 1)[-1]
 
 
+def stems(folder: Path) -> dict[str, str]:
+    """Names of the files of the executed pages in a folder, by the names that readers know."""
+    return {title(page.stem): page.stem for page in executed_pages(folder)}
+
+
 def recorded(folder: Path) -> list["PageRecord"]:
     """What the executed pages in a folder recorded, but for those that only read it."""
     return [read_page(page) for page in executed_pages(folder) if title(page.stem) not in OWN]
@@ -49,7 +54,6 @@ class PageRecord:
     """What an executed page holds for others to read."""
 
     page: Path
-    parameters: dict[str, Any]  # its own, with those it was given
     glued: dict[str, Any]  # by name, as far as it is plain: text, numbers, lists, dicts
 
     @property
@@ -76,13 +80,10 @@ def read_page(page: Path) -> PageRecord:
         raise UserError(
             f"{page.name} is no executed page ({type(error).__name__}): run it again"
         ) from None
-    parameters, glued = {}, {}
-    for cell in cells:
-        if {"parameters", "injected-parameters"} & set(cell.metadata.get("tags", [])):
-            parameters |= assigned(cell.source)
-        for output in cell.get("outputs", []):
-            glued |= glued_value(output)
-    return PageRecord(page, parameters, glued)
+    glued: dict[str, Any] = {}
+    for output in (one for cell in cells for one in cell.get("outputs", [])):
+        glued |= glued_value(output)
+    return PageRecord(page, glued)
 
 
 def glued_value(output: NotebookNode) -> dict[str, Any]:
@@ -92,15 +93,6 @@ def glued_value(output: NotebookNode) -> dict[str, Any]:
         return {name: ast.literal_eval(output["data"][RECORD])}
     except (KeyError, ValueError, SyntaxError):
         return {}
-
-
-def assigned(source: str) -> dict[str, Any]:
-    """Names and values of a cell of plain assignments."""
-    return {
-        line.targets[0].id: ast.literal_eval(line.value)
-        for line in ast.parse(source).body
-        if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name)
-    }
 
 
 def as_records(findings: list[Finding]) -> list[dict[str, Any]]:
@@ -142,17 +134,15 @@ def book_ledger(book: Path) -> list[Entry]:
     A claim whose page was not run has no line. Raises `UserError` where two records speak of one
     estimand under one reading.
     """
-    seen: dict[tuple[str, str, str, str], str] = {}
-    findings = []
-    for page in recorded(book):
+    places: dict[tuple[str, str, str, str], list[str]] = {}
+    pages = recorded(book)
+    for page in pages:
         for one in page.findings:
-            key = (one.model, one.claim, one.estimand, one.reading)
-            if key in seen:
-                places = " and ".join(sorted({seen[key], page.page.name}))
-                raise UserError(f"{' '.join(key[1:])}: two records in {places}")
-            seen[key] = page.page.name
-            findings.append(one)
-    return judged(findings)
+            places.setdefault((one.model, *one.key), []).append(page.page.name)
+    for key, names in places.items():
+        if len(names) > 1:
+            raise UserError(f"{' '.join(key[1:])}: two records in {' and '.join(sorted({*names}))}")
+    return judged(one for page in pages for one in page.findings)
 
 
 def replicates(folder: Path) -> list[Finding]:

@@ -12,9 +12,9 @@ from typing import Literal
 import numpy as np
 from scipy.stats import t as student
 
-from raretok.claims.finding import Finding
+from raretok.claims.finding import Finding, untested
 from raretok.ledger.claims import Estimand, claims
-from raretok.ledger.verdicts import Entry, judged, lies_in
+from raretok.ledger.verdicts import Entry, judged, where
 from raretok.stats.jackknife import Estimate
 
 FEWEST = 3  # runs that a variance between runs is estimated from
@@ -29,7 +29,6 @@ class Pooled:
 
     mean: Estimate
     next_run: Estimate  # the same value with its 95 % prediction interval
-    n: int
 
 
 @dataclass(frozen=True)
@@ -61,11 +60,8 @@ class Replication:
         """Read off the prediction interval of the next run."""
         if self.pooled is None:
             return "not testable"
-        if lies_in(self.pooled.next_run, self.spec.supports):
-            return "reproduced"
-        if lies_in(self.pooled.next_run, self.spec.contradicts):
-            return "contradicted"
-        return "inconclusive"
+        verdict = where(self.pooled.next_run, self.spec)
+        return "reproduced" if verdict == "supported" else verdict
 
     @property
     def why(self) -> str:
@@ -94,7 +90,7 @@ def pool(estimates: list[Estimate], ratio: bool) -> Pooled:
     of_mean, of_next = (Estimate(mean, mean - one, mean + one) for one in reaches)
     if ratio:
         of_mean, of_next = of_mean.through(np.exp), of_next.through(np.exp)
-    return Pooled(of_mean, of_next, n)
+    return Pooled(of_mean, of_next)
 
 
 def replications(
@@ -131,29 +127,25 @@ def between_families(
     The interval is where one more such run is expected (`pool`): what one model of another family
     differs by, no more than they do among themselves, is no difference of families.
     """
+    own = next((one for one in model if one.key == LIFT), None)
     found = []
     for claim, types in FAMILIES.items():
-        key = (claim, "lift between families", "corrected")
-        own = next((one for one in model if one.key == LIFT), None)
+        key, why = (claim, "lift between families"), ""
         if family not in types:
-            words = f"the model is of the type {family}, and this is about {' or '.join(types)}"
-            found.append(Finding(*key, None, reason=words))
+            why = f"the model is of the type {family}, and this is about {' or '.join(types)}"
         elif own is None or own.estimate is None:
-            found.append(Finding(*key, None, reason="the model has no lift (R1)"))
+            why = "the model has no lift (R1)"
+        if why:
+            found += untested([key], why)
         else:
-            estimate = over_runs(own.estimate, lifts_of(runs))
-            found.append(Finding(*key, estimate, own.gates))
-    where = {"model": model[0].model, "measurement": model[0].measurement} if model else {}
-    return [replace(one, **where) for one in found]
+            estimate = over_runs(own.estimate, runs.values())
+            found.append(Finding(*key, "corrected", estimate, own.gates))
+    of = {"model": model[0].model, "measurement": model[0].measurement} if model else {}
+    return [replace(one, **of) for one in found]
 
 
-def lifts_of(runs: dict[str, list[Finding]]) -> list[Estimate]:
-    """R1's lift of every run."""
-    found = (one for some in runs.values() for one in some if one.key == LIFT)
-    return [one.estimate for one in found if one.estimate is not None]
-
-
-def over_runs(one: Estimate, runs: list[Estimate]) -> Estimate:
-    """A ratio to the mean of runs, with the interval of one run more. At least 3 are needed."""
-    pooled = pool(runs, ratio=True).next_run
+def over_runs(one: Estimate, runs: Iterable[list[Finding]]) -> Estimate:
+    """A lift over the mean of those of runs, with the interval of one run more; 3 are needed."""
+    lifts = [f.estimate for some in runs for f in some if f.key == LIFT and f.estimate is not None]
+    pooled = pool(lifts, ratio=True).next_run
     return Estimate(*(one.value / of for of in (pooled.value, pooled.high, pooled.low)))

@@ -9,20 +9,15 @@ import pandas as pd
 import yaml
 
 from raretok.errors import UserError
-from raretok.ledger import promise
 from raretok.ledger.claims import claims
-from raretok.ledger.records import book_ledger, executed_pages, recorded, title
-from raretok.ledger.tables import number, ours, page_link, said
-from raretok.ledger.verdicts import Entry
+from raretok.ledger.promise import CALIBRATED, calibrated, support
+from raretok.ledger.records import book_ledger, recorded, stems, title
+from raretok.ledger.tables import number, ours, page_link, said, tabulate
 from raretok.paths import DATA
 
 REVIEWS = DATA / "reviews.yaml"
 HAND_WRITTEN = ("method",)  # pages that are there without being run
 NAME = re.compile(r"\{([\w. %]+)\}")
-
-
-class UnansweredError(Exception):
-    """A value that an answer needs is not there; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +39,16 @@ def answers(folder: Path, questions: Path = REVIEWS) -> list[Answer]:
     values, reasons = known_values(folder)
     named = {given["page"] for given in asked.values() if "page" in given}
     reasons = {name: f"Not yet: {name} was not run." for name in named} | reasons
-    there = {title(page.stem): page.stem for page in executed_pages(folder)}
-    there |= {name: name for name in HAND_WRITTEN}
-    found = []
-    for name, given in asked.items():
-        text = answer_text(given["answer"], values, reasons)
-        found.append(Answer(name, given["asks"], text, there.get(given.get("page", ""), "")))
-    return found
+    there = stems(folder) | {name: name for name in HAND_WRITTEN}
+    return [
+        Answer(
+            name,
+            given["asks"],
+            answer_text(given["answer"], values, reasons),
+            there.get(given.get("page", ""), ""),
+        )
+        for name, given in asked.items()
+    ]
 
 
 def answer_text(template: str, values: dict[str, str], reasons: dict[str, str]) -> str:
@@ -59,24 +57,18 @@ def answer_text(template: str, values: dict[str, str], reasons: dict[str, str]) 
     Raises `UserError` for a name that no page could ever give.
     """
 
-    def value(match: re.Match) -> str:
-        name = match[1]
-        if name in values:
-            return values[name]
-        if reason := reasons.get(name) or reasons.get(name.split(".")[0]):
-            raise UnansweredError(reason)
-        raise UserError(f"data/reviews.yaml asks for {name!r}, which no page or claim gives")
-
-    try:
-        return NAME.sub(value, template)
-    except UnansweredError as missing:
-        return str(missing)
+    for name in NAME.findall(template):
+        if name not in values:
+            if reason := reasons.get(name) or reasons.get(name.split(".")[0]):
+                return reason
+            raise UserError(f"data/reviews.yaml asks for {name!r}, which no page or claim gives")
+    return NAME.sub(lambda match: values[match[1]], template)
 
 
 def known_values(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
     """What answers may name, and for those that are missing (or whole pages) the reason.
 
-    CLAIM.ESTIMAND.ours (or verdict) under `corrected`, CLAIM.supported (how often this design
+    CLAIM.ESTIMAND.ours (or verdict) under `corrected`, CLAIM.ESTIMAND.found (how often this design
     supports it where it is true), ledger.COUNT, PAGE.GLUED.
     """
     entries = book_ledger(folder)
@@ -87,30 +79,19 @@ def known_values(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
     for page in recorded(folder):
         name = title(page.page.stem)
         reasons[name] = f"Not yet: the page {name} records no such number."
-        values |= {f"{name}.{key}": plain_text(value) for key, value in page.glued.items()}
-    for entry in entries:
-        if entry.finding.reading == "corrected":
-            given = entry_values(entry)
-            values |= {key: text for key, text in given.items() if text}
-            reasons |= {key: f"Not testable here: {entry.why}." for key in given}
-    table = promise.calibrated(promise.CALIBRATED)
+        for key, value in page.glued.items():
+            values[f"{name}.{key}"] = number(value) if isinstance(value, float) else str(value)
+    for entry in (one for one in entries if one.finding.reading == "corrected"):
+        name = ".".join(entry.key[:2])
+        values[f"{name}.verdict"] = entry.verdict + (f", as {entry.why}" if entry.why else "")
+        if entry.finding.estimate:
+            values[f"{name}.ours"] = f"{ours(entry.finding)} {entry.spec.unit}"
+        reasons[f"{name}.ours"] = f"Not testable here: {entry.why}."
+    table = calibrated(CALIBRATED)
     for row in table:
-        found = promise.support(table, row["claim"], row["estimand"])
+        found = support(table, row["claim"], row["estimand"])
         values[f"{row['claim']}.{row['estimand']}.found"] = f"{100 * found['true']:.0f} %"
     return values, reasons
-
-
-def plain_text(value: object) -> str:
-    return number(value) if isinstance(value, float) else str(value)
-
-
-def entry_values(entry: Entry) -> dict[str, str]:
-    """What a line of the ledger gives to sentences; empty text where it has nothing."""
-    finding = entry.finding
-    name = f"{finding.claim}.{finding.estimand}"
-    value = f"{ours(finding)} {entry.spec.unit}" if finding.estimate else ""
-    verdict = f"{entry.verdict}, as {entry.why}" if entry.why else entry.verdict
-    return {f"{name}.ours": value, f"{name}.verdict": verdict}
 
 
 def answers_table(found: list[Answer]) -> pd.DataFrame:
@@ -124,7 +105,7 @@ def answers_table(found: list[Answer]) -> pd.DataFrame:
         }
         for one in found
     ]
-    return pd.DataFrame(rows).set_index("id")
+    return tabulate(rows, "id")
 
 
 def counts(found: list[Answer]) -> dict[str, str]:

@@ -2,24 +2,17 @@
 
 import html
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 from IPython.display import HTML
 
 from raretok.claims.finding import Finding
-from raretok.ledger.claims import Estimand, Region, changes, claims
+from raretok.ledger.claims import Estimand, Region, changes, claims, named
 from raretok.ledger.figures import grouped, primary
-from raretok.ledger.promise import (
-    CALIBRATED,
-    TRUE_SUPPORT,
-    VERDICTS,
-    Row,
-    calibrated,
-    can_support,
-    support,
-)
-from raretok.ledger.records import executed_pages, missing_claims, title
+from raretok.ledger.promise import CALIBRATED, VERDICTS, calibrated, support
+from raretok.ledger.records import missing_claims, stems, title
 from raretok.ledger.verdicts import Entry
 from raretok.text.protocol import PROTOCOLS
 
@@ -135,34 +128,37 @@ def changes_table() -> HTML:
 
 
 def gates_text(spec: Estimand) -> str:
-    return ", ".join(
-        f"{name} {one if isinstance(one, str) else format(one, 'g')}"
-        for name, one in spec.gates.items()
-    )
+    texts = {name: one if isinstance(one, str) else f"{one:g}" for name, one in spec.gates.items()}
+    return ", ".join(map(" ".join, texts.items()))
 
 
 def sentences_table() -> HTML:
     """The paper's sentences and published values."""
     rows = [
-        dict(zip(("claim", "the paper says", "published"), map(html.escape, of), strict=True))
-        for of in ((name, claim.sentence, claim.published) for name, claim in claims().items())
+        {
+            "claim": name,
+            "the paper says": html.escape(claim.sentence),
+            "published": html.escape(claim.published),
+        }
+        for name, claim in claims().items()
     ]
     return shown(tabulate(rows, "claim"))
 
 
 def matrix(entries: list[Entry]) -> HTML:
     """Verdicts by estimand and reading."""
-    lines = []
-    for (claim, estimand), of in grouped(entries).items():
-        found = {one.finding.reading: signed(one) for one in of}
-        given = {reading: found.get(reading, unread(claim, reading)) for reading in PROTOCOLS}
-        lines.append({"claim": claim, "estimand": estimand} | given)
+    lines = [
+        {"claim": claim, "estimand": estimand} | by_reading(claim, of, signed)
+        for (claim, estimand), of in grouped(entries).items()
+    ]
     return shown(tabulate(lines, "claim", "estimand"))
 
 
-def unread(claim: str, reading: str) -> str:
-    """Why a claim has no line under a reading: not asked, or its page was not run."""
-    return "not run" if reading in claims()[claim].readings else "–"
+def by_reading(claim: str, entries: list[Entry], word: Callable[[Entry], str]) -> dict[str, str]:
+    """A word for every reading; of one that has no line, why: not asked, or not run."""
+    asked = claims()[claim].readings
+    none = {reading: "not run" if reading in asked else "–" for reading in PROTOCOLS}
+    return none | {one.finding.reading: word(one) for one in entries}
 
 
 def page_link(page: str) -> str:
@@ -172,13 +168,13 @@ def page_link(page: str) -> str:
 
 def ledger_table(entries: list[Entry], folder: Path) -> HTML:
     """Every line, with where it is shown."""
-    stems = {title(page.stem): page.stem for page in executed_pages(folder)}
+    files = stems(folder)
     rows = [
         cells(entry)
         | {
             "supports": html.escape(region_text(entry.spec.supports)),
             "contradicts": html.escape(region_text(entry.spec.contradicts)),
-            "page": page_link(stems.get(entry.claim.page, entry.claim.page)),
+            "page": page_link(files.get(entry.claim.page, entry.claim.page)),
         }
         for entry in entries
     ]
@@ -187,16 +183,19 @@ def ledger_table(entries: list[Entry], folder: Path) -> HTML:
     return shown(table.rename(columns={"why": "gate that failed"}))
 
 
+def decisive(entries: list[Entry]) -> list[Entry]:
+    """The lines that give each claim its verdict on the page that shows it."""
+    return [one for one in primary(entries) if one.finding.reading == "corrected"]
+
+
 def said(entries: list[Entry]) -> dict[str, str]:
     """Counts for the sentences of the ledger and the reviews."""
-    mine = [e for e in primary(entries) if e.finding.reading == "corrected"]
+    mine = decisive(entries)
     counts = Counter(entry.verdict for entry in mine)
     models = sorted({entry.finding.model for entry in entries})
-    weak = [
-        e.finding.claim
-        for e in mine
-        if can_support(calibration_of(e.finding), e.finding.claim, e.finding.estimand) is False
-    ]
+    design = {model: calibrated(model) or calibrated(CALIBRATED) for model in models}
+    promises = [(one, support(design[one.finding.model], *one.key[:2])) for one in mine]
+    weak = [one.finding.claim for one, found in promises if found and not found["able"]]
     missing = missing_claims(entries)
     return {
         "n_claims": str(len({entry.finding.claim for entry in entries})),
@@ -208,27 +207,19 @@ def said(entries: list[Entry]) -> dict[str, str]:
     }
 
 
-def calibration_of(finding: Finding) -> list[Row]:
-    """Of the finding's model, else of the model that has one: the design is the same."""
-    return calibrated(finding.model) or calibrated(CALIBRATED)
-
-
 def standing(entries: list[Entry], folder: Path) -> str:
     """Markdown for the front page: the claims by their verdict under `corrected`."""
-    stems = {title(page.stem): page.stem for page in executed_pages(folder)}
-    mine = [e for e in primary(entries) if e.finding.reading == "corrected"]
-    lines = []
+    files, lines = stems(folder), []
     for verdict in VERDICTS:
-        found = [entry for entry in mine if entry.verdict == verdict]
-        links = "; ".join(claim_link(entry, stems) for entry in found)
-        lines += [f"- **{verdict[0].upper()}{verdict[1:]}**: {links}."] if found else []
+        found = [entry for entry in decisive(entries) if entry.verdict == verdict]
+        links = "; ".join(claim_link(entry, files) for entry in found)
+        lines += [f"- **{verdict.capitalize()}**: {links}."] if found else []
     return "\n".join(lines)
 
 
-def claim_link(entry: Entry, stems: dict[str, str]) -> str:
+def claim_link(entry: Entry, files: dict[str, str]) -> str:
     """A claim in a few words, with a link to its page (MyST)."""
-    page = stems.get(entry.claim.page)
-    text = f"{entry.finding.claim}, {entry.claim.short}"
+    page, text = files.get(entry.claim.page), named(entry.finding.claim)
     return f"{{doc}}`{text} </book/{page}>`" if page else text
 
 
@@ -236,9 +227,8 @@ def readme_table(entries: list[Entry]) -> str:
     """The verdicts as the table of the README."""
     rows = []
     for (claim, _), of in grouped(primary(entries)).items():
-        words = {one.finding.reading: one.verdict for one in of}
-        cells = " | ".join(words.get(name, unread(claim, name)) for name in PROTOCOLS)
-        rows.append(f"| {claim}, {claims()[claim].short} | {cells} |")
+        cells = " | ".join(by_reading(claim, of, lambda one: one.verdict).values())
+        rows.append(f"| {named(claim)} | {cells} |")
     head = f"| claim | {' | '.join(f'`{protocol}`' for protocol in PROTOCOLS)} |"
     return "\n".join([head, "|---" * (1 + len(PROTOCOLS)) + "|", *rows])
 
@@ -246,10 +236,9 @@ def readme_table(entries: list[Entry]) -> str:
 def verdict_box(entries: list[Entry]) -> HTML:
     """The verdicts of a page in a box: one line a claim, under the reading `corrected`."""
     lines = [
-        f"<p><b>{one.finding.claim}, {html.escape(one.claim.short)}: {one.verdict}.</b> "
+        f"<p><b>{html.escape(named(one.finding.claim))}: {one.verdict}.</b> "
         f"{html.escape(reason_text(one))}</p>"
-        for one in primary(entries)
-        if one.finding.reading == "corrected"
+        for one in decisive(entries)
     ]
     title = '<p class="admonition-title">Verdict</p>'
     return HTML(f'<div class="admonition">{title}<div>{"".join(lines)}</div></div>')
@@ -264,7 +253,7 @@ def reason_text(entry: Entry) -> str:
     supports, contradicts = map(region_text, (spec.supports, spec.contradicts))
     regions = f"{found}Supported: {supports}; contradicted: {contradicts}."
     promised = support(calibrated(finding.model), finding.claim, finding.estimand)
-    if promised is None or promised["true"] >= TRUE_SUPPORT:
+    if promised is None or promised["able"]:
         return regions
     only = f"this design supports it in only {100 * promised['true']:.0f} % of worlds"
     return f"{regions} Where it is true at the declared size, {only}."

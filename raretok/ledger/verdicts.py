@@ -74,6 +74,13 @@ def lies_in(estimate: Estimate, regions: list[Region]) -> bool:
     return any(low <= estimate.low and estimate.high <= high for low, high in map(ends, regions))
 
 
+def where(estimate: Estimate, spec: Estimand) -> Verdict:
+    """What an interval says of a claim, by the regions that it lies in."""
+    if lies_in(estimate, spec.supports):
+        return "supported"
+    return "contradicted" if lies_in(estimate, spec.contradicts) else "inconclusive"
+
+
 def failed_gate(finding: Finding, spec: Estimand, supported: Set[str]) -> str:
     """The first gate that failed, in words; empty where all hold. What is missing fails."""
     for name, threshold in spec.gates.items():
@@ -101,24 +108,19 @@ def judge(finding: Finding, supported: Set[str] = frozenset()) -> Entry:
         return Entry(finding, "reported", "")
     if failed := failed_gate(finding, spec, supported):
         return Entry(finding, "not testable", failed)
-    if lies_in(finding.estimate, spec.supports):
-        return Entry(finding, "supported", "")
-    if lies_in(finding.estimate, spec.contradicts):
-        return Entry(finding, "contradicted", "")
-    return Entry(finding, "inconclusive", "")
+    return Entry(finding, where(finding.estimate, spec), "")
 
 
 def judge_all(findings: Iterable[Finding]) -> list[Entry]:
     """Verdicts on all findings of a model, in the order of the claims."""
-    order = {(name, e): i for i, (name, e) in enumerate(estimands())}
-    found = sorted(findings, key=lambda one: order[one.claim, one.estimand])
+    order = estimands()
+    found = sorted(findings, key=lambda one: order.index((one.claim, one.estimand)))
     supported: dict[str, set[str]] = {}
     entries = []
     for finding in found:
         seen = supported.setdefault(finding.reading, set())
-        entry = judge(finding, seen)
-        entries.append(entry)
-        if entry.primary and entry.verdict == "supported":
+        entries.append(judge(finding, seen))
+        if entries[-1].primary and entries[-1].verdict == "supported":
             seen.add(finding.claim)
     return entries
 
@@ -133,10 +135,10 @@ def with_coverage(finding: Finding) -> Finding:
     if finding.reading != CALIBRATED:
         return finding
     table = calibrated(finding.model)
-    found = coverage(table, finding.claim, finding.estimand)
-    if found is None:
-        found = coverage(table, finding.claim, claims()[finding.claim].primary)
-    return finding if found is None else replace(finding, gates=finding.gates | {"coverage": found})
+    for name in (finding.estimand, claims()[finding.claim].primary):
+        if (found := coverage(table, finding.claim, name)) is not None:
+            return replace(finding, gates=finding.gates | {COVERAGE: found})
+    return finding
 
 
 def estimands() -> list[tuple[str, str]]:

@@ -12,13 +12,14 @@ Size 0 plants nothing; 1 plants what data/claims.yaml declares.
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import norm
 
-from raretok.claims.attention.estimate import LAST
+from raretok.claims.attention.estimate import LAST, alike
 from raretok.claims.attention.profiles import bands, deviations
 from raretok.claims.coordination.dimension import participation_ratio
 from raretok.claims.coordination.estimate import POSITIONS
@@ -26,12 +27,14 @@ from raretok.claims.coordination.information import ksg, prepared
 from raretok.claims.modularity.estimate import held_out_Q
 from raretok.claims.regimes.curve import bin_weights, draw_law, smooth_curve
 from raretok.claims.regimes.estimate import head_of, rank_curves
-from raretok.claims.sample import KINDS, Sample
+from raretok.claims.sample import KINDS, Sample, ranked
 from raretok.claims.spectra.estimate import squared_cosine, weight_rows
 from raretok.errors import NotTestableError
+from raretok.ledger.claims import planted
 from raretok.measure.head_sums import WHOLE, HeadSums
 from raretok.measure.rows import Rows
 from raretok.stats.documents import permute_within
+from raretok.stats.jackknife import deal
 from raretok.text.rarity import COMMON, RARE
 
 Activations = Float[np.ndarray, "position member"]
@@ -76,19 +79,24 @@ def smooth_draw(sample: Sample, kind: str, *, rng: Random) -> Ranked:
 
 def by_rank(values: Ranked, means: Float[np.ndarray, " neuron"]) -> Float[np.ndarray, " neuron"]:
     """The values in the neurons' own order."""
-    found = np.empty_like(values)
-    found[np.argsort(-means, kind="stable")] = values
-    return found
+    return values[ranked(-means).astype(int)]
 
 
 def curve_world(
-    sample: Sample, kind: str, factor: float, share: float = 0.01, *, rng: Random
+    sample: Sample, factor: float, kind: str, share: float = 0.01, *, rng: Random
 ) -> Sample:
     """One class follows a smooth law, its first neurons raised by a factor."""
     parts = flipped(sample, rng=rng)
     values = smooth_draw(sample, kind, rng=rng)
     values[: head_of(sample, share)] *= factor
     return with_means(sample, parts | {kind: by_rank(values, parts[kind])})
+
+
+def head_share_world(sample: Sample, percent: float, *, rng: Random) -> Sample:
+    """The raised head of rare targets has so many % of the neurons; 0: it is not raised."""
+    if percent == 0:
+        return curve_world(sample, 1.0, "rare", rng=rng)
+    return curve_world(sample, planted("R1", "lift") ** 2, "rare", percent / 100, rng=rng)
 
 
 def share_world(sample: Sample, more: float, *, rng: Random) -> Sample:
@@ -112,9 +120,9 @@ def group_world(sample: Sample, *, rng: Random) -> tuple[Sample, Int[np.ndarray,
     """
     parts = flipped(sample, rng=rng)
     order = rng.permutation(sample.delta_loss.shape[1])
-    ranked = np.argsort(-parts["rare"][order], kind="stable")
+    first = np.argsort(-parts["rare"][order], kind="stable")[: sample.size]
     moved = {name: part[..., order] for name, part in parts.items()}
-    return with_means(sample, moved), ranked[: sample.size]
+    return with_means(sample, moved), first
 
 
 def strength(measure: Callable[[float], float], wanted: float) -> float:
@@ -131,36 +139,22 @@ def strength(measure: Callable[[float], float], wanted: float) -> float:
     return (low + high) / 2
 
 
-def factors(
-    post: Float[np.ndarray, "position neuron"], n: int, *, rng: Random
-) -> Float[np.ndarray, "position factor"]:
-    """Random mixtures of all activations, in standard units: with the topics of the documents."""
-    sd = post.std(axis=0)
-    mixed = (post / np.where(sd > 0, sd, np.inf)) @ rng.standard_normal((post.shape[1], n))
-    return (mixed - mixed.mean(axis=0)) / mixed.std(axis=0)
-
-
 def mixed(post: Activations, shared: Activations, share: float) -> Activations:
     """Activations whose ranks follow a shared factor in part; each neuron keeps its own values.
 
     `share`: of the variance of its normal scores. Traits stay as they are, so controls still match.
     """
-    order = np.argsort(post, axis=0, kind="stable")
-    scores = norm.ppf((np.arange(len(post)) + 0.5) / len(post))
-    own = np.empty(post.shape)
-    np.put_along_axis(own, order, np.broadcast_to(scores[:, None], post.shape), axis=0)
+    own = norm.ppf((ranked(post.T).T + 0.5) / len(post))
     both = np.sqrt(1 - share) * own + np.sqrt(share) * shared
-    found = np.empty(post.shape)
-    rank = np.argsort(both, axis=0, kind="stable")
-    np.put_along_axis(found, rank, np.take_along_axis(post, order, axis=0), axis=0)
-    return found
+    places = ranked(both.T).T.astype(int)
+    return np.take_along_axis(np.sort(post, axis=0), places, axis=0)
 
 
 def activity_world(
     sample: Sample,
+    more: float,
     n_factors: int,
     measure: Callable[[Activations], float],
-    more: float,
     *,
     rng: Random,
 ) -> Sample:
@@ -170,13 +164,15 @@ def activity_world(
     """
     world, group = group_world(sample, rng=rng)
     rows = sample.stratum == RARE
-    post = sample.post[rows][:, group].astype(np.float64)
-    which = np.arange(group.size) % n_factors
-    shared = factors(sample.post[rows].astype(np.float64), n_factors, rng=rng)[:, which]
+    at_rare = sample.post[rows].astype(np.float64)
+    # Random mixtures of all activations, in standard units: with the topics of the documents.
+    sd = at_rare.std(axis=0)
+    causes = (at_rare / np.where(sd > 0, sd, np.inf)) @ rng.standard_normal((sd.size, n_factors))
+    causes = (causes - causes.mean(axis=0)) / causes.std(axis=0)
+    post, shared = at_rare[:, group], causes[:, np.arange(group.size) % n_factors]
     edited = sample.post.astype(np.float64)
     if more > 0:
-        wanted = measure(post) + more
-        share = strength(lambda s: measure(mixed(post, shared, s)), wanted)
+        share = strength(lambda s: measure(mixed(post, shared, s)), measure(post) + more)
         edited[np.ix_(rows, group)] = mixed(post, shared, share)
     return replace(world, post=edited)
 
@@ -200,6 +196,11 @@ def modular_structure(post: Activations) -> float:
         for part in (post[::2], post[1::2])
     ]
     return float(held_out_Q(*graphs)[0])
+
+
+dimension_world = partial(activity_world, n_factors=1, measure=fewer_dimensions)
+information_world = partial(activity_world, n_factors=1, measure=pair_information)
+modular_world = partial(activity_world, n_factors=2, measure=modular_structure)
 
 
 def weight_world(sample: Sample, more: float, *, rng: Random) -> Sample:
@@ -245,14 +246,9 @@ def head_world(
         return world, sums
     rare = sums.stratum == RARE
     sd = sample.post.std(axis=0, dtype=np.float64)[group]
-    total = sums.count[rare].sum()
-    effect = np.array(
-        [
-            (sums.change[i][rare][:, group].sum(axis=0) / np.where(sd > 0, sd, np.inf)).mean()
-            / total
-            for i in heads
-        ]
-    )
+    unit = np.where(sd > 0, sd, np.inf) * sums.count[rare].sum()
+    changes = (sums.change[i][rare][:, group].sum(axis=0) for i in heads)
+    effect = np.array([(change / unit).mean() for change in changes])
     one = int(rng.integers(len(heads)))
     target = wanted * float(np.median(effect)) if by_median else wanted
     change = sums.change.astype(np.float64)
@@ -261,14 +257,14 @@ def head_world(
 
 
 def layer_world(
-    sample: Sample, sums: HeadSums, percent: float, *, rng: Random
+    sample: Sample, sums: HeadSums, layers: list[int], percent: float, *, rng: Random
 ) -> tuple[Sample, HeadSums]:
     """Ablated layers change the size of the group's activations by so many %."""
     world, group = group_world(sample, rng=rng)
     rare = sums.stratum == RARE
     before = sums.before[rare][:, group].sum()
     after = sums.after.astype(np.float64)
-    for layer in after:
+    for layer in (after[sums.layers.index(one)] for one in layers):
         layer[:, group] *= before * (1 + percent / 100) / layer[rare][:, group].sum()
     return world, replace(sums, after=after)
 
@@ -281,22 +277,31 @@ def exchanged_queries(rows: Rows, *, rng: Random) -> Rows:
 
 
 def profile_world(rows: Rows, share: float, *, rng: Random) -> Rows:
-    """A share of the attention of rare queries goes to far keys as it went to near ones."""
+    """A share of the attention of rare queries goes to far keys as it went to near ones.
+
+    Attention per key of each category is exchanged, first against last; rows keep their sums.
+    """
     world = exchanged_queries(rows, rng=rng)
-    mass = rows.mass.astype(np.float64)
-    rare = world.rare
-    mass[:, rare] = (1 - share) * mass[:, rare] + share * turned_round(rows)[:, rare]
+    keys, mass, rare = rows.keys[:, None, :].astype(np.float64), rows.mass, world.rare
+    turned = (mass / np.where(keys > 0, keys, np.inf))[..., ::-1] * keys
+    total = turned.sum(axis=-1, keepdims=True)
+    turned = turned * (mass.sum(axis=-1, keepdims=True) / np.where(total > 0, total, np.inf))
+    mass = mass.astype(np.float64)
+    mass[:, rare] = (1 - share) * mass[:, rare] + share * turned[:, rare]
     return replace(world, mass=mass)
 
 
-def turned_round(rows: Rows) -> Float[np.ndarray, "layer query head category"]:
-    """Attention per key of each category exchanged, first against last; rows keep their sums."""
-    keys = rows.keys[:, None, :].astype(np.float64)
-    per_key = rows.mass / np.where(keys > 0, keys, np.inf)
-    turned = per_key[..., ::-1] * keys
-    total = turned.sum(axis=-1, keepdims=True)
-    scale = rows.mass.sum(axis=-1, keepdims=True) / np.where(total > 0, total, np.inf)
-    return turned * scale
+def apart_world(rows: Rows, lower: float, matched: bool, first_token: bool, *, rng: Random) -> Rows:
+    """Profiles that differ until their correlation over its ceiling is so much lower."""
+    if lower <= 0:
+        return profile_world(rows, 0.0, rng=rng)
+    even, seed = deal(rows.queries.document, rng=rng), int(rng.integers(2**31))
+
+    def drop(share: float) -> float:
+        world = profile_world(rows, share, rng=np.random.default_rng(seed))
+        return 1 - alike(world, even, matched, first_token).over_ceiling().value
+
+    return profile_world(rows, strength(drop, lower), rng=rng)
 
 
 def gini_world(rows: Rows, more: float, matched: bool = True, *, rng: Random) -> Rows:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from raretok.claims.compare import controls_only, difference, spread
+from raretok.claims.compare import difference, over_controls, spread
 from raretok.stats.jackknife import jackknife
 
 
@@ -23,9 +23,9 @@ def test_difference_by_hand():
 
 
 def test_the_spread_of_controls_holds_ninety_five_percent_of_them():
-    values = np.zeros((2, 2, 102))
+    values = np.zeros((3, 2, 102))
     values[..., 1:] = np.arange(101.0)  # the group itself is left out
     values[..., 0] = 999.0
     assert spread(values) == pytest.approx((50, 2.5, 97.5))
-    assert controls_only(values) == pytest.approx((0, -47.5, 47.5))
-    assert controls_only(values, lambda x: 2 * x)[1:] == pytest.approx((-95, 95))
+    assert over_controls(values)[1] == pytest.approx((0, -47.5, 47.5))
+    assert over_controls(values, lambda x: 2 * x)[1][1:] == pytest.approx((-95, 95))

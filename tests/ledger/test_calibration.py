@@ -1,6 +1,7 @@
 """The calibration: runs are kept and resumed, counted as they are, and judged as pages are."""
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -15,13 +16,11 @@ from raretok.ledger import calibration, worlds
 from raretok.ledger.calibration import (
     CASES,
     SIZES,
-    case_runs,
+    calibrate,
     counted,
-    kept_runs,
     one_run,
-    planted,
 )
-from raretok.ledger.claims import claims
+from raretok.ledger.claims import claims, planted
 from raretok.ledger.promise import coverage
 from raretok.stats.jackknife import Estimate
 from tests.synthetic import some_ground
@@ -35,7 +34,7 @@ def ground():
 
 
 def test_every_claim_with_a_planted_size_has_a_case():
-    cased = {key for _, keys in CASES.values() for key in keys}
+    cased = {key for case in CASES.values() for key in case.judged}
     declared = {
         (name, one)
         for name, claim in claims().items()
@@ -43,7 +42,7 @@ def test_every_claim_with_a_planted_size_has_a_case():
         if spec.planted is not None
     }
     assert declared <= cased
-    assert planted("R1") == 2.25
+    assert planted("R1", "lift") == 2.25
     assert planted("A3", "against the median head") == 6.0
 
 
@@ -54,7 +53,7 @@ def test_every_case_is_judged_on_its_estimands(case, ground, monkeypatch):
     monkeypatch.setattr(worlds, "POSITIONS", 80)
     monkeypatch.setattr(regimes, "lift_scatter", partial(lift_scatter, n_draws=5))
     records = one_run(ground, case, 1.0, 0)
-    assert [(one["claim"], one["estimand"]) for one in records] == CASES[case][1]
+    assert [(one["claim"], one["estimand"]) for one in records] == list(CASES[case].judged)
     for one in records:
         assert one["verdict"] in ("supported", "contradicted", "inconclusive", "not testable")
         assert bool(one["why"]) == (one["verdict"] == "not testable")
@@ -75,7 +74,8 @@ def test_every_case_is_judged_on_its_estimands(case, ground, monkeypatch):
     ],
 )
 def test_large_effects_are_judged_right(case, size, verdict, ground, monkeypatch):
-    monkeypatch.setattr(calibration, "CURVES", tuple(CASES))  # too few queries to draw from
+    # There are too few queries to draw from.
+    monkeypatch.setitem(CASES, case, replace(CASES[case], redrawn=False))
     assert [one_run(ground, case, size, run)[0]["verdict"] for run in range(3)] == [verdict] * 3
 
 
@@ -107,54 +107,47 @@ def test_documents_are_dealt_anew_for_every_world(ground):
 
 
 def test_a_world_that_cannot_be_made_is_not_testable(ground, monkeypatch):
-    def impossible(ground, size, rng):
+    def impossible(ground, amount, rng):
         raise NotTestableError("no such world")
 
-    monkeypatch.setitem(CASES, "layers", (impossible, CASES["layers"][1]))
+    monkeypatch.setitem(CASES, "layers", replace(CASES["layers"], world=impossible))
     (record,) = one_run(ground, "layers", 1.0, 0)
     assert (record["verdict"], record["why"]) == ("not testable", "no such world")
     assert record["estimate"] is None
 
 
 def test_profiles_lose_the_correlation_that_was_asked_for(ground, monkeypatch):
-    monkeypatch.setattr(calibration, "CURVES", tuple(CASES))
+    monkeypatch.setitem(CASES, "profiles", replace(CASES["profiles"], redrawn=False))
     found = [one_run(ground, "profiles", 1.0, run)[0]["estimate"][0] for run in range(4)]
-    assert np.mean(found) == pytest.approx(planted("A1"), abs=0.07)
+    assert np.mean(found) == pytest.approx(planted("A1", "correlation"), abs=0.07)
 
 
 # --- runs on disk ---------------------------------------------------------------------------------
 
 
-def test_a_line_that_was_cut_short_is_dropped(tmp_path):
-    file = tmp_path / "some.jsonl"
-    assert kept_runs(file) == []
-    whole = [[{"verdict": "supported"}], [{"verdict": "inconclusive"}]]
-    text = "".join(json.dumps(one) + "\n" for one in whole)
-    file.write_text(text)
-    assert kept_runs(file) == whole
-    for cut in range(len(text) - 2, len(json.dumps(whole[0])), -1):
-        file.write_text(text[:cut])
-        assert kept_runs(file) == whole[:1]
-
-
-@pytest.mark.parametrize("case", CHEAP)
-def test_a_killed_case_ends_as_an_uninterrupted_one(case, ground, tmp_path, monkeypatch):
+def test_a_killed_calibration_goes_on_and_ends_as_an_uninterrupted_one(
+    ground, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(calibration, "CASES", {case: CASES[case] for case in CHEAP})
     straight, killed = tmp_path / "straight", tmp_path / "killed"
-    straight.mkdir()
-    killed.mkdir()
-    name, size, found = case_runs(ground, case, 0.5, 3, straight)
-    (file,) = straight.iterdir()
-    lines = file.read_text().splitlines(keepends=True)
-    assert (name, size, len(found), len(lines)) == (case, 0.5, 3, 3)
-    (killed / file.name).write_text(lines[0] + lines[1][:40])
-    made = []
-    run = calibration.one_run
-    monkeypatch.setattr(calibration, "one_run", lambda *of: made.append(of[3]) or run(*of))
-    assert case_runs(ground, case, 0.5, 3, killed) == (name, size, found)
-    assert made == [1, 2]
-    assert (killed / file.name).read_bytes() == file.read_bytes()
-    assert case_runs(ground, case, 0.5, 3, killed)[2] == found
-    assert made == [1, 2]  # nothing is run again
+    whole = calibrate(ground, 2, straight, jobs=1)
+    assert {row["runs"] for row in whole} == {2}
+    made, deal = [], calibration.Ground.dealt
+
+    def counting(ground, rng):
+        made.append(rng)
+        if len(made) == 7:
+            raise KeyboardInterrupt
+        return deal(ground, rng)
+
+    monkeypatch.setattr(calibration.Ground, "dealt", counting)
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(ground, 2, killed, jobs=1)
+    assert calibrate(ground, 2, killed, jobs=1) == whole
+    n = 2 * len(CHEAP) * len(SIZES)
+    assert len(made) == n + 1  # none of those that were finished is made again
+    assert calibrate(ground, 2, killed, jobs=1) == whole
+    assert len(made) == n + 1
 
 
 # --- counts ---------------------------------------------------------------------------------------
@@ -208,9 +201,9 @@ def test_coverage_weighs_sizes_by_their_numbers():
 def test_verdicts_of_worlds_are_those_of_the_pages_rule(ground, monkeypatch):
     """The same interval gives the same verdict; coverage is what is being found out."""
 
-    def world(ground, size, rng):
+    def world(ground, amount, rng):
         gates = {"documents": 9.0, "positions": 200.0, "neurons": 6.0}
         yield Finding("A4", "layer", "corrected", Estimate(-50.0, -60.0, -40.0), gates)
 
-    monkeypatch.setitem(CASES, "layers", (world, CASES["layers"][1]))
+    monkeypatch.setitem(CASES, "layers", replace(CASES["layers"], world=world))
     assert one_run(ground, "layers", 1.0, 0)[0]["verdict"] == "supported"

@@ -49,11 +49,6 @@ def test_a_page_without_findings_has_none_and_keeps_what_it_glued(tmp_path):
     assert page.glued == {"n": "12", "table": {"a": [1, 2.5]}}
 
 
-def test_a_page_is_read_with_the_parameters_it_was_given(tmp_path):
-    page = read_page(write_page(tmp_path, "01_regimes", [], {"model": "mine", "protocol": "text"}))
-    assert page.parameters == {"model": "mine", "seed": 0, "protocol": "text"}
-
-
 @pytest.mark.parametrize(
     ("found", "message"),
     [

@@ -7,7 +7,7 @@ import pytest
 
 from raretok.claims.study import Study
 from raretok.ledger import promise
-from raretok.ledger.calibration import MORE, SIZES, Ground, one_run
+from raretok.ledger.calibration import CASES, Ground, one_run
 from raretok.ledger.claims import claims
 from raretok.measure.parameters import PageParameters
 
@@ -37,7 +37,7 @@ def test_every_planted_estimand_is_calibrated_at_every_size_on_this_measurement(
     ]
     assert {(r["claim"], r["estimand"]) for r in ROWS} >= set(planted)
     assert all(sum(r["verdicts"].values()) == r["runs"] >= 30 for r in ROWS)
-    assert {r["size"] for r in ROWS} == {*SIZES, *MORE["head"]}
+    assert {r["size"] for r in ROWS} == set(CASES["head"].sizes)
     stored = json.loads((promise.SHIPPED / "docs-gpt2.json").read_text())
     assert stored["measurement"] == Study(PageParameters(model="docs-gpt2")).measurements.name
 

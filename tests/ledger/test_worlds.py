@@ -33,18 +33,18 @@ def ground():
 
 
 def activity(measure, n_factors, more):
-    return lambda s, h, r, rng: worlds.activity_world(s, n_factors, measure, more, rng=rng)
+    return lambda s, h, r, rng: worlds.activity_world(s, more, n_factors, measure, rng=rng)
 
 
 WORLDS = {
-    "curve": lambda s, h, r, rng: worlds.curve_world(s, "rare", 2.0, rng=rng),
+    "curve": lambda s, h, r, rng: worlds.curve_world(s, 2.0, "rare", rng=rng),
     "share": lambda s, h, r, rng: worlds.share_world(s, 0.1, rng=rng),
     "group": lambda s, h, r, rng: worlds.group_world(s, rng=rng),
     "dimensions": activity(worlds.fewer_dimensions, 1, 0.2),
     "modules": activity(worlds.modular_structure, 2, 0.2),
     "weights": lambda s, h, r, rng: worlds.weight_world(s, 1.0, rng=rng),
     "head": lambda s, h, r, rng: worlds.head_world(s, h, LAYERS, 1.0, False, rng=rng),
-    "layer": lambda s, h, r, rng: worlds.layer_world(s, h, -50.0, rng=rng),
+    "layer": lambda s, h, r, rng: worlds.layer_world(s, h, LAYERS, -50.0, rng=rng),
     "profile": lambda s, h, r, rng: worlds.profile_world(r, 0.5, rng=rng),
     "Gini": lambda s, h, r, rng: worlds.gini_world(r, 0.1, rng=rng),
 }
@@ -99,7 +99,7 @@ def test_noise_changes_its_sign_by_document_and_nothing_else():
 def test_a_curve_world_raises_the_head_of_one_class_by_its_factor(kind, share):
     sample = a_sample(2, noise=0.0)
     plain, raised = (
-        class_means(worlds.curve_world(sample, kind, f, share, rng=RNG(3)), kind)
+        class_means(worlds.curve_world(sample, f, kind, share, rng=RNG(3)), kind)
         for f in (1.0, 3.0)
     )
     n = head_of(sample, share)
@@ -107,14 +107,14 @@ def test_a_curve_world_raises_the_head_of_one_class_by_its_factor(kind, share):
     np.testing.assert_allclose(raised[n:], plain[n:])
     assert (np.diff(plain) < 1e-12).all()  # every neuron keeps its rank
     (other,) = set(KINDS) - {kind}
-    untouched = class_means(worlds.curve_world(sample, kind, 3.0, rng=RNG(3)), other)
+    untouched = class_means(worlds.curve_world(sample, 3.0, kind, rng=RNG(3)), other)
     np.testing.assert_allclose(untouched, class_means(sample, other))
 
 
 def test_a_curve_world_of_factor_one_is_a_sample_of_the_law_it_was_fitted_to():
     sample = a_sample(3, noise=0.0)
     found = [
-        class_means(worlds.curve_world(sample, "rare", 1.0, rng=RNG(seed)), "rare")
+        class_means(worlds.curve_world(sample, 1.0, "rare", rng=RNG(seed)), "rare")
         for seed in range(60)
     ]
     # Order statistics of a power law: the mean logarithm of the i-th of n is a sum of 1 / j.
@@ -190,7 +190,7 @@ MEASURES = {
 def test_an_activity_world_raises_its_measure_by_what_was_asked_and_edits_nothing_else(name):
     measure, n_factors, more = MEASURES[name]
     sample = a_sample(8, rare=clear_group())
-    world = worlds.activity_world(sample, n_factors, measure, more, rng=RNG(1))
+    world = worlds.activity_world(sample, more, n_factors, measure, rng=RNG(1))
     _, group = worlds.group_world(sample, rng=RNG(1))
     rows = np.flatnonzero(sample.stratum == RARE)
     before, after = (measure(s.post[np.ix_(rows, group)]) for s in (sample, world))
@@ -198,7 +198,7 @@ def test_an_activity_world_raises_its_measure_by_what_was_asked_and_edits_nothin
     rest = np.ones(sample.post.shape, dtype=bool)
     rest[np.ix_(rows, group)] = False
     np.testing.assert_array_equal(world.post[rest], sample.post[rest])
-    still = worlds.activity_world(sample, n_factors, measure, 0.0, rng=RNG(1))
+    still = worlds.activity_world(sample, 0.0, n_factors, measure, rng=RNG(1))
     np.testing.assert_array_equal(still.post, sample.post)
     np.testing.assert_array_equal(still.delta_loss, world.delta_loss)
 
@@ -251,7 +251,7 @@ def test_a_head_world_of_size_zero_has_the_heads_that_were_measured(ground):
 
 @pytest.mark.parametrize("percent", [0.0, -47.5, -95.0])
 def test_a_layer_world_takes_so_many_percent_away(percent, ground):
-    world, sums = worlds.layer_world(*ground[:2], percent, rng=RNG(6))
+    world, sums = worlds.layer_world(*ground[:2], LAYERS, percent, rng=RNG(6))
     _, group = worlds.group_world(ground[0], rng=RNG(6))
     rare = sums.stratum == RARE
     before = sums.before[rare][:, group].sum()

@@ -2,32 +2,36 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from raretok.claims.attention.profiles import bands, class_sums, correlation, deviations
-from raretok.claims.compare import Compared, controls_only, difference, spread
-from raretok.claims.finding import Finding
-from raretok.claims.sample import DRAWS, Sample
+from raretok.claims.compare import Compared, Spread, of_group, over_controls, together
+from raretok.claims.finding import Finding, Key, found, untested
+from raretok.claims.sample import DRAWS, Sample, over_ceiling
 from raretok.errors import NotTestableError
 from raretok.measure.head_sums import WHOLE, HeadSums
 from raretok.measure.rows import Rows
-from raretok.stats.jackknife import Deal, Estimate, block_sums, jackknife
-from raretok.text.protocol import Protocol
+from raretok.stats.jackknife import Deal, Estimate, Folds, block_sums, jackknife
+from raretok.text.protocol import PROTOCOLS, Protocol
 from raretok.text.rarity import RARE
 
-ESTIMANDS = (
+ATTENTION = (
     ("A1", "correlation"),
     ("A1", "first token removed"),
     ("A1", "as published"),
     ("A2", "Gini"),
     ("A2", "first token removed"),
+)
+HEADS = (
     ("A3", "largest"),
     ("A3", "against the median head"),
     ("A4", "layer"),
     ("A4", "against controls"),
 )
+ESTIMANDS = ATTENTION + HEADS
 LAST = 2  # layers the claims are about
 FIRST_TOKEN = 0  # category of attention rows
 
@@ -48,9 +52,8 @@ class Alike:
     def over_ceiling(self) -> Estimate:
         """The correlation over what halves of the documents leave of either profile."""
         within = [one.mean(axis=1) for one in self.within.values()]
-        if min(one.min() for one in within) <= 0:
-            raise NotTestableError("profiles of one class do not agree between halves")
-        return jackknife(self.across.mean(axis=1) / np.sqrt(within[0] * within[1]))
+        what = "profiles of one class do not agree"
+        return jackknife(over_ceiling(self.across.mean(axis=1), *within, what))
 
     def raw(self) -> Estimate:
         """The correlation itself; its interval by Fisher's z."""
@@ -60,31 +63,25 @@ class Alike:
 def alike(rows: Rows, deal: Deal, matched: bool, first_token: bool = True) -> Alike:
     """Profiles of rare and common queries in the heads of the last two layers, compared."""
     keep = rows.keys.sum(axis=0) > 0
-    if not first_token:
-        keep[FIRST_TOKEN] = False
+    keep[FIRST_TOKEN] &= first_token
     kept = deal.kept[:, None].astype(float)
-    folds = [kept * deal.halves, kept * ~deal.halves]
+    halves = kept * deal.halves, kept * ~deal.halves
     pieces = []
     for mass in rows.mass[-LAST:, ..., keep]:
         sums = class_sums(mass, rows.keys[:, keep], rows, deal, matched)
-        shape = (mass.shape[1], int(keep.sum()))
 
-        def profile(kind, over, sums=sums, shape=shape):
-            found = sums[kind].profile(over)
-            return found.reshape(*found.shape[:-1], *shape)
+        def profiles(over: Folds, sums=sums, heads=mass.shape[1]) -> list[np.ndarray]:
+            """Of rare and of common queries, head by head."""
+            flat = [sums[kind].profile(over) for kind in ("rare", "common")]
+            return [one.reshape(*one.shape[:-1], heads, -1) for one in flat]
 
-        one, two = ({k: profile(k, part) for k in sums} for part in folds)
-        whole = [profile(kind, kept) for kind in sums]
-        pieces.append(
-            [
-                correlation(one["rare"], two["common"]),
-                correlation(one["rare"], two["rare"]),
-                correlation(one["common"], two["common"]),
-                correlation(*whole),
-            ]
-        )
-    means = [np.mean([piece[i] for piece in pieces], axis=0).mean(axis=-1) for i in range(4)]
-    return Alike(means[0], {"rare": means[1], "common": means[2]}, means[3][:, 0])
+        (rare, common), (rare_2, common_2) = map(profiles, halves)
+        pairs = (rare, common_2), (rare, rare_2), (common, common_2), profiles(kept)
+        pieces.append([correlation(*pair) for pair in pairs])
+    across, *within, whole = (
+        np.mean(piece, axis=0).mean(axis=-1) for piece in zip(*pieces, strict=True)
+    )
+    return Alike(across, dict(zip(("rare", "common"), within, strict=True)), whole[:, 0])
 
 
 def gini_difference(
@@ -92,14 +89,12 @@ def gini_difference(
 ) -> Estimate:
     """Mean Gini of rare less that of common queries, over the heads of the last two layers."""
     mean = gini[-LAST:].mean(axis=(0, 2), dtype=np.float64)[:, None]
-    apart = deviations(mean, np.ones_like(mean), bands(rows, matched))
-    block, kept = deal.of(rows.queries.document), deal.kept.astype(float)
-    means = []
+    ones = np.ones_like(mean)
+    columns = np.hstack([deviations(mean, ones, bands(rows, matched)), ones])
+    block, means = deal.of(rows.queries.document), []
     for chosen in (rows.rare, ~rows.rare):
-        ones = np.ones(int(chosen.sum()))
-        sums = block_sums(apart[chosen], ones, block[chosen], deal.n_blocks)
-        count = np.bincount(block[chosen], minlength=deal.n_blocks)
-        means.append((kept @ sums)[:, 0] / (kept @ count))
+        sums = deal.kept @ block_sums(columns, chosen.astype(float), block, deal.n_blocks)
+        means.append(sums[:, 0] / sums[:, 1])
     return jackknife(means[0] - means[1])
 
 
@@ -141,83 +136,82 @@ def moved(sample: Sample, sums: HeadSums, layers: list[int]) -> Moved:
     rare = np.flatnonzero(sums.stratum == RARE)
     block, n, ones = sample.deal.of(sums.document[rare]), sample.deal.n_blocks, np.ones(rare.size)
     total = np.bincount(block, sums.count[rare], n)
-    heads = [i for i, (layer, h) in enumerate(sums.targets) if layer in layers and h != WHOLE]
-    change = np.stack([block_sums(sums.change[i][rare], ones, block, n) for i in heads]) / unit
-    before = block_sums(sums.before[rare], ones, block, n)
-    whole = [sums.layers.index(layer) for layer in layers]
-    after = np.mean([block_sums(sums.after[i][rare], ones, block, n) for i in whole], axis=0)
     groups, (chosen, measured) = sample.with_controls(DRAWS), sample.folds
     if not ((chosen @ total > 0).all() and (measured @ total > 0).all()):
         raise NotTestableError("heads were ablated in too few documents")
 
+    def summed(of: np.ndarray) -> np.ndarray:
+        return block_sums(of[rare], ones, block, n)
+
     def mean_of(folds: np.ndarray, of: np.ndarray) -> np.ndarray:
         """Mean over blocks of a fold, then over the neurons of its groups."""
         means = (folds @ of) / (folds @ total)[..., None]
-        index = groups.reshape(*groups.shape[:2], -1)
-        return np.take_along_axis(means, index, axis=-1).reshape(groups.shape).mean(axis=-1)
+        return np.take_along_axis(means[:, :, None], groups, axis=-1).mean(axis=-1)
 
+    heads = [i for i, (layer, h) in enumerate(sums.targets) if layer in layers and h != WHOLE]
+    change = [summed(sums.change[i]) / unit for i in heads]
+    after = np.mean([summed(sums.after[sums.layers.index(layer)]) for layer in layers], axis=0)
     by_head = [
         np.stack([mean_of(folds, one) for one in change], axis=-1) for folds in (chosen, measured)
     ]
-    size = mean_of(measured, before)
-    left = mean_of(measured, after)
+    size, left = (mean_of(measured, of) for of in (summed(sums.before), after))
     layer = 100 * np.where(size > 0, left / np.where(size > 0, size, 1.0) - 1, 0.0)
     return Moved(*by_head, layer)
 
 
 def attention_findings(rows: Rows, deal: Deal, protocol: Protocol) -> Iterator[Finding]:
     """A1 and A2 under one reading; `deal` is of the queries' documents."""
-    reading, matched = protocol.name, protocol.matched
     queries = [rows.queries.document[chosen] for chosen in (rows.rare, ~rows.rare)]
     gates = {
         "documents": float(min(np.unique(one).size for one in queries)),
         "positions": float(min(one.size for one in queries)),
     }
-    both = {name: alike(rows, deal, matched, name == "all") for name in ("all", "rest")}
-    agreed = {name: gates | {"agreement": one.agreement} for name, one in both.items()}
-    table: list[tuple[str, str, dict, Callable[[], Estimate]]] = [
-        ("A1", "correlation", agreed["all"], both["all"].over_ceiling),
-        ("A1", "first token removed", agreed["rest"], both["rest"].over_ceiling),
-        ("A1", "as published", gates, both["all"].raw),
-        ("A2", "Gini", gates, lambda: gini_difference(rows.gini, rows, deal, matched)),
-        (
-            "A2",
-            "first token removed",
-            gates,
-            lambda: gini_difference(rows.gini_rest, rows, deal, matched),
-        ),
+    every, rest = (alike(rows, deal, protocol.matched, first) for first in (True, False))
+    computed: list[tuple[dict[str, float], Callable[..., Estimate], tuple]] = [
+        (gates | {"agreement": every.agreement}, every.over_ceiling, ()),
+        (gates | {"agreement": rest.agreement}, rest.over_ceiling, ()),
+        (gates, every.raw, ()),
+        (gates, gini_difference, (rows.gini, rows, deal, protocol.matched)),
+        (gates, gini_difference, (rows.gini_rest, rows, deal, protocol.matched)),
     ]
-    for claim, name, of, compute in table:
-        try:
-            yield Finding(claim, name, reading, compute(), of)
-        except NotTestableError as error:
-            yield Finding(claim, name, reading, None, of, reason=str(error))
+    for key, (own, compute, of) in zip(ATTENTION, computed, strict=True):
+        yield found(key, protocol.name, own, compute, *of)
 
 
 def head_findings(sample: Sample, sums: HeadSums, layers: list[int]) -> Iterator[Finding]:
     """A3 and A4 under one reading."""
-    reading, rare = sample.protocol.name, sums.stratum == RARE
+    rare = sums.stratum == RARE
     gates = sample.gates | {
         "documents": float(np.unique(sums.document[rare]).size),
         "positions": float(sums.count[rare].sum()),
     }
-    names = [key for key in ESTIMANDS if key[0] in ("A3", "A4")]
-    try:
-        found = moved(sample, sums, layers)
-        largest, ratio = found.largest(), found.over_median()
-        estimates = [
-            (of_group(largest), spread(largest)),
-            (of_group(ratio).through(np.exp), spread(ratio, np.exp)),
-            (of_group(found.layer), spread(found.layer)),
-            (difference(found.layer), controls_only(found.layer)),
-        ]
-        for name, (estimate, controls) in zip(names, estimates, strict=True):
-            yield Finding(*name, reading, estimate, gates, controls)
-    except NotTestableError as error:
-        for name in names:
-            yield Finding(*name, reading, None, gates, reason=str(error))
+
+    def all_four() -> list[tuple[Estimate, Spread]]:
+        of = moved(sample, sums, layers)
+        heads = [of_group(of.largest()), of_group(of.over_median(), np.exp)]
+        return [*heads, of_group(of.layer), over_controls(of.layer)]
+
+    yield from together(HEADS, sample, all_four, gates)
 
 
-def of_group(values: Compared) -> Estimate:
-    """The group alone: which neurons are in it varies with the documents left out."""
-    return jackknife(values[:, :, 0].mean(axis=1))
+def findings(study: Any, reading: str) -> Iterator[Finding]:
+    """A1 and A2 from attention rows, A3 and A4 from ablated heads; either may be missing."""
+    parts: tuple[tuple[tuple[Key, ...], Callable[[], Iterator[Finding]]], ...] = (
+        (
+            ATTENTION,
+            lambda: attention_findings(
+                study.rows(reading), study.queries(reading), PROTOCOLS[reading]
+            ),
+        ),
+        (
+            HEADS,
+            lambda: head_findings(
+                study.sample(reading, heads=True), study.heads(reading), study.layers
+            ),
+        ),
+    )
+    for keys, compute in parts:
+        try:
+            yield from compute()
+        except NotTestableError as error:
+            yield from untested(keys, str(error), reading)

@@ -58,15 +58,12 @@ def class_sums(
     """Of rare and of common queries; features are heads by categories."""
     wide = np.tile(keys, mass.shape[1]).astype(np.float64)
     flat = mass.reshape(len(mass), -1).astype(np.float64)
-    apart, block = deviations(flat, wide, bands(rows, matched)), deal.of(rows.queries.document)
+    columns = np.hstack([deviations(flat, wide, bands(rows, matched)), wide])
     overall = flat.sum(axis=0) / np.maximum(wide.sum(axis=0), 1.0)
-    found = {}
+    block, found = deal.of(rows.queries.document), {}
     for kind, chosen in (("rare", rows.rare), ("common", ~rows.rare)):
-        sums = (
-            block_sums(x[chosen], np.ones(chosen.sum()), block[chosen], deal.n_blocks)
-            for x in (apart, wide)
-        )
-        found[kind] = ClassSums(*sums, overall)
+        sums = block_sums(columns, chosen.astype(float), block, deal.n_blocks)
+        found[kind] = ClassSums(*np.split(sums, 2, axis=1), overall)
     return found
 
 

@@ -1,7 +1,6 @@
 """How many dimensions a group of neurons uses, from sums over blocks of documents."""
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -68,30 +67,6 @@ def whole_correlations(sample: Sample, kind: str, groups: Groups) -> Correlation
     """Correlations within each group over all positions of a class."""
     moments = Moments.of(sample, kind, np.unique(groups))
     return moments.correlations(np.ones(sample.deal.n_blocks), groups)
-
-
-class Links:
-    """Correlations of the neurons that a sample compares, in each fold."""
-
-    def __init__(self, sample: Sample, kind: str, n_draws: int):
-        self.sample, self.kind = sample, kind
-        self.groups = sample.with_controls(n_draws)
-
-    @cached_property
-    def moments(self) -> Moments:
-        return Moments.of(self.sample, self.kind, np.unique(self.groups))
-
-    def each(self, statistic) -> Float[np.ndarray, "left_out split group"]:
-        """A statistic of the correlation matrices of group and controls, fold by fold."""
-        return np.array(
-            [
-                [
-                    statistic(self.moments.correlations(blocks, groups))
-                    for blocks, groups in zip(*one, strict=True)
-                ]
-                for one in zip(self.sample.folds[1], self.groups, strict=True)
-            ]
-        )
 
 
 def participation_ratio(r: Correlations) -> Float[np.ndarray, " group"]:

@@ -6,8 +6,8 @@ from itertools import combinations
 import numpy as np
 from jaxtyping import Float, Int
 
-from raretok.claims.compare import Compared, Spread, controls_only, difference, together
-from raretok.claims.coordination.dimension import Links, participation_ratio
+from raretok.claims.compare import Compared, Spread, in_folds, over_controls, together
+from raretok.claims.coordination.dimension import Moments, participation_ratio
 from raretok.claims.coordination.information import ksg_terms, prepared
 from raretok.claims.finding import Finding
 from raretok.claims.sample import DRAWS, KINDS, Sample
@@ -21,7 +21,11 @@ CONTROLS = 8  # control groups whose information is measured: each costs as much
 
 def log_dimension(sample: Sample, kind: str) -> Compared:
     """ln participation ratio of the group and its controls on one class of targets."""
-    return np.log(Links(sample, kind, DRAWS).each(participation_ratio))
+    groups = sample.with_controls(DRAWS)
+    moments = Moments.of(sample, kind, np.unique(groups))
+    return np.log(
+        in_folds(sample, groups, lambda *fold: participation_ratio(moments.correlations(*fold)))
+    )
 
 
 class Information:
@@ -56,24 +60,15 @@ class Information:
         total = blocks @ self.total
         if total <= 0:
             raise NotTestableError("a part of the documents has no position of the class")
-        sums = [
-            np.mean(
-                [self.of_pair(pair) for pair in combinations(sorted(map(int, group)), 2)], axis=0
-            )
-            for group in groups
-        ]
+        pairs = (combinations(sorted(map(int, group)), 2) for group in groups)
+        sums = [np.mean(list(map(self.of_pair, some)), axis=0) for some in pairs]
         return np.stack(sums) @ blocks / total
 
 
 def shared_information(sample: Sample, kind: str) -> Compared:
     """Mean information of the pairs of the group and of its controls, nats."""
-    information, groups = Information(sample, kind), sample.with_controls(CONTROLS)
-    return np.array(
-        [
-            [information.of_groups(*fold) for fold in zip(*one, strict=True)]
-            for one in zip(sample.folds[1], groups, strict=True)
-        ]
-    )
+    information = Information(sample, kind)
+    return in_folds(sample, sample.with_controls(CONTROLS), information.of_groups)
 
 
 def findings(sample: Sample, dear: bool = True) -> Iterator[Finding]:
@@ -81,8 +76,7 @@ def findings(sample: Sample, dear: bool = True) -> Iterator[Finding]:
 
     def both(measure: Callable, scale: Callable) -> list[tuple[Estimate, Spread]]:
         rare, common = (measure(sample, kind) for kind in KINDS)
-        values = (rare, rare - common)
-        return [(difference(one).through(scale), controls_only(one, scale)) for one in values]
+        return [over_controls(one, scale) for one in (rare, rare - common)]
 
     yield from together(ESTIMANDS[:2], sample, lambda: both(log_dimension, np.exp))
     if dear:

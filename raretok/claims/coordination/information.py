@@ -56,11 +56,7 @@ def prepared(
     """
     sd = post.std(axis=0)
     z = (post - post.mean(axis=0)) / np.where(sd > 0, sd, 1.0)
-    return z + smallest_gap(z) * rng.uniform(-0.5, 0.5, size=z.shape)
-
-
-def smallest_gap(z: Float[np.ndarray, "position neuron"]) -> Float[np.ndarray, " neuron"]:
-    """Smallest distance between different values of each neuron: the step it was rounded to."""
     gaps = np.diff(np.sort(z, axis=0), axis=0)
-    smallest = np.where(gaps > TINY, gaps, np.inf).min(axis=0, initial=np.inf)
-    return np.where(np.isfinite(smallest), smallest, TINY)
+    step = np.where(gaps > TINY, gaps, np.inf).min(axis=0, initial=np.inf)
+    step = np.where(np.isfinite(step), step, TINY)  # the step each neuron was rounded to
+    return z + step * rng.uniform(-0.5, 0.5, size=z.shape)

@@ -9,7 +9,7 @@ $$\rho(a, b) = r(a_1, b_2) \Big/ \sqrt{r(a_1, a_2) \, r(b_1, b_2)}$$
 above 1.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import combinations
@@ -19,14 +19,15 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from raretok.claims.finding import Finding
-from raretok.claims.sample import KINDS, Folds, Sample, rank_correlation, ranked, settled
+from raretok.claims.finding import Finding, found, untested
+from raretok.claims.sample import KINDS, Folds, Sample, fold_means, rank_correlation, ranked
 from raretok.errors import NotTestableError, UserError
 from raretok.stats.jackknife import Estimate, block_sums, deal, jackknife
 
 TEXTS = ("licences", "addresses")
 ESTIMANDS = tuple(("G5", name) for name in ("between domains", *TEXTS, "unseen domain"))
 CORPUS = "the corpus"
+GATES = ("positions", "documents")
 FEWEST = 8  # documents of a domain: a block each, and what G5's gate asks for
 POSITIONS = 200  # rare ones of a domain: what G5's gate asks for, too
 DOMAINS = 3  # with two there is one pair, and nothing between domains in general
@@ -62,11 +63,10 @@ class Side:
         """Mean influence on either half of the blocks, nats. Raises `NotTestableError`."""
         if self.gap:
             raise NotTestableError(self.gap)
-        weights = [folds @ self.weight for folds in splits()]
-        if min(total.min() for total in weights) <= 0:
-            raise NotTestableError(f"{self.name}: a half of the documents has no rare position")
-        both = zip(splits(), weights, strict=True)
-        return tuple(settled((folds @ self.sums) / total[..., None]) for folds, total in both)
+        missing = f"rare position ({self.name})"
+        return tuple(
+            fold_means(folds, self.sums, self.weight[:, None], missing) for folds in splits()
+        )
 
     @cached_property
     def ranks(self) -> tuple[Float[np.ndarray, "left_out split neuron"], ...]:
@@ -153,31 +153,28 @@ def unseen(never: list[Side], seen: list[Side]) -> Estimate:
 class Places:
     """Domains and texts of one model; what of them is missing says so when it is asked for."""
 
-    sample: Any  # a Sample, or what says why there is none
-    of_domains: Callable[[], xr.Dataset]  # the part `domains`
-    text: Callable[[str], xr.Dataset]  # influence on another text
-    two_models: Callable[[], tuple[xr.Dataset, xr.Dataset]]  # without a domain, and with it
+    study: Any
 
     @cached_property
     def domains(self) -> list[Side]:
         """Every domain of the corpus, also those that have too little."""
-        part = self.of_domains()
+        part = self.study.part("domains")
         return [Side.of_part(name, part, i) for i, name in enumerate(part.attrs["parts"])]
 
     @cached_property
     def corpus(self) -> Side:
-        return Side.of_sample(CORPUS, self.sample)
+        return Side.of_sample(CORPUS, self.study.shown("corrected"))
 
     @cache  # noqa: B019
     def side(self, text: str) -> Side:
-        return Side.of_part(text, self.text(text))
+        return Side.of_part(text, self.study.on(text))
 
     @cached_property
     def models(self) -> list[Side]:
         """A domain and the others, of the model that never saw it and of the one that did."""
         return [
             Side.of_part(f"{name} ({kind})", data, j)
-            for kind, data in zip(("never seen", "seen"), self.two_models(), strict=True)
+            for kind, data in zip(("never seen", "seen"), self.study.two_models(), strict=True)
             for j, name in enumerate(data.parts)
         ]
 
@@ -187,22 +184,22 @@ class Places:
             return with_order(self.domains)
         return [self.corpus, self.side(estimand)] if estimand in TEXTS else self.models
 
-    def estimate(self, estimand: str) -> Estimate:
-        """An estimand of G5, of the ceiling. Raises `NotTestableError`."""
-        sides = self.read(estimand)
-        if estimand == "between domains":
-            return between(sides)
-        return jackknife(shared(*sides)) if estimand in TEXTS else unseen(sides[:2], sides[2:])
+
+def estimate(estimand: str, sides: list[Side]) -> Estimate:
+    """An estimand of G5, of the ceiling. Raises `NotTestableError`."""
+    if estimand == "between domains":
+        return between(sides)
+    return jackknife(shared(*sides)) if estimand in TEXTS else unseen(sides[:2], sides[2:])
 
 
 def findings(places: Places) -> Iterator[Finding]:
     """Every estimand of the page under `corrected`; gates of the smallest side that it reads."""
-    for claim, name in ESTIMANDS:
-        gates: dict[str, float] = {}
+    for key in ESTIMANDS:
         try:
-            for key in ("positions", "documents"):
-                sizes = [getattr(side, key) for side in places.read(name)]
-                gates[key] = float(min(sizes, default=0))
-            yield Finding(claim, name, "corrected", places.estimate(name), gates)
+            sides = places.read(key[1])
         except UserError as error:
-            yield Finding(claim, name, "corrected", None, gates, reason=str(error))
+            yield from untested([key], str(error))
+            continue
+        counts = {name: [getattr(side, name) for side in sides] for name in GATES}
+        gates = {name: float(min(some, default=0)) for name, some in counts.items()}
+        yield found(key, "corrected", gates, estimate, *key[1:], sides)

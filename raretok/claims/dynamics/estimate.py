@@ -10,17 +10,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from raretok.claims.compare import Compared, difference
+from raretok.claims.compare import apart, difference
 from raretok.claims.coordination.estimate import log_dimension
 from raretok.claims.finding import Finding, found, or_none
 from raretok.claims.modularity.estimate import modularity
 from raretok.claims.regimes.estimate import lift
 from raretok.claims.sample import KINDS, Sample
-from raretok.claims.spectra.estimate import of_groups, squared_cosine, weight_rows
+from raretok.claims.spectra.estimate import cosines
 from raretok.errors import NotTestableError, UserError
 from raretok.stats.jackknife import Estimate, jackknife
 
 CHOICES = ("traced back", "anew")
+INFLUENCE = "influence of the group"
 
 
 def influence(sample: Sample) -> Estimate:
@@ -33,24 +34,13 @@ def dimensions(sample: Sample) -> Estimate:
     return difference(log_dimension(sample, "rare")).through(np.exp)
 
 
-def cosine(sample: Sample) -> Estimate:
-    """S1: mean squared cosine of the group's weight rows less its controls', in units of chance."""
-    return difference(cosines(sample))
-
-
-def cosines(sample: Sample) -> Compared:
-    """Squared cosine of the weight rows of group and controls in every fold, in units of chance."""
-    rows = weight_rows(sample)
-    return of_groups(sample, rows, squared_cosine) * rows.shape[1]
-
-
 # Name, axis label and estimand of each panel; the lift has no group, so it is computed once.
 QUANTITIES: dict[str, tuple[str, Callable[[Sample], Estimate]]] = {
-    "influence of the group": ("nats a token", influence),
+    INFLUENCE: ("nats a token", influence),
     "lift of the head (R1)": ("x the smooth curve", lambda sample: lift(sample, "rare")),
     "dimensions (C1)": ("x the controls", dimensions),
     "modularity (M1)": ("Q above the controls", lambda sample: difference(modularity(sample))),
-    "squared cosine (S1)": ("x chance above the controls", cosine),
+    "squared cosine (S1)": ("x chance above the controls", lambda one: difference(cosines(one))),
 }
 UNGROUPED = ("lift of the head (R1)",)
 
@@ -69,21 +59,18 @@ def history(samples: dict[int, Sample], gaps: dict[int, str] | None = None) -> H
     """Of samples by step, all of the same positions. Raises `UserError` where there is none."""
     if not samples:
         raise UserError("no checkpoint was measured: give --revision and measure some first")
-    steps = sorted(samples)
-    last = samples[steps[-1]]
-    found: dict[str, dict[str, list[Estimate | None]]] = {}
-    for name, (_, estimand) in QUANTITIES.items():
-        choices = CHOICES[1:] if name in UNGROUPED else CHOICES
-        found[name] = {
-            choice: [or_none(estimand, chosen(samples[step], last, choice)) for step in steps]
-            for choice in choices
+    steps, last = sorted(samples), samples[max(samples)]
+    back = {step: with_group_of(samples[step], last) for step in steps}
+    choices = dict(zip(CHOICES, (back, samples), strict=True))
+    found = {
+        name: {
+            choice: [or_none(estimand, some[step]) for step in steps]
+            for choice, some in choices.items()
+            if choice == CHOICES[1] or name not in UNGROUPED
         }
+        for name, (_, estimand) in QUANTITIES.items()
+    }
     return History(steps, found, gaps or {}, int((last.stratum == KINDS["rare"]).sum()))
-
-
-def chosen(sample: Sample, last: Sample, choice: str) -> Sample:
-    """The sample with the group of the last step, or with its own."""
-    return sample if choice == "anew" else with_group_of(sample, last)
 
 
 def with_group_of(sample: Sample, last: Sample) -> Sample:
@@ -93,16 +80,13 @@ def with_group_of(sample: Sample, last: Sample) -> Sample:
     """
     if not np.array_equal(sample.document, last.document):
         raise UserError("checkpoints were measured at other positions: measure them again")
-    key = ("traced", id(last))
-    return sample.once(key, lambda: replace(sample, given_groups=last.groups))
+    return replace(sample, given_groups=last.groups)
 
 
 def reached(found: History, share: float = 0.5) -> int | None:
     """First step from which the traced group keeps at least a share of its last influence."""
-    values = [
-        one.value if one else 0.0 for one in found.found["influence of the group"][CHOICES[0]]
-    ]
-    enough = np.array(values) >= share * values[-1]
+    values = np.array([one.value if one else 0 for one in found.found[INFLUENCE][CHOICES[0]]])
+    enough = values >= share * values[-1]
     late = np.flatnonzero(~enough)
     first = int(late[-1]) + 1 if late.size else 0
     return found.steps[first] if first < len(found.steps) and values[-1] > 0 else None
@@ -113,10 +97,9 @@ ESTIMANDS = (("D1", "largest step"), ("D1", "growing spectra"))
 
 def traced(samples: dict[int, Sample], measured: bool) -> Float[np.ndarray, "step left_out split"]:
     """Mean influence of the last step's group at every step, on blocks chosen or measured on."""
-    steps = sorted(samples)
-    last, means = samples[steps[-1]], []
-    for step in steps:
-        influences = with_group_of(samples[step], last).influence("rare", measured=measured)
+    last, means = samples[max(samples)], []
+    for step in sorted(samples):
+        influences = with_group_of(samples[step], last).influence("rare", measured)
         means.append(np.take_along_axis(influences, last.groups, axis=-1).mean(axis=-1))
     return np.stack(means)
 
@@ -139,14 +122,13 @@ def growing_spectra(samples: dict[int, Sample]) -> Estimate:
     steps = sorted(samples)
     last = samples[steps[-1]]
     values = [cosines(with_group_of(samples[step], last)) for step in (steps[-1], steps[0])]
-    each = [v.mean(axis=1)[:, 0] - v.mean(axis=1)[:, 1:].mean(axis=1) for v in values]
-    scatter = np.hypot(*(v[0].mean(axis=0)[1:].std(ddof=1) for v in values))
-    return jackknife(each[0] - each[1], float(scatter), values[0].shape[2] - 1)
+    (late, scatter), (early, scatter_early) = map(apart, values)
+    return jackknife(late - early, float(np.hypot(scatter, scatter_early)), values[0].shape[2] - 1)
 
 
 def findings(samples: dict[int, Sample]) -> Iterator[Finding]:
     """D1, of the checkpoints of one training run."""
     last = samples[max(samples)]
     gates = last.gates | {"reliability": last.reliability("rare")}
-    yield found(*ESTIMANDS[0], "corrected", gates, lambda: largest_step(samples))
-    yield found(*ESTIMANDS[1], "corrected", gates, lambda: growing_spectra(samples))
+    for key, compute in zip(ESTIMANDS, (largest_step, growing_spectra), strict=True):
+        yield found(key, "corrected", gates, compute, samples)

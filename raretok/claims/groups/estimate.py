@@ -4,7 +4,7 @@ Groups are chosen on one half of the blocks of documents and measured on the oth
 leaves one block out of the sums with the groups held.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
@@ -22,27 +22,19 @@ LeftOut = Float[np.ndarray, " left_out"]
 class Groups:
     """Loss change of groups that go together and the sum of their single effects, by block."""
 
-    joint: Float[np.ndarray, "token_class block chosen_for set percent"]  # weighted sums, nats
-    single: Float[np.ndarray, "token_class block chosen_for set percent"]
-    weight: Float[np.ndarray, "token_class block"]
+    # By name, joint and single: over all blocks, then without each; the group, then random sets.
+    means: dict[str, Float[np.ndarray, "left_out token_class chosen_for set percent"]]
     percent: Float[np.ndarray, " percent"]
     n_neurons: int  # of the layer
-    means: dict[str, Float[np.ndarray, "left_out token_class chosen_for set percent"]] = field(
-        init=False, repr=False
-    )
-
-    def __post_init__(self) -> None:
-        sums = {"joint": self.joint, "single": self.single}
-        means = {name: means_left_out(one, self.weight) for name, one in sums.items()}
-        object.__setattr__(self, "means", means)
 
     @classmethod
     def of(cls, data: xr.Dataset) -> "Groups":
-        """From the part `groups` of a measurement."""
-        percent = data.percent.values.astype(float)
+        """From the part `groups` of a measurement. Raises `NotTestableError` for no weight."""
+        percent, weight = data.percent.values.astype(float), data.weight.values.astype(float)
         n_neurons = round(100 / percent[-1] * data.sizes["rank"])
-        sums = (data[name].values.astype(float) for name in ("joint", "single", "weight"))
-        return cls(*sums, percent, n_neurons)
+        sums = {name: data[name].values.astype(float) for name in ("joint", "single")}
+        means = {name: means_left_out(one, weight) for name, one in sums.items()}
+        return cls(means, percent, n_neurons)
 
     @property
     def sizes(self) -> list[int]:
@@ -52,7 +44,7 @@ class Groups:
     @property
     def n_sets(self) -> int:
         """Matched random sets beside each group."""
-        return self.joint.shape[3] - 1
+        return self.means["joint"].shape[3] - 1
 
     def at(self, percent: float) -> int:
         """Where a percentage stands. Raises `NotTestableError` where it was not measured."""
@@ -61,14 +53,13 @@ class Groups:
             raise NotTestableError(f"groups of {percent:g} % were not measured: measure them")
         return int(near[0])
 
-    def mean(self, name: str, kind: str, chosen_for: str, percent: float) -> LeftOut:
-        """Mean change of a class of targets by a group, nats a token; `name`: joint or single."""
-        return self.of_set(name, kind, chosen_for, percent)[:, 0]
-
     def of_set(
         self, name: str, kind: str, chosen_for: str, percent: float
     ) -> Float[np.ndarray, "left_out set"]:
-        """The same of the group and of every random set."""
+        """Mean change of a class of targets by the group, then by each random set, nats a token.
+
+        `name`: joint or single.
+        """
         at = (KINDS.index(kind), KINDS.index(chosen_for))
         return self.means[name][:, *at, :, self.at(percent)]
 
@@ -90,7 +81,7 @@ def means_left_out(
 
 def effect(groups: Groups, kind: str, chosen_for: str, percent: float) -> Estimate:
     """Loss change as a group goes together, nats a token."""
-    return jackknife(groups.mean("joint", kind, chosen_for, percent))
+    return jackknife(groups.of_set("joint", kind, chosen_for, percent)[:, 0])
 
 
 def of_sets(groups: Groups, kind: str, chosen_for: str, percent: float) -> tuple[float, float]:
@@ -101,13 +92,13 @@ def of_sets(groups: Groups, kind: str, chosen_for: str, percent: float) -> tuple
 
 def synergy(groups: Groups, kind: str, chosen_for: str, percent: float) -> Estimate:
     """Effect of a group that goes together over the sum of what its neurons do alone."""
-    pair = (groups.mean(name, kind, chosen_for, percent) for name in ("joint", "single"))
+    pair = (groups.of_set(name, kind, chosen_for, percent)[:, 0] for name in ("joint", "single"))
     return ratio(*pair, "joint over single effects")
 
 
 def selectivity(groups: Groups, chosen_for: str, percent: float) -> Estimate:
     """Effect of a group on rare targets over its effect on common ones."""
-    pair = (groups.mean("joint", kind, chosen_for, percent) for kind in KINDS)
+    pair = (groups.of_set("joint", kind, chosen_for, percent)[:, 0] for kind in KINDS)
     return ratio(*pair, "rare over common effect")
 
 

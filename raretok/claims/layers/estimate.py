@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
 from raretok.claims.finding import Finding, found, or_none
-from raretok.claims.regimes.estimate import concentration, head_of, lift, rank_curves
-from raretok.claims.sample import KINDS, Sample
+from raretok.claims.regimes.estimate import concentration, head_of, lift
+from raretok.claims.sample import KINDS, Sample, by_rank
 from raretok.errors import NotTestableError, UserError
 from raretok.stats.jackknife import Estimate, jackknife
 
@@ -43,12 +43,9 @@ class Layers:
     @cached_property
     def numbers(self) -> dict[int, "Numbers"]:
         """What the page tells of every layer that was measured, the last one first."""
-
-        def share_of(layer: int) -> Estimate | None:
-            return or_none(lambda: share(self.whole, layer))
-
+        shares = {at: or_none(lambda at=at: share(self.whole, at)) for at in self.total}
         return {
-            layer: numbers(sample, self.unmediated[layer], share_of(layer))
+            layer: numbers(sample, self.unmediated[layer], shares[layer])
             for layer, sample in self.total.items()
         }
 
@@ -105,12 +102,8 @@ def head_influence(
 
     Chosen on some blocks and measured on others; `effect`: another effect of the same neurons.
     """
-    head = head_of(sample)
-    if effect is None:
-        return rank_curves(sample, kind)[:, :head].sum(axis=1)
-    order = np.argsort(-sample.influence(kind), axis=-1, kind="stable")[..., :head]
-    values = effect.influence(kind, measured=True)
-    return np.take_along_axis(values, order, axis=-1).sum(axis=-1).mean(axis=1)
+    curves = by_rank(sample.influence(kind), (effect or sample).influence(kind, True))
+    return curves[..., : head_of(sample)].sum(axis=-1).mean(axis=1)
 
 
 def share(layers: dict[int, Sample], layer: int, kind: str = "rare") -> Estimate:
@@ -140,32 +133,31 @@ class Numbers:
 def numbers(sample: Sample, unmediated: Sample | None, share: Estimate | None) -> Numbers:
     """R1's lift and R0's concentration of a layer, and the influence of its head."""
 
-    def of(kind: str, effect: Sample | None) -> Estimate | None:
-        return or_none(lambda: jackknife(head_influence(sample, kind, effect)))
+    def of(effect: Sample | None = None) -> dict[str, Estimate | None]:
+        return {
+            kind: or_none(lambda kind=kind: jackknife(head_influence(sample, kind, effect)))
+            for kind in KINDS
+        }
 
     return Numbers(
-        {kind: of(kind, None) for kind in KINDS},
-        {kind: of(kind, unmediated) for kind in KINDS} if unmediated else {},
-        or_none(partial(lift, sample, "rare")),
-        or_none(partial(concentration, sample)),
+        of(),
+        of(unmediated) if unmediated else {},
+        or_none(lift, sample, "rare"),
+        or_none(concentration, sample),
         share,
         sample.reliability("rare"),
     )
 
 
-def findings(layers: dict[int, Sample], counted: dict[str, float]) -> Iterator[Finding]:
-    """G3 of the layers of one model; `counted`: positions, documents and layers that it has.
-
-    Raises `NotTestableError` where the last layer was not measured.
-    """
-    if -1 not in layers:
+def findings(layers: Layers) -> Iterator[Finding]:
+    """G3 of the layers of one model. Raises `NotTestableError` where the last was not measured."""
+    if -1 not in layers.total:
         raise NotTestableError("layer -1 was not measured: measure it first")
-    n = int(counted.get("layers", len(layers)))
-    of: dict[str, tuple[int, Callable[[], Estimate]]] = {
-        "share of the last layer": (-1, lambda: share(complete(layers, n), -1)),
-        "lift of the layer before": (-2, lambda: lift(complete(layers, 2)[-2], "rare")),
-    }
-    for name, (layer, compute) in of.items():
-        sample = layers.get(layer, layers[-1])
+    computed = (
+        (-1, lambda: share(layers.whole, -1)),
+        (-2, lambda: lift(complete(layers.total, 2)[-2], "rare")),
+    )
+    for key, (layer, compute) in zip(ESTIMANDS, computed, strict=True):
+        sample = layers.total.get(layer, layers.total[-1])
         more = {"neurons": float(head_of(sample)), "reliability": sample.reliability("rare")}
-        yield found("G3", name, READING, counted | more, compute)
+        yield found(key, READING, layers.counted | more, compute)

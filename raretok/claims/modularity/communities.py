@@ -11,6 +11,7 @@ from functools import cache
 
 import numpy as np
 from jaxtyping import Float, Int
+from sklearn.metrics import silhouette_score
 
 Graphs = Float[np.ndarray, "graph node node"]
 Labels = Int[np.ndarray, "graph node"]
@@ -29,20 +30,20 @@ class Partitions:
     Q: PerGraph
 
 
-def modularity_matrix(weights: Graphs, resolution: float = 1.0) -> Graphs:
+def modularity_matrix(weights: Graphs) -> Graphs:
     r"""Share of the weight on each pair above what the strengths of its nodes lead to expect.
 
-    $$B_{ij} = \frac{w_{ij}}{2m} - \gamma \frac{k_i k_j}{(2m)^2}, \quad
+    $$B_{ij} = \frac{w_{ij}}{2m} - \frac{k_i k_j}{(2m)^2}, \quad
     Q = \sum_{ij} B_{ij} [c_i = c_j]$$
 
-    Newman (2004), weighted, with the resolution of Reichardt and Bornholdt (2006). A graph without
-    any weight has no communities: its matrix, and with it Q, is 0.
+    Newman (2004), weighted. A graph without any weight has no communities: its matrix, and with it
+    Q, is 0.
     """
     strength = weights.sum(axis=-1)
     total = strength.sum(axis=-1)[:, None, None]
     safe = np.where(total > 0, total, 1.0)
     expected = strength[:, :, None] * strength[:, None, :] / safe
-    return (weights - resolution * expected) / safe
+    return (weights - expected) / safe
 
 
 def quality(matrix: Graphs, labels: Labels) -> PerGraph:
@@ -64,15 +65,10 @@ def dealt_quality(matrix: Graphs, labels: Labels) -> PerGraph:
     return own + p * (matrix.sum(axis=(1, 2)) - own)
 
 
-def modularity(weights: Graphs, labels: Labels, resolution: float = 1.0) -> PerGraph:
-    """Newman's Q of a given partition of each graph."""
-    return quality(modularity_matrix(weights, resolution), labels)
-
-
-def best_partitions(weights: Graphs, resolution: float = 1.0) -> Partitions:
+def best_partitions(weights: Graphs) -> Partitions:
     """The partition of each graph with the largest Q: exact up to `EXACT_NODES` nodes."""
     search = exact_labels if weights.shape[-1] <= EXACT_NODES else searched_labels
-    matrix = modularity_matrix(weights, resolution)
+    matrix = modularity_matrix(weights)
     parts = [search(matrix[at : at + AT_ONCE]) for at in range(0, len(matrix), AT_ONCE)]
     labels = in_order(np.concatenate(parts))
     return Partitions(labels, quality(matrix, labels))
@@ -90,15 +86,10 @@ def in_order(labels: Labels) -> Labels:
 @cache
 def splits(n_nodes: int) -> list[tuple[Int[np.ndarray, " split"], Int[np.ndarray, " split"]]]:
     """For each non-empty set of nodes (as bits): subsets with its highest node, and the rests."""
-    found = []
+    found, sets = [], np.arange(1 << n_nodes)[::-1]
     for members in range(1, 1 << n_nodes):
         top = 1 << (members.bit_length() - 1)
-        below, subset = members ^ top, members ^ top
-        parts = [members]
-        while subset:
-            subset = (subset - 1) & below
-            parts.append(subset | top)
-        parts = np.array(parts)
+        parts = sets[(sets & members == sets) & (sets & top > 0)]
         found.append((parts, members ^ parts))
     return found
 
@@ -128,16 +119,10 @@ def exact_labels(matrix: Graphs) -> Labels:
 
 def sums_within(matrix: Graphs) -> Float[np.ndarray, "set graph"]:
     """Sum of the matrix over all pairs within each set of nodes (sets as bits)."""
-    n_graphs, n_nodes, _ = matrix.shape
-    by_pair = np.ascontiguousarray(matrix.transpose(1, 2, 0))
-    sums = np.zeros((1 << n_nodes, n_graphs))
-    for node in range(n_nodes):
-        size = 1 << node
-        links = np.zeros((size, n_graphs))  # of the node to each set of lower nodes
-        for lower in range(node):
-            links[1 << lower : 2 << lower] = links[: 1 << lower] + by_pair[node, lower]
-        sums[size : 2 * size] = sums[:size] + by_pair[node, node] + 2 * links
-    return sums
+    nodes = np.arange(matrix.shape[1])
+    member = (np.arange(1 << nodes.size)[:, None] >> nodes & 1).astype(float)
+    pairs = (member[:, :, None] * member[:, None, :]).reshape(len(member), -1)
+    return pairs @ matrix.reshape(len(matrix), -1).T
 
 
 def searched_labels(matrix: Graphs) -> Labels:
@@ -208,17 +193,9 @@ def silhouette(distance: Graphs, labels: Labels) -> PerGraph:
 
     A node alone in its community counts 0, and so does a graph in one community.
     """
-    n_nodes = labels.shape[1]
-    member = (labels[:, :, None] == np.arange(n_nodes)).astype(float)
-    size = member.sum(axis=1)
-    total = distance @ member  # distance[node, itself] is 0
-    own = np.take_along_axis(total, labels[:, :, None], axis=2)[:, :, 0]
-    mates = np.take_along_axis(size, labels, axis=1) - 1
-    inside = own / np.maximum(mates, 1)
-    other = (member == 0) & (size > 0)[:, None, :]
-    means = np.where(other, total / np.maximum(size, 1)[:, None, :], np.inf)
-    outside = means.min(axis=2)
-    scored = (mates > 0) & np.isfinite(outside)
-    outside = np.where(scored, outside, 0.0)
-    scale = np.maximum(np.maximum(inside, outside), 1e-300)
-    return np.where(scored, (outside - inside) / scale, 0.0).mean(axis=1)
+
+    def one(apart: np.ndarray, community: np.ndarray) -> float:
+        clusters = 1 < np.unique(community).size < community.size
+        return silhouette_score(apart, community, metric="precomputed") if clusters else 0.0
+
+    return np.array(list(map(one, distance, labels)), dtype=float)

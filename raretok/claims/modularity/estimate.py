@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float, Int
 
-from raretok.claims.compare import Compared, Spread, controls_only, difference, together
+from raretok.claims.compare import Blocks, Compared, in_folds, over_controls, together
 from raretok.claims.coordination.dimension import Moments
 from raretok.claims.finding import Finding
 from raretok.claims.modularity.communities import (
@@ -21,20 +21,9 @@ from raretok.claims.modularity.communities import (
     quality,
 )
 from raretok.claims.sample import Sample
-from raretok.stats.jackknife import Estimate
 
 ESTIMANDS = (("M1", "modularity"),)
 CONTROLS = 20  # control groups: each costs as much as the group itself
-
-
-def links(
-    moments: Moments, blocks: Float[np.ndarray, " block"], groups: Int[np.ndarray, "group member"]
-) -> Float[np.ndarray, "group member member"]:
-    """Links of each group over some blocks: |r|, none of a neuron with itself."""
-    r = np.abs(moments.correlations(blocks, groups))
-    diagonal = np.arange(groups.shape[1])
-    r[:, diagonal, diagonal] = 0
-    return r
 
 
 def held_out_Q(
@@ -49,36 +38,28 @@ def held_out_Q(
     return quality(matrix, labels) - dealt_quality(matrix, labels)
 
 
-def halved(blocks: Float[np.ndarray, " block"]) -> tuple[np.ndarray, np.ndarray]:
+def halved(blocks: Blocks) -> tuple[Blocks, Blocks]:
     """The blocks in use, dealt to two parts in turn."""
-    used = np.flatnonzero(blocks)
-    parts = np.zeros((2, blocks.size))
-    parts[0, used[::2]], parts[1, used[1::2]] = 1, 1
-    return parts[0], parts[1]
+    turn = np.cumsum(blocks > 0) % 2
+    return blocks * turn, blocks * (1 - turn)
 
 
 def modularity(sample: Sample, kind: str = "rare") -> Compared:
     """Held-out Q of the group and its controls in every fold; mean of both directions."""
     groups = sample.with_controls(CONTROLS)
-    moments = Moments.of(sample, kind, np.unique(groups))
-    graphs: list[list[np.ndarray]] = [[], []]
-    for blocks, some in zip(
-        sample.folds[1].reshape(-1, sample.deal.n_blocks),
-        groups.reshape(-1, *groups.shape[2:]),
-        strict=True,
-    ):
-        for part, half in zip(graphs, halved(blocks), strict=True):
-            part.append(links(moments, half, some))
-    one, two = (np.concatenate(part) for part in graphs)
+    moments, members = Moments.of(sample, kind, np.unique(groups)), groups.shape[-1]
+
+    def links(blocks: Blocks, some: Int[np.ndarray, "group member"]) -> np.ndarray:
+        """|r| within the groups on either half of some blocks; none of a neuron with itself."""
+        r = np.stack([moments.correlations(half, some) for half in halved(blocks)], axis=1)
+        return np.abs(r) * (1 - np.eye(members))
+
+    graphs = in_folds(sample, groups, links).reshape(-1, 2, members, members)
+    one, two = graphs[:, 0], graphs[:, 1]
     Q = (held_out_Q(one, two) + held_out_Q(two, one)) / 2
     return Q.reshape(groups.shape[:3])
 
 
 def findings(sample: Sample) -> Iterator[Finding]:
     """M1 under one reading."""
-
-    def held_out() -> list[tuple[Estimate, Spread]]:
-        values = modularity(sample)
-        return [(difference(values), controls_only(values))]
-
-    yield from together(ESTIMANDS, sample, held_out)
+    yield from together(ESTIMANDS, sample, lambda: [over_controls(modularity(sample))])

@@ -48,12 +48,12 @@ def bent(L: Ranked, a: float) -> Ranked:
     return np.log(L) if abs(a) < 1e-9 else (L**a - 1) / a
 
 
-def bin_weights(curves: Float[np.ndarray, "left_out rank"], head: int, last: float = LAST) -> Bins:
+def bin_weights(curves: Float[np.ndarray, "left_out rank"], head: int) -> Bins:
     """Precision of the logarithm of each bin's mean, from the curves with documents left out.
 
     0 for a bin whose mean is not positive in every curve: it has no logarithm.
     """
-    edges = bins(head, int(last * curves.shape[1]))
+    edges = bins(head, int(LAST * curves.shape[1]))
     means = np.array([bin_means(one, edges) for one in curves])
     positive = (means > 0).all(axis=0)
     logs = np.log(np.where(positive, means, 1.0))
@@ -66,15 +66,13 @@ def bin_weights(curves: Float[np.ndarray, "left_out rank"], head: int, last: flo
     return np.where(positive, 1 / np.maximum(variance, max(floor, 1e-12)), 0.0)
 
 
-def smooth_curve(
-    values: Ranked, head: int, weights: Bins | None = None, last: float = LAST
-) -> Fitted:
-    """ln of the smooth curve at every rank down to `last`, fitted to those below the head.
+def smooth_curve(values: Ranked, head: int, weights: Bins | None = None) -> Fitted:
+    """ln of the smooth curve at every rank down to `LAST`, fitted to those below the head.
 
     `values` are means by rank, not necessarily sorted; `weights` those of the bins. Raises
     `NotTestableError` where too few bins have a positive mean or there are too few ranks.
     """
-    n, stop = values.size, int(last * values.size)
+    n, stop = values.size, int(LAST * values.size)
     if stop < 5 * head or stop < 60:
         raise NotTestableError(f"{n} neurons are too few for a curve below a head of {head}")
     edges = bins(head, stop)

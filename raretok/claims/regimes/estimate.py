@@ -12,10 +12,11 @@ from raretok.claims.sample import (
     KINDS,
     Sample,
     by_rank,
+    fold_means,
     neurons_in,
+    over_ceiling,
     rank_correlation,
     ranked,
-    settled,
 )
 from raretok.errors import NotTestableError
 from raretok.stats.jackknife import Estimate, block_sums, jackknife
@@ -35,8 +36,7 @@ HEADS = (0.003, 0.005, 0.01, 0.02, 0.03)  # shares of the neurons that a lift is
 
 def rank_curves(sample: Sample, kind: str) -> Curves:
     """Influence by rank, each neuron ranked on some blocks and measured on others; nats."""
-    ranking, values = (sample.influence(kind, measured) for measured in (False, True))
-    return by_rank(ranking, values).mean(axis=1)
+    return by_rank(*sample.influences(kind)).mean(axis=1)
 
 
 def head_of(sample: Sample, share: float = 0.01) -> int:
@@ -67,10 +67,8 @@ def size(sample: Sample) -> Estimate:
     A count that jumps has no jackknife. How far it jumps between halves of the documents is what it
     scatters by on all of them (McCarthy, 1969), and more.
     """
-    name = "signed" if sample.protocol.signed else "size"
-    halves = sample.deal.halves[None].astype(float)
-    ranking, values = (sample.mean("rare", folds, name)[0] for folds in (halves, 1 - halves))
-    shares = [100 * head_size(one) / one.size for one in by_rank(ranking, values)]
+    curves = by_rank(*sample.of_halves("rare", slice(1)))[0]
+    shares = [100 * head_size(one) / one.size for one in curves]
     low, middle, high = np.quantile(shares, [0.025, 0.5, 0.975])
     return Estimate(float(middle), float(low), float(high))
 
@@ -86,7 +84,7 @@ def top_share(sample: Sample, kind: str) -> Float[np.ndarray, "left_out split"]:
 
     Both are chosen on one part of the documents and measured on the other.
     """
-    ranking, values = (sample.influence(kind, measured) for measured in (False, True))
+    ranking, values = sample.influences(kind)
     head = by_rank(ranking, values)[..., : head_of(sample)].sum(axis=-1)
     total = np.where(ranking > 0, values, 0.0).sum(axis=-1)
     if not (total > 0).all():
@@ -96,17 +94,11 @@ def top_share(sample: Sample, kind: str) -> Float[np.ndarray, "left_out split"]:
 
 def shared_order(sample: Sample) -> Estimate:
     """Rank correlation of rare and common influence over the root of both reliabilities."""
-    name = "signed" if sample.protocol.signed else "size"
-    kept, halves = sample.deal.kept[:, None].astype(float), sample.deal.halves
-    one, two = kept * halves, kept * ~halves
-    ranks = {
-        kind: [ranked(sample.mean(kind, folds, name)) for folds in (one, two)] for kind in KINDS
-    }
+    ranks = {kind: [ranked(half) for half in sample.of_halves(kind)] for kind in KINDS}
     across = rank_correlation(ranks["rare"][0], ranks["common"][1]).mean(axis=1)
     within = [rank_correlation(*both).mean(axis=1) for both in ranks.values()]
-    if min(part.min() for part in within) <= 0:
-        raise NotTestableError("the order of the neurons does not repeat between halves")
-    return jackknife(across / np.sqrt(within[0] * within[1]))
+    what = "the order of the neurons does not repeat"
+    return jackknife(over_ceiling(across, *within, what))
 
 
 def intervention_means(
@@ -122,7 +114,7 @@ def intervention_means(
     ones, n = np.ones(block.size), sample.deal.n_blocks
     sums = block_sums(interventions.delta_loss.values[at][cells], ones, block, n)
     weight = block_sums(interventions.weight.values[cells][:, None], ones, block, n)
-    return [settled((folds @ sums) / (folds @ weight)) for folds in sample.folds]
+    return [fold_means(folds, sums, weight, f"{kind} position") for folds in sample.folds]
 
 
 def intervention_curves(sample: Sample, interventions: xr.Dataset, name: str, kind: str) -> Curves:
@@ -145,12 +137,12 @@ def findings(sample: Sample, interventions: xr.Dataset | None = None) -> Iterato
         "reliability of common": sample.reliability("common"),
     }
     computed = (
-        lambda: concentration(sample),
-        lambda: lift(sample, "rare"),
-        lambda: direct_lift(sample, interventions),
-        lambda: size(sample),
-        lambda: lift(sample, "common"),
-        lambda: shared_order(sample),
+        (concentration, sample),
+        (lift, sample, "rare"),
+        (direct_lift, sample, interventions),
+        (size, sample),
+        (lift, sample, "common"),
+        (shared_order, sample),
     )
-    for key, compute in zip(ESTIMANDS, computed, strict=True):
-        yield found(*key, sample.protocol.name, gates, compute)
+    for key, of in zip(ESTIMANDS, computed, strict=True):
+        yield found(key, sample.protocol.name, gates, *of)

@@ -28,8 +28,8 @@ def descending(correlations: Float[np.ndarray, "draw n n"]) -> Spectra:
     return np.maximum(np.linalg.eigvalsh(correlations)[:, ::-1], 0.0)
 
 
-def hill_curve(spectra: Spectra) -> Float[np.ndarray, "draw k"]:
-    r"""Hill's tail index of the k largest eigenvalues, for k = 1 .. ranks - 1 (Hill, 1975).
+def hill(spectra: Spectra, k: int) -> Float[np.ndarray, " draw"]:
+    r"""Hill's tail index of the k largest eigenvalues (Hill, 1975).
 
     $$\hat\alpha_k = \Big( \frac1k \sum_{i \le k} \ln \frac{\lambda_i}{\lambda_{k+1}} \Big)^{-1}$$
 
@@ -37,22 +37,17 @@ def hill_curve(spectra: Spectra) -> Float[np.ndarray, "draw k"]:
     extreme-value index xi. The exponent of the *density*, which powerlaw and weightwatcher report
     (and whose "heavy-tailed below 2" is often quoted), is alpha + 1. Small is heavy-tailed.
     Its relative standard error is 1 / sqrt(k) for independent values. Infinite for ties.
+    Raises `UserError` for an impossible k.
     """
-    logs = np.log(np.maximum(spectra, ZERO))
-    k = np.arange(1, spectra.shape[1])
-    mean_gap = np.cumsum(logs, axis=1)[:, :-1] / k - logs[:, 1:]
-    # A tie leaves rounding, not zero: without the floor its sign would be chance.
-    return 1 / np.maximum(mean_gap, 1e-14)
-
-
-def hill(spectra: Spectra, k: int) -> Float[np.ndarray, " draw"]:
-    """Tail index of the k largest (see `hill_curve`). Raises `UserError` for an impossible k."""
     if not 0 < k < spectra.shape[1]:
         raise UserError(
             f"a tail of {k} eigenvalues cannot be had from {spectra.shape[1]}: "
             f"k must lie in 1..{spectra.shape[1] - 1}"
         )
-    return hill_curve(spectra[:, : k + 1])[:, -1]
+    logs = np.log(np.maximum(spectra, ZERO))
+    mean_gap = logs[:, :k].mean(axis=1) - logs[:, k]
+    # A tie leaves rounding, not zero: without the floor its sign would be chance.
+    return 1 / np.maximum(mean_gap, 1e-14)
 
 
 def noise_edges(n: int, d: int) -> tuple[float, float]:
@@ -63,8 +58,3 @@ def noise_edges(n: int, d: int) -> tuple[float, float]:
     """
     root = np.sqrt(n / d)
     return float((1 - root) ** 2), float((1 + root) ** 2)
-
-
-def noise_rows(n: int, d: int, *, rng: np.random.Generator) -> Weights:
-    """Gaussian rows, standardised as weights are."""
-    return standard_rows(rng.standard_normal((n, d)))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from jaxtyping import Float
 
-from raretok.claims.compare import Compared, Spread, controls_only, difference, spread, together
+from raretok.claims.compare import Compared, Spread, over_controls, spread, together
 from raretok.claims.finding import Finding
 from raretok.claims.sample import DRAWS, Sample
 from raretok.claims.spectra.eigenvalues import descending, hill, standard_rows
@@ -60,15 +60,24 @@ def log_hill(r: Correlations) -> Float[np.ndarray, " group"]:
     return np.log(hill(descending(r), max(1, r.shape[1] // 2)))
 
 
+def cosines(sample: Sample) -> Compared:
+    """Squared cosine of the weight rows of group and controls in every fold, in units of chance."""
+    rows = weight_rows(sample)
+    return of_groups(sample, rows, squared_cosine) * rows.shape[1]
+
+
+def tail_index(sample: Sample) -> tuple[Estimate, Spread]:
+    """Hill index of the group, which scatters as its controls do, and theirs."""
+    index = of_groups(sample, weight_rows(sample), log_hill)
+    scatter = float(index[0].mean(axis=0)[1:].std(ddof=1))
+    estimate = jackknife(index[:, :, 0].mean(axis=1), scatter).through(np.exp)
+    return estimate, spread(index, np.exp)
+
+
 def findings(sample: Sample) -> Iterator[Finding]:
     """S1 under one reading."""
 
     def both() -> list[tuple[Estimate, Spread]]:
-        rows = weight_rows(sample)
-        cosines = of_groups(sample, rows, squared_cosine) * rows.shape[1]
-        index = of_groups(sample, rows, log_hill)
-        scatter = float(index[0].mean(axis=0)[1:].std(ddof=1))
-        estimate = jackknife(index[:, :, 0].mean(axis=1), scatter).through(np.exp)
-        return [(difference(cosines), controls_only(cosines)), (estimate, spread(index, np.exp))]
+        return [over_controls(cosines(sample)), tail_index(sample)]
 
     yield from together(ESTIMANDS, sample, both)

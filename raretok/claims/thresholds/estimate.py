@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
 import numpy as np
-import xarray as xr
 
 from raretok.claims.dynamics.estimate import influence
 from raretok.claims.finding import Finding, found, or_none
@@ -19,11 +18,9 @@ from raretok.claims.thresholds import gradient
 from raretok.errors import UserError
 from raretok.stats.jackknife import Estimate, jackknife
 from raretok.text.protocol import Rule
-from raretok.text.rarity import classes_of
 
 NAMES = ("lift at 10 over 20 %", "step at the threshold", "below the elbow")
 ESTIMANDS = tuple(("G2", name) for name in NAMES)
-DEFAULT = 15.0  # % of the types that are rare
 PERCENTILES = (2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 50.0)
 RULES = tuple((rule, by) for by in ("target", "input") for rule in reversed(get_args(Rule)))
 QUANTITIES: dict[str, Callable[[Sample], Estimate]] = {
@@ -32,8 +29,6 @@ QUANTITIES: dict[str, Callable[[Sample], Estimate]] = {
     "concentration (R0)": concentration,
     "influence of the group": influence,
 }
-
-At = Callable[..., Sample]  # of a percentile, a rule, and what is rare: target or input
 
 
 @dataclass(frozen=True)
@@ -54,15 +49,14 @@ def case(study: Any, percentile: float, rule: Rule = "percentile", by: str = "ta
     """Every quantity under one definition of rare, on the positions of a study's measurement."""
     asked = Case(percentile, rule, by)
     try:
-        sample, model = study.at(percentile, rule, by), study.part("model")
+        sample = study.at(percentile, rule, by)
         influence(sample)  # needs rare targets in every part of the documents, as all others do
     except UserError as error:
         return replace(asked, reason=str(error))
-    classes = classes_of(model.counts.values, model.counted.values, rule, percentile)
     weight = sample.weight[sample.stratum == KINDS["rare"]]
     return replace(
         asked,
-        types=int(classes.rare.sum()),
+        types=int(study.types(rule, percentile).rare.sum()),
         positions=weight.size,
         worth=float(weight.sum() ** 2 / (weight**2).sum()),
         found={name: or_none(of, sample) for name, of in QUANTITIES.items()},
@@ -89,16 +83,14 @@ def lift_ratio(one: Sample, other: Sample) -> Estimate:
     return jackknife(values[0] - values[1], float(np.hypot(*scatters))).through(np.exp)
 
 
-def findings(
-    at: At, effects: xr.Dataset, model: xr.Dataset, percentile: float = DEFAULT
-) -> Iterator[Finding]:
-    """G2 of one measurement; `at` gives its sample for a percentage of rare types."""
-    sample, x = at(percentile), gradient.log_frequency(effects, model)
+def findings(study: Any) -> Iterator[Finding]:
+    """G2 of a study's measurement, by the percentage of rare types it asks for."""
+    model, (sample, x) = study.part("model"), gradient.read(study)
     gates = sample.gates | {"reliability": sample.reliability("rare")}
     computed = (
-        lambda: lift_ratio(at(10.0), at(20.0)),
+        lambda: lift_ratio(study.at(10.0), study.at(20.0)),
         lambda: gradient.step(sample, x),
         lambda: gradient.below_elbow(sample, x, gradient.log_elbow(model)),
     )
     for key, compute in zip(ESTIMANDS, computed, strict=True):
-        yield found(*key, sample.protocol.name, gates, compute)
+        yield found(key, sample.protocol.name, gates, compute)

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from raretok.claims.compare import ratio
 from raretok.claims.finding import or_none
 from raretok.claims.regimes.estimate import head_of, lift_of
-from raretok.claims.sample import KINDS, Sample, by_rank, settled
+from raretok.claims.sample import KINDS, Sample, by_rank, fold_means
 from raretok.errors import NotTestableError
 from raretok.stats.jackknife import Estimate, block_sums, jackknife
 from raretok.text.rarity import elbow, unigram
@@ -53,11 +53,9 @@ def means(
 ) -> Fold:
     """Weighted means at some positions over the blocks measured on (or chosen on)."""
     weight, block, n = sample.weight[rows], sample.block[rows], sample.deal.n_blocks
-    folds = sample.folds[measured]
-    total = folds @ np.bincount(block, weight, n)[:, None]
-    if not (total > 0).all():
-        raise NotTestableError("a part of the documents has no target of the frequencies asked for")
-    return settled(folds @ block_sums(values[rows], weight, block, n) / total)
+    sums, total = block_sums(values[rows], weight, block, n), np.bincount(block, weight, n)
+    missing = "target of the frequencies asked for"
+    return fold_means(sample.folds[measured], sums, total[:, None], missing)
 
 
 def line(sample: Sample, x: Frequency, rows: Rows, measured: bool = True) -> tuple[Fold, Fold]:

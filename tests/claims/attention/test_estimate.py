@@ -12,10 +12,9 @@ from raretok.claims.attention.estimate import (
     gini_difference,
     head_findings,
     moved,
-    of_group,
 )
 from raretok.claims.attention.profiles import correlation
-from raretok.claims.compare import spread
+from raretok.claims.compare import of_group
 from raretok.errors import NotTestableError
 from raretok.stats.jackknife import deal
 from raretok.text.protocol import PROTOCOLS
@@ -236,5 +235,6 @@ def test_the_unit_of_effects_changes_nothing_and_of_activations_neither(ablated)
 def test_the_group_alone_and_the_range_of_its_controls():
     values = np.zeros((17, 2, 102))
     values[..., 0], values[..., 1:] = 5.0, np.arange(101.0)
-    assert of_group(values).value == 5
-    assert spread(values) == pytest.approx((50, 2.5, 97.5))
+    estimate, spread = of_group(values)
+    assert estimate.value == 5
+    assert spread == pytest.approx((50, 2.5, 97.5))

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from raretok.claims.coordination.dimension import Links, Moments, participation_ratio
+from raretok.claims.coordination.dimension import Moments, participation_ratio
 from raretok.claims.sample import KINDS
 from raretok.text.rarity import RARE
 from tests.synthetic import a_sample
@@ -74,14 +74,3 @@ def test_participation_ratio_of_unrelated_neurons_has_its_known_bias():
     draws = [np.corrcoef(rng.normal(size=(n, n_positions))) for _ in range(300)]
     found = participation_ratio(np.stack(draws)).mean()
     assert found == pytest.approx(n / (1 + (n - 1) / (n_positions - 1)), rel=0.01)
-
-
-def test_links_are_measured_on_the_blocks_of_their_fold():
-    sample = a_sample(3, uneven=False)
-    found = Links(sample, "common", 4).each(participation_ratio)
-    assert found.shape == (17, 20, 5)
-    groups = sample.with_controls(4)
-    for g, split, one in ((0, 3, 0), (7, 12, 4)):
-        rows = (sample.stratum == KINDS["common"]) & (sample.folds[1][g, split][sample.block] > 0)
-        r = np.corrcoef(sample.post[rows][:, groups[g, split, one]].T)
-        assert found[g, split, one] == pytest.approx(participation_ratio(r[None])[0])

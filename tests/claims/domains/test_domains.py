@@ -118,7 +118,8 @@ def places_of(same: bool, noise=2.0, two_models=None) -> Places:
     def no_models():
         raise NotTestableError("trained on everything")
 
-    return Places(sample, lambda: domains, text, two_models or no_models)
+    study = {"shown": lambda _: sample, "part": lambda _: domains, "on": text}
+    return Places(SimpleNamespace(two_models=two_models or no_models, **study))
 
 
 def test_one_order_in_every_domain_is_found_through_the_noise():

@@ -144,7 +144,7 @@ def test_the_exact_last_layer_has_the_numbers_of_the_page_regimes():
 
 
 def test_findings_are_judged_and_the_lift_is_of_the_layer_before(equal):
-    share, before = estimate.findings(equal.total, equal.counted)
+    share, before = estimate.findings(equal)
     assert ("G3", share.estimand) == estimate.ESTIMANDS[0]
     assert before.estimate == lift(equal.total[-2], "rare")
     assert share.gates.items() >= COUNTED.items()
@@ -154,7 +154,7 @@ def test_findings_are_judged_and_the_lift_is_of_the_layer_before(equal):
 def test_a_model_of_three_layers_uses_those_and_names_the_gap():
     layers = read({-1: 1.0, -2: 1.0, -3: 1.0}, n_layers=3)
     assert layers.gaps == {-4: "layer -4 is deeper than the model"}
-    share, _ = estimate.findings(layers.total, layers.counted)
+    share, _ = estimate.findings(layers)
     assert share.estimate.value == pytest.approx(1 / 3, abs=1e-3)
     assert figures.said(layers, None)["fair"] == "33"
     assert figures.table(layers, None).loc["4th last"].iloc[0].startswith("gap: layer -4 is deeper")
@@ -162,7 +162,7 @@ def test_a_model_of_three_layers_uses_those_and_names_the_gap():
 
 def test_a_layer_that_was_not_measured_is_no_smaller_sum():
     layers = read({-1: 1.0, -2: 1.0, -4: 1.0})
-    share, before = estimate.findings(layers.total, layers.counted)
+    share, before = estimate.findings(layers)
     assert share.estimate is None
     assert share.reason == "layer -3 was not measured: measure it first"
     assert before.estimate is not None

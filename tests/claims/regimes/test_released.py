@@ -26,8 +26,6 @@ def test_released_detector_fires_on_every_sample_of_noise(law):
         found = released_detector(values)
         assert found.plateau is not None
         assert found.plateau <= 33
-        assert found.elbow is not None
-        assert 400 < found.elbow <= 935
 
 
 def test_bins_of_a_curve_are_plain_means_and_single_ranks_at_the_head():

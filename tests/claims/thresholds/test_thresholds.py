@@ -44,13 +44,15 @@ def a_world(above=1.0, below=1.0, scatter=0.0, seed=0) -> SimpleNamespace:
     effect = step * (0.2 - x[:, None]) * slopes
     delta = effect + 0.01 * rng.normal(size=effect.shape)
 
+    def types(rule, percentile):
+        return classes_of(COUNTS, ALL, rule, percentile)
+
     def at(percentile, rule="percentile", by="target") -> Sample:
-        classes = classes_of(COUNTS, ALL, rule, percentile)
-        return replace(base, delta_loss=delta, stratum=classes.stratum(target))
+        return replace(base, delta_loss=delta, stratum=types(rule, percentile).stratum(target))
 
     parts = {"model": model, "effects: stratified": effects}
     parameters = SimpleNamespace(rare_percentile=15.0)
-    return SimpleNamespace(at=at, part=parts.__getitem__, parameters=parameters)
+    return SimpleNamespace(at=at, types=types, part=parts.__getitem__, parameters=parameters)
 
 
 @pytest.mark.parametrize("above", [1.0, 2.0])
@@ -177,8 +179,7 @@ def test_15_percent_is_what_the_section_pages_say(study):
 
 
 def test_findings_have_the_keys_gates_and_numbers_of_their_parts(study):
-    parts = study.part("effects: stratified"), study.part("model")
-    found = list(estimate.findings(study.at, *parts))
+    found = list(estimate.findings(study))
     assert [(one.claim, one.estimand) for one in found] == list(estimate.ESTIMANDS)
     assert all(one.gates["reliability"] > 0 and one.reading == "corrected" for one in found)
     lifts = [regimes.lift(study.at(one), "rare").value for one in (10.0, 20.0)]
