@@ -25,6 +25,36 @@ WAYS = {
     "released": ("norm and unembedding again", True),
     "hooks": ("whole model again, by hooks", True),
 }
+SUMMARY = {  # of a row, as the table shows it
+    "weights": "{weights}",
+    "positions": "{positions:,}",
+    "neurons": "{neurons:,}",
+    "vocabulary": "{vocabulary:,}",
+    "fast path / forward pass": "{ratio_to_forward:.2f}",
+    "fast path / AtP": "{ratio_to_atp:.2f}",
+    "fast path / AtP, last layer": "{ratio_to_atp_last_layer:.2f}",
+    "released way / fast path": "{speedup_vs_released:,.0f}",
+    "hook loop / fast path": "{speedup_vs_hooks:,.0f}",
+    "largest effect, nats": "{largest_effect_nats:.1e}",
+    "largest error, fast path, nats": "{max_error_nats:.1e}",
+    "largest error, AtP, nats": "{atp_max_error_nats:.1e}",
+    "neurons checked": "{reference}",
+    "memory above the model, GB": "{peak_gb:.2f}",
+    "run on": "{device}, {threads} threads, torch {torch}",
+}
+TOLD = {  # of a row, in sentences
+    "ratio": "{ratio_to_forward:.2f}",
+    "floor": "{floor:.2f}",
+    "capture": "{capture:.2f}",
+    "released": "{speedup_vs_released:,.0f}",
+    "hooks": "{speedup_vs_hooks:,.0f}",
+    "atp": "{ratio_to_atp:.2f}",
+    "atp_last": "{ratio_to_atp_last_layer:.2f}",
+    "error": "{max_error_nats:.0e}",
+    "atp_error": "{atp_max_error_nats:.0e}",
+    "largest": "{largest_effect_nats:.0e}",
+    "checked": "{reference}",
+}
 AXES = {"positions": "positions", "neurons": "neurons", "vocabulary": "vocabulary (tokens)"}
 FLOAT = 4  # bytes of a float32
 
@@ -38,44 +68,26 @@ def times_table(rows: list[Row]) -> pd.DataFrame:
     """Seconds of each way, and how often one forward pass that is."""
     found = {}
     for row in rows:
-        forward = row["seconds_forward"]
         for key, (name, extrapolated) in WAYS.items():
-            seconds = row[f"seconds_{key}"]
-            text = f"{seconds:,.0f}" if seconds >= 100 else f"{seconds:.2f}"
-            part = row["extrapolated"][key] if extrapolated else None
+            seconds, part = row[f"seconds_{key}"], row["extrapolated"].get(key)
+            on = "{neurons} neurons, {positions:,} positions".format(**part) if extrapolated else ""
             found[row["shape"], name] = {
-                "seconds": text,
-                "forward passes": f"{seconds / forward:,.3g}",
-                "timed on": "{neurons} neurons, {positions:,} positions".format(**part)
-                if part
-                else "everything",
+                "seconds": f"{seconds:,.0f}" if seconds >= 100 else f"{seconds:.2f}",
+                "forward passes": f"{seconds / row['seconds_forward']:,.3g}",
+                "timed on": on or "everything",
             }
     return pd.DataFrame.from_dict(found, orient="index").rename_axis(["shape", "way"])
 
 
 def summary_table(rows: list[Row]) -> pd.DataFrame:
     """What was run, the ratios, the errors and the memory: one column a shape."""
-    columns = {
-        row["shape"]: {
-            "weights": row["weights"],
-            "positions": f"{row['positions']:,}",
-            "neurons": f"{row['neurons']:,}",
-            "vocabulary": f"{row['vocabulary']:,}",
-            "fast path / forward pass": f"{row['ratio_to_forward']:.2f}",
-            "fast path / AtP": f"{row['ratio_to_atp']:.2f}",
-            "fast path / AtP, last layer": f"{row['ratio_to_atp_last_layer']:.2f}",
-            "released way / fast path": f"{row['speedup_vs_released']:,.0f}",
-            "hook loop / fast path": f"{row['speedup_vs_hooks']:,.0f}",
-            "largest effect, nats": f"{row['largest_effect_nats']:.1e}",
-            "largest error, fast path, nats": f"{row['max_error_nats']:.1e}",
-            "largest error, AtP, nats": f"{row['atp_max_error_nats']:.1e}",
-            "neurons checked": row["reference"],
-            "memory above the model, GB": f"{row['peak_bytes'] / 1e9:.2f}",
-            "run on": f"{row['device']}, {row['threads']} threads, torch {row['torch']}",
+    given = {row["shape"]: row | {"peak_gb": row["peak_bytes"] / 1e9} for row in rows}
+    return pd.DataFrame(
+        {
+            shape: {name: text.format(**row) for name, text in SUMMARY.items()}
+            for shape, row in given.items()
         }
-        for row in rows
-    }
-    return pd.DataFrame(columns)
+    )
 
 
 def relative(rows: list[Row]) -> dict[str, list[float]]:
@@ -168,11 +180,7 @@ class ScalingFit:
     seconds: Float[np.ndarray, " point"]
     exponent: float
     stderr: float  # from the scatter about the line
-    factor: float  # seconds at size 1
-
-    @property
-    def line(self) -> Float[np.ndarray, " point"]:
-        return self.factor * self.size**self.exponent
+    line: Float[np.ndarray, " point"]
 
 
 def fit_scaling(axis: str, records: list[Row]) -> ScalingFit:
@@ -182,7 +190,8 @@ def fit_scaling(axis: str, records: list[Row]) -> ScalingFit:
         raise ValueError(f"a line and its error need 3 sizes, {axis} has {len(points)}")
     size, seconds = np.array(points, dtype=float).T
     fit = linregress(np.log(size), np.log(seconds))
-    return ScalingFit(axis, size, seconds, fit.slope, fit.stderr, float(np.exp(fit.intercept)))
+    line = float(np.exp(fit.intercept)) * size**fit.slope
+    return ScalingFit(axis, size, seconds, fit.slope, fit.stderr, line)
 
 
 def fits(path: Path = SCALING) -> list[ScalingFit]:
@@ -194,8 +203,7 @@ def fits(path: Path = SCALING) -> list[ScalingFit]:
 def base_text(path: Path = SCALING) -> str:
     """The sizes that stay while one changes: those all axes share."""
     records = read(path)
-    axes = list(dict.fromkeys(r["axis"] for r in records))
-    base = {axis: next(r[axis] for r in records if r["axis"] != axis) for axis in axes}
+    base = {axis: next(r[axis] for r in records if r["axis"] != axis) for axis in AXES}
     sizes = ", ".join(f"{value:,} {axis}" for axis, value in base.items())
     return f"{sizes}, d_model {records[0]['d_model']:,}"
 
@@ -205,18 +213,8 @@ def told(rows: list[Row], found: list[ScalingFit]) -> dict[str, str]:
     numbers = {f"exponent_{fit.axis}": f"{fit.exponent:.2f} ± {fit.stderr:.2f}" for fit in found}
     numbers["base"] = base_text()
     for row in rows:
-        key = row["shape"].replace("-", "_")
-        numbers |= {
-            f"{key}_ratio": f"{row['ratio_to_forward']:.2f}",
-            f"{key}_floor": f"{floor_ratio(row):.2f}",
-            f"{key}_capture": f"{row['seconds_capture'] / row['seconds_forward']:.2f}",
-            f"{key}_released": f"{row['speedup_vs_released']:,.0f}",
-            f"{key}_hooks": f"{row['speedup_vs_hooks']:,.0f}",
-            f"{key}_atp": f"{row['ratio_to_atp']:.2f}",
-            f"{key}_atp_last": f"{row['ratio_to_atp_last_layer']:.2f}",
-            f"{key}_error": f"{row['max_error_nats']:.0e}",
-            f"{key}_atp_error": f"{row['atp_max_error_nats']:.0e}",
-            f"{key}_largest": f"{row['largest_effect_nats']:.0e}",
-            f"{key}_checked": row["reference"],
-        }
+        capture = row["seconds_capture"] / row["seconds_forward"]
+        row, key = row | {"floor": floor_ratio(row), "capture": capture}, row["shape"]
+        key = key.replace("-", "_")
+        numbers |= {f"{key}_{name}": text.format(**row) for name, text in TOLD.items()}
     return numbers

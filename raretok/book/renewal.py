@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from raretok.book.pages import write_whole
+from raretok.claims.study import BEYOND, NEEDS, ON_TEXT, REPLICATED, STEPS, UNSEEN, Study
 from raretok.errors import UserError
 from raretok.ledger.calibration import Ground
 from raretok.ledger.calibration import calibrate as calibrate_worlds
 from raretok.ledger.promise import SHIPPED as CALIBRATED
-from raretok.models import files as model_files
-from raretok.paths import DATA, ROOT, RUNS
+from raretok.measure.cost import cost_of_run
 from raretok.measure.find import (
     DEEP,
     HISTORY,
@@ -30,9 +30,10 @@ from raretok.measure.find import (
     revisions_of,
     step_parameters,
 )
-from raretok.measure.record import RECORD, Folder, file_name, seal_of
 from raretok.measure.parameters import PageParameters
-from raretok.claims.study import BEYOND, NEEDS, ON_TEXT, REPLICATED, STEPS, UNSEEN, Study
+from raretok.measure.record import RECORD, Folder, file_name, seal_of
+from raretok.models import files as model_files
+from raretok.paths import DATA, ROOT, RUNS
 from raretok.text.shelf import shelved
 
 ALL = tuple(dict.fromkeys(name for names in NEEDS.values() for name in names))
@@ -61,9 +62,9 @@ def parts_to_ship(parameters: PageParameters) -> tuple[str, ...]:
 
 
 def measure(
-    parameters: PageParameters, parts: Iterable[str] = ALL, *, ship: bool, again: bool = False
+    parameters: PageParameters, *, ship: bool, parts: Iterable[str] = (), again: bool = False
 ) -> Folder:
-    """Measure parts of a model; the folder that holds them.
+    """Measure parts of a model, those of the pages unless some are named; what holds them.
 
     To `ship` them they are measured under `runs/`, where a killed process goes on, and put where
     measurements ship when they are whole. What ships already is kept, unless it is measured `again`.
@@ -71,24 +72,12 @@ def measure(
     asked = Measurements(parameters, shipped=None if ship else SHIPPED, loud=True)
     if ship and not again:
         asked.kept.take_over(Folder(SHIPPED / asked.label), asked.key)
-    say(foretold(asked))
-    beside = tuple(parts) in (ON_TEXT, UNSEEN)  # read beside a measurement that has the weights
-    Study(parameters, asked).measure(parts if beside else ["model", *parts])
+    parts = tuple(parts) or (parts_to_ship(parameters) if ship else ALL)
+    beside = parts in (ON_TEXT, UNSEEN)  # read beside a measurement that has the weights
+    parts = parts if beside else ("model", *parts)
+    say(*cost_of_run(asked, {"": parts}).lines())
+    Study(parameters, asked).measure(parts)
     return publish(asked) if ship else asked.ready or asked.kept
-
-
-def foretold(asked: Measurements) -> str:
-    """How long it took when it was measured last."""
-    folder = Folder(SHIPPED / asked.label)
-    parts = list(folder.record()["parts"].values()) if folder.there else []
-    made = [part["made"] for part in parts if "made" in part]
-    if not made:
-        return f"measuring what pages need of {asked.label}: minutes for a small model"
-    minutes = sum(one["seconds"] for one in made) / 60
-    return (
-        f"measuring what pages need of {asked.label}: it took {minutes:.0f} minutes on "
-        f"{made[0]['processor']} with {made[0]['threads']} threads"
-    )
 
 
 def renew(device: str) -> None:
@@ -96,8 +85,8 @@ def renew(device: str) -> None:
     for parameters in (one.model_copy(update={"device": device}) for one in shipped()):
         label = Measurements(parameters).label
         try:
-            parts = list(Folder(SHIPPED / label).record()["parts"])
-            measure(parameters, parts, ship=True, again=True)
+            parts = Folder(SHIPPED / label).record()["parts"]
+            measure(parameters, ship=True, parts=parts, again=True)
         except UserError as error:
             say(f"raretok: {label} stays as it is: {error}")
 
@@ -113,27 +102,24 @@ def count_train(parameters: PageParameters) -> Path:
     model = Source(parameters).model
     texts = [document.text for document in load_corpus("docs", part="train").documents]
     counts = count_tokens(token_ids(texts, model.tokenizer, marks=True), model.architecture.d_vocab)
-    file = folder / model_files.COUNTS_FILE
-    np.save(file, counts.astype(np.int32))
+    np.save(file := folder / model_files.COUNTS_FILE, counts.astype(np.int32))
     return file.relative_to(ROOT)
 
 
 def publish(asked: Measurements) -> Folder:
     """Put a finished measurement where measurements ship, in place of the one there."""
-    home, draft = SHIPPED / asked.label, SHIPPED / f".{asked.label}"
-    shutil.rmtree(draft, ignore_errors=True)
+    home, draft, before = (SHIPPED / name.format(asked.label) for name in ("{}", ".{}", ".{}-before"))
+    for folder in (draft, before):
+        shutil.rmtree(folder, ignore_errors=True)
     draft.mkdir(parents=True)
     parts = asked.kept.record()["parts"].items()
-    files = [file_name(name) for name, entry in parts if "bytes" in entry]
-    for name in (RECORD, *files):
+    for name in (RECORD, *(file_name(name) for name, entry in parts if "bytes" in entry)):
         shutil.copyfile(asked.kept.path / name, draft / name)
-    before = SHIPPED / f".{asked.label}-before"
-    shutil.rmtree(before, ignore_errors=True)
     if home.exists():
         os.replace(home, before)
     os.replace(draft, home)
-    shutil.rmtree(before, ignore_errors=True)
-    shutil.rmtree(asked.kept.path)
+    for folder in (before, asked.kept.path):
+        shutil.rmtree(folder, ignore_errors=True)
     return Folder(home)
 
 
@@ -142,8 +128,7 @@ def check(every: Iterable[PageParameters]) -> bool:
     from raretok.measure.check import check as differences  # needs torch
 
     wrong = 0
-    for parameters in every:
-        asked = Measurements(parameters)
+    for asked in map(Measurements, every):
         say(f"checking the measurement of {asked.label}")
         for found in differences(asked):
             print(found.line)
@@ -189,5 +174,5 @@ def calibration_code() -> str:
     return total.hexdigest()
 
 
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def say(*lines: str) -> None:
+    print(*lines, sep="\n", file=sys.stderr, flush=True)

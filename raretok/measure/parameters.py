@@ -104,14 +104,26 @@ def validated(values: dict[str, Any]) -> PageParameters:
     try:
         return PageParameters(**values)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            known = ", ".join(PageParameters.model_fields)
-            raise UserError(f"unknown parameter {name!r}: a page takes {known}") from None
-        raise UserError(
-            f"parameter {name}: {first['msg'].lower()}, got {first['input']!r}"
-        ) from None
+        known = ", ".join(PageParameters.model_fields)
+        unknown = "unknown parameter {!r}: a page takes " + known
+        raise UserError(fault(error, unknown, "parameter ")) from None
+
+
+def fault(error: ValidationError, unknown: str, kind: str = "") -> str:
+    """The first thing that is wrong with given values; `unknown` is said of a name without one."""
+    first = error.errors()[0]
+    name = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        return unknown.format(name)
+    got = "" if first["type"] == "missing" else f", got {first['input']!r}"
+    return f"{kind}{name}: {first['msg'].lower()}{got}"
+
+
+def asked(given: dict[str, Any]) -> PageParameters:
+    """Parameters as a user gives them. Raises `UserError` for what is wrong or not there."""
+    parameters = validated(resolved(given))
+    check_sources(parameters)
+    return parameters
 
 
 def resolved(values: dict[str, Any]) -> dict[str, Any]:

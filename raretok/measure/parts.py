@@ -4,7 +4,7 @@ import platform
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import cache
+from functools import lru_cache
 from importlib.metadata import version
 
 import numpy as np
@@ -62,7 +62,7 @@ def measured(asked: Measurements, name: str) -> tuple[xr.Dataset, Made]:
     return data, how_made(source)
 
 
-@cache
+@lru_cache(maxsize=1)  # a process holds one model at a time
 def source_of(parameters: PageParameters) -> Source:
     """One loaded model for all parts that are measured in a process."""
     return Source(parameters)

@@ -1,7 +1,8 @@
 """What a measurement is made from: the loaded model, its text, and the positions to score."""
 
+from collections.abc import Callable
 from contextlib import suppress
-from functools import cache, cached_property
+from functools import cached_property, wraps
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,19 @@ from raretok.text.rarity import (
 RELEASED_CONTEXTS = 10  # the released code scores this many sequences
 MEMORY = 8.0  # GB above the model, for the ablation
 WHOLE, STRATIFIED = "whole contexts", "stratified"  # the two ways to draw positions
+
+
+def once(method: Callable) -> Callable:
+    """A method of one name whose result is kept with its object, for as long as that lives."""
+
+    @wraps(method)
+    def kept(self: Any, name: str) -> Any:
+        store = vars(self).setdefault(f"_{method.__name__}", {})
+        if name not in store:
+            store[name] = method(self, name)
+        return store[name]
+
+    return kept
 
 
 class Source:
@@ -108,13 +122,13 @@ class Source:
             counted &= np.bincount(tokens[real], minlength=counted.size) > 0
         return counted
 
-    @cache  # noqa: B019  (a source lives as long as what is measured from it)
+    @once
     def classes(self, protocol: str) -> TypeClasses:
         """Rare and common token types under a protocol."""
         percentile = self.parameters.rare_percentile
         return classes_of(self.counts, self.counted, PROTOCOLS[protocol].rule, percentile)
 
-    @cache  # noqa: B019
+    @once
     def everything(self, protocol: str) -> Positions:
         """Every position of the corpus, classed as the protocol does.
 
@@ -126,7 +140,7 @@ class Source:
             return found
         return found[(found.input != self.model.bos) & (found.target != self.model.bos)]
 
-    @cache  # noqa: B019
+    @once
     def positions(self, draw: str) -> Positions:
         """Scored positions of one way to draw them, with their weights."""
         rng, n = self.rng(f"positions {draw}"), self.parameters.n_positions
@@ -148,7 +162,7 @@ class Source:
         """Labels as a tensor beside the model."""
         return torch.from_numpy(values).to(self.model.device)
 
-    @cache  # noqa: B019
+    @once
     def seen(self, draw: str) -> Gathered:
         """Residuals and activations at the positions of a draw, and mean activations: one pass."""
         first = {"include_first": draw == WHOLE, "progress": False}
