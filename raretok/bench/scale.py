@@ -1,5 +1,6 @@
 """What the whole study would cost for large models, on paper: sizes, work as measured, a GPU."""
 
+from dataclasses import replace
 from math import ceil, prod
 from typing import NamedTuple
 
@@ -8,11 +9,14 @@ import pandas as pd
 from jaxtyping import Float
 
 from raretok.bench import cost
+from raretok.measure.cost import Load
+from raretok.measure.cost import lead as lead_load
 from raretok.measure.record import Folder
 from raretok.paths import DATA
 
 POSITIONS, CONTEXT = 100_000, 256
 CLASSES, NEURONS = 2, 100  # rare and common; neurons of a layer ablated exactly
+PART = "effects: stratified"
 EXACT = 40 / 600  # of the contexts, as measure/layers.py ablates and screens
 BATCH, SCORED = 8, 256  # contexts and scored positions together, as in raretok/ablation
 # Of an H100 SXM (data sheet, dense). For exact effects at the head bfloat16 is too coarse.
@@ -52,6 +56,15 @@ class Shape(NamedTuple):
         """Numbers that the blocks keep of a token for a backward pass."""
         return self.n_layers * (6 * self.d_model + 2 * self.d_kv + self.widths * self.neurons)
 
+    def load(self, lead: Load, row: cost.Row) -> Load:
+        """What a run of this model takes, from the lead model's; `row` is of its effects."""
+        theirs, n, sizes = MODELS["SmolLM2-135M"], row["positions"], lead.sizes
+        token = self.forward() / theirs.forward()
+        own, other = (summed(cost.operations(row | s._asdict())[1:], n)[0] for s in (self, theirs))
+        sizes = replace(sizes, n_layers=self.n_layers, d_model=self.d_model, d_mlp=self.neurons)
+        more = {"token": token * lead.token, "position": own / other * lead.position}
+        return replace(lead, sizes=replace(sizes, gated=self.gated), **more)
+
 
 MODELS = {
     "SmolLM2-135M": Shape(576, 30, 1_536, 49_152, 192, tied=True),
@@ -78,7 +91,7 @@ PUBLISHED = {  # where queries are not as wide as the model, d_kv makes up for i
 }
 
 
-def measured(part: str = "effects: stratified") -> cost.Row:
+def measured(part: str = PART) -> cost.Row:
     """A part of SmolLM2's measurement, as a row of the bench. Raises `UserError` if damaged."""
     folder = Folder(DATA / "measurements" / "smollm2-135m-q4")
     entry, data = folder.record()["parts"][part], folder.read(part)
@@ -135,63 +148,54 @@ def table(row: cost.Row) -> pd.DataFrame:
     return pd.DataFrame(found, index=index).T
 
 
-def rates() -> tuple[float, float]:
-    """Seconds of an operation of the blocks, and of what follows: of the bench's shipped model."""
-    docs, n = cost.read()[0], cost.read()[0]["positions"]
-    blocks, *rest = cost.operations(docs)
-    after = (docs["seconds_fast"] - docs["seconds_capture"]) / summed(rest, n)[0]
-    return docs["seconds_capture"] / n / blocks.flops, after
-
-
-def predicted(row: cost.Row, shape: Shape) -> float:
-    """Seconds, at these rates, of the part that `row` is of, of a model of another shape."""
-    of_blocks, of_rest = rates()
-    first = CONTEXT * row["positions"] / row["per_context"] * shape.forward() * of_blocks
-    return first + summed(cost.operations(row | shape._asdict())[1:], row["positions"])[0] * of_rest
-
-
 def published() -> str:
     """What `raretok run` takes of public models, as Markdown: extrapolated, none was run."""
-    row, record = measured(), Folder(DATA / "measurements" / "smollm2-135m-q4").record()
-    made = [one["made"]["seconds"] for one in record["parts"].values() if "made" in one]
-    whole = sum(made) / row["seconds"]  # of all parts, in effects of the last MLP
+    row, (lead, made) = measured(), lead_load()
     threads = cost.read()[0]["threads"]
     titles = ("model", "parameters", f"last MLP, CPU ({threads} threads)", "all parts, CPU")
-    lines = [
-        "| " + " | ".join([*titles, "last MLP, H100", "memory"]) + " |",
-        "|---" + "|---:" * 5 + "|",
-    ]
+    lines = ["| " + " | ".join([*titles, "last MLP, H100", "memory"]) + " |"]
+    lines.append("|---" + "|---:" * 5 + "|")
     for name, shape in PUBLISHED.items():
-        size, seconds = shape.parameters(), predicted(row, shape)
+        load = shape.load(lead, row)
+        seconds = load.seconds(PART), sum(map(load.seconds, made))
+        hours = [f"{few(one / 3600)} h" for one in seconds]
         card = costs(shape, row, row["positions"]).hours[["forward pass", "last MLP"]].sum()
+        size = shape.parameters()
         held = 4 * size + min(head(shape), ABLATION)
-        hours = [f"{few(one / 3600)} h" for one in (seconds, whole * seconds)]
         cells = [f"{few(size / 1e9)}e9", *hours, f"{few(3600 * card)} s", f"{few(held / 1e9)} GB"]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    said = "Extrapolated: none of these was run. The law is that of {ref}`cost`, the positions and"
-    said += " the share of the last MLP are those of SmolLM2; the memory is of float32 weights.\n"
+    said = "Extrapolated: none of these was run. Each part takes what it took of SmolLM2, as often "
+    said += "as its operations are those of SmolLM2; the memory is of float32 weights.\n"
     return "\n".join([said, *lines])
 
 
 def checks() -> pd.DataFrame:
     """Seconds measured, and predicted from the rates at which the bench ran the shipped model."""
     docs, *rows = cost.read()
-    (blocks, logits, *_), n = cost.operations(docs), docs["positions"]
-    rest, (of_blocks, of_rest) = docs["seconds_fast"] - docs["seconds_capture"], rates()
+    (blocks, logits, *behind), n = cost.operations(docs), docs["positions"]
+    rest = docs["seconds_fast"] - docs["seconds_capture"]
+    # Seconds of an operation of the blocks, of what follows, and of a pass with its logits.
+    of_blocks = docs["seconds_capture"] / n / blocks.flops
+    of_rest = rest / summed([logits, *behind], n)[0]
     of_pass = docs["seconds_forward"] / n / (blocks.flops + logits.flops)
     found = {}
     for row in rows:
-        (blocks, logits, *_), n, name = cost.operations(row), row["positions"], row["shape"]
+        (blocks, *behind), n, name = cost.operations(row), row["positions"], row["shape"]
         growth = prod((row[fit.axis] / docs[fit.axis]) ** fit.exponent for fit in cost.fits())
-        first, forward = n * blocks.flops * of_blocks, n * (blocks.flops + logits.flops) * of_pass
-        fast = first + summed(cost.operations(row)[1:], n)[0] * of_rest
+        forward = n * (blocks.flops + behind[0].flops) * of_pass
+        first = n * blocks.flops * of_blocks
+        fast = first + summed(behind, n)[0] * of_rest
         found[name, "fast path"] = row["seconds_fast"], fast
         found[name, "fast path, by exponents"] = row["seconds_fast"], first + growth * rest
         found[name, "AtP, all layers"] = row["seconds_atp"], 2 * forward
         found[name, "whole model again"] = row["seconds_hooks"], row["neurons"] * forward
-    for part in ("effects: stratified", "effects: whole contexts"):
-        row, shape = measured(part), MODELS["SmolLM2-135M"]
-        found["SmolLM2-135M", part] = row["seconds"], predicted(row, shape)
+    shape = MODELS["SmolLM2-135M"]
+    for part in (PART, "effects: whole contexts"):
+        row = measured(part)
+        n = row["positions"]
+        first = CONTEXT * n / row["per_context"] * shape.forward() * of_blocks
+        fast = first + summed(cost.operations(row | shape._asdict())[1:], n)[0] * of_rest
+        found["SmolLM2-135M", part] = row["seconds"], fast
     table = pd.DataFrame(found, index=["measured, s", "predicted, s"]).T
     return table.assign(ratio=table["predicted, s"] / table["measured, s"])
 
