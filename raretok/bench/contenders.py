@@ -132,14 +132,16 @@ def plain_forward(model: LanguageModel, tokens: Tokens, batch: int) -> Losses:
     return torch.cat(losses)
 
 
-def full(model: LanguageModel, tokens: Tokens, neurons: Neurons, mean: Mean) -> Effects:
+def full(model: LanguageModel, tokens: Tokens, neurons: Neurons, mean: Mean, batch: int) -> Effects:
     """The closed form with every pair summed over the whole vocabulary."""
-    scored = replace(gather(model, tokens, 1), mean=mean)
+    scored = replace(gather(model, tokens, batch), mean=mean)
     return reference_effects(model, scored, neurons, dtype=mean.dtype, tolerance=0.0)
 
 
 @torch.no_grad()
-def released(model: LanguageModel, tokens: Tokens, neurons: Neurons, mean: Mean) -> Effects:
+def released(
+    model: LanguageModel, tokens: Tokens, neurons: Neurons, mean: Mean, batch: int = 1
+) -> Effects:
     """The released code's way: context by context, neurons in chunks, norm and unembedding again.
 
     Its entropies, divergences and frozen projection, computed for each neuron too, are left out.

@@ -1,7 +1,7 @@
 """Tables, figures and sentences of the page `cost`, from the files `raretok bench` wrote."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -100,75 +100,57 @@ def relative(rows: list[Row]) -> dict[str, list[float]]:
     }
 
 
-@dataclass(frozen=True)
-class Operation:
-    """Part of the work at one position: floating-point operations and bytes moved."""
+def operations(row: Row) -> pd.DataFrame:
+    """What the fast path does at one position, from the sizes of a model alone.
 
-    name: str
-    flops: int
-    bytes: int  # read and written at least once, weights shared by the positions left out
-    once: bool = False  # for a model, not for a position
-    floor: bool = True  # no exact way can leave it out
-    forward: bool = False  # part of a forward pass, too
-
-
-def operations(row: Row) -> list[Operation]:
-    """What the fast path does, from the sizes of a model alone.
-
-    A multiplication and an addition are two operations. Blocks are counted with an MLP of two
-    matrices and full attention. A `floor` operation is one that an exact answer for all neurons
-    needs: the activations and residuals, the prediction, its first order in each neuron's push.
+    Floating-point operations, a multiplication and an addition being two, and bytes read and
+    written at least once; weights that positions share are left out. Blocks are counted with an
+    MLP of two matrices and full attention, a term of one token with 15. `forward`: part of a
+    forward pass, too; `floor`: an exact answer for all neurons needs it (activations and residuals,
+    the prediction, its first order in each neuron's push); `once`: for a model, not for a position.
+    Of a pair summed in full the directions of the tokens are made anew.
     """
     d, n, v, layers = (row[key] for key in ("d_model", "neurons", "vocabulary", "n_layers"))
     blocks = layers * (2 * (4 * d * d + 2 * d * n) + 4 * d * row["context"])
-    found = [
-        Operation("blocks of the model", blocks, FLOAT * layers * (6 * d + 2 * n), forward=True),
-        Operation("logits and their softmax", 2 * d * v + 5 * v, FLOAT * 3 * v, forward=True),
-        Operation("mean direction of the prediction", 2 * d * v, FLOAT * v),
-        Operation("its product, and the residual's, with W_out", 6 * d * n, FLOAT * 3 * n),
-        Operation("activations read, effects written", 10 * n, FLOAT * 2 * n),
-    ]
-    return found + [replace(one, floor=False) for one in curvature(row)]
-
-
-def curvature(row: Row) -> list[Operation]:
-    """What the fast path does beyond the first order; a term of one token takes about 15.
-
-    Of a pair summed in full the directions of the tokens are made anew.
-    """
-    d, n, v = (row[key] for key in ("d_model", "neurons", "vocabulary"))
-    k = row["tokens_summed"] + row["tokens_probed"]
-    found = [
-        Operation("tokens summed or probed for each neuron", 15 * k * n, FLOAT * k * n),
-        Operation("directions of all tokens", 2 * d * n * v, FLOAT * n * v, once=True),
-    ]
-    if row["second_order"]:
-        found.append(Operation("second order of the other tokens", 2 * n * v + 4 * d * v, 2 * v))
-    more = row["tokens_again"]
+    k, more = row["tokens_summed"] + row["tokens_probed"], row["tokens_again"]
     again, in_full = (round(row[key] * n) for key in ("sampled_again", "summed_in_full"))
-    return [
-        *found,
-        Operation("pairs sampled again", 15 * more * again, 3 * FLOAT * more * again),
-        Operation("pairs summed in full", (15 + 2 * d) * v * in_full, 5 * FLOAT * v * in_full),
-    ]
+    numbers = {
+        "blocks of the model": (blocks, layers * (6 * d + 2 * n), "forward"),
+        "logits and their softmax": (2 * d * v + 5 * v, 3 * v, "forward"),
+        "mean direction of the prediction": (2 * d * v, v, "floor"),
+        "its product, and the residual's, with W_out": (6 * d * n, 3 * n, "floor"),
+        "activations read, effects written": (10 * n, 2 * n, "floor"),
+        "tokens summed or probed for each neuron": (15 * k * n, k * n, ""),
+        "directions of all tokens": (2 * d * n * v, n * v, "once"),
+        "second order of the other tokens": (2 * n * v + 4 * d * v, v / 2, ""),
+        "pairs sampled again": (15 * more * again, 3 * more * again, ""),
+        "pairs summed in full": ((15 + 2 * d) * v * in_full, 5 * v * in_full, ""),
+    }
+    if not row["second_order"]:
+        del numbers["second order of the other tokens"]
+    found = pd.DataFrame.from_dict(numbers, orient="index", columns=["flops", "bytes", "kind"])
+    kinds = {name: found.kind == name for name in ("forward", "floor", "once")}
+    return found.assign(**kinds, bytes=FLOAT * found.bytes).assign(
+        floor=kinds["forward"] | kinds["floor"]
+    )
 
 
 def work_table(rows: list[Row]) -> pd.DataFrame:
     """Operations and bytes a position; what is done once a model is spread over positions."""
     columns = {}
     for row in rows:
-        for one in operations(row):
-            share = row["positions"] if one.once else 1
-            name = f"{one.name} (once a model)" if one.once else one.name
-            columns.setdefault((row["shape"], "MFLOP"), {})[name] = f"{one.flops / share / 1e6:.1f}"
-            columns.setdefault((row["shape"], "MB"), {})[name] = f"{one.bytes / share / 1e6:.2f}"
-    return pd.DataFrame(columns).fillna("–").rename_axis("operation, at one position")
+        done = operations(row)
+        done[["flops", "bytes"]] /= np.where(done.once, row["positions"], 1)[:, None] * 1e6
+        done.index += np.where(done.once, " (once a model)", "")
+        columns[row["shape"], "MFLOP"] = done.flops.map("{:.1f}".format)
+        columns[row["shape"], "MB"] = done.bytes.map("{:.2f}".format)
+    return pd.concat(columns, axis=1).fillna("–").rename_axis("operation, at one position")
 
 
 def floor_ratio(row: Row) -> float:
     """Least operations of an exact way, relative to those of one forward pass."""
     done = operations(row)
-    return sum(o.flops for o in done if o.floor) / sum(o.flops for o in done if o.forward)
+    return done.flops[done.floor].sum() / done.flops[done.forward].sum()
 
 
 @dataclass(frozen=True)

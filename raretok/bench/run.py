@@ -29,6 +29,15 @@ SUBSET_SECONDS = 10.0  # what one timing of such a way may take, by the number o
 BATCH = {"cpu": 2, "cuda": 16}  # contexts at a time
 REFERENCE = (64, 16)  # random neurons, and those with the largest effects
 REFERENCE_WORK = 2**32  # position x neuron x vocabulary: below it every neuron is checked
+WHOLE = {  # ways that run whole: of a model, contexts, and how many of them at a time
+    "bridge": contenders.bridge_forward,
+    "plain": contenders.plain_forward,
+    "capture": contenders.gather,
+    "fast": contenders.fast,
+    "atp": contenders.attribution,
+    "atp_last_layer": partial(contenders.attribution, all_layers=False),
+}
+SLOW = {"full": contenders.full, "released": contenders.released, "hooks": contenders.hook_loop}
 # Sizes of the heads that scaling times: one changes, the others stay at BASE.
 D_MODEL = 512
 BASE = {"positions": 512, "neurons": 2_048, "vocabulary": 16_384}
@@ -71,88 +80,57 @@ def bench_case(case: Case) -> cost.Row:
     model, tokens, batch = case.model, case.tokens, BATCH[case.model.device.type]
     peak = peak_bytes(lambda: contenders.fast(model, tokens, batch), model.device)
     say(f"{case.name}: the fast path takes {peak / 1e9:.2f} GB above the model")
-    row = sizes(case) | {"peak_bytes": peak} | timings(case, batch) | errors(case, batch)
-    return row | ratios(row)
-
-
-def sizes(case: Case) -> cost.Row:
-    """What was run, and on what."""
-    architecture = case.model.architecture
-    return {
+    row = {
         "shape": case.name,
         "weights": case.weights,
         "positions": case.positions,
-        "neurons": architecture.d_mlp,
-        "vocabulary": architecture.d_vocab,
-        "d_model": architecture.d_model,
-        "n_layers": architecture.n_layers,
-        "context": case.tokens.shape[1],
-        "device": str(case.model.device.type),
+        "neurons": model.architecture.d_mlp,
+        "vocabulary": model.architecture.d_vocab,
+        "d_model": model.architecture.d_model,
+        "n_layers": model.architecture.n_layers,
+        "context": tokens.shape[1],
+        "device": model.device.type,
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
+        "peak_bytes": peak,
     }
-
-
-def ratios(row: cost.Row) -> dict[str, float]:
-    """Times relative to the fast path, or the fast path's to theirs."""
-    fast = row["seconds_fast"]
-    to = {"ratio_to_forward": "forward", "ratio_to_atp": "atp"}
-    to |= {"ratio_to_atp_last_layer": "atp_last_layer"}
-    found = {name: fast / row[f"seconds_{way}"] for name, way in to.items()}
-    slow = ("released", "hooks", "full")
-    return found | {f"speedup_vs_{way}": row[f"seconds_{way}"] / fast for way in slow}
+    row |= timings(case, batch) | errors(case, batch)
+    for way in ("forward", "atp", "atp_last_layer"):
+        row[f"ratio_to_{way}"] = row["seconds_fast"] / row[f"seconds_{way}"]
+    for way in SLOW:
+        row[f"speedup_vs_{way}"] = row[f"seconds_{way}"] / row["seconds_fast"]
+    return row
 
 
 def timings(case: Case, batch: int) -> dict[str, Any]:
     """Seconds of every way over all positions and neurons; best of interleaved repeats.
 
-    Three ways are too slow to be run whole: some neurons on some contexts, and none on the same.
-    What does not grow with the neurons is counted once.
+    The slow ways run with some neurons on some contexts, and with none on the same: what does not
+    grow with the neurons is counted once.
     """
     model, tokens, d_mlp = case.model, case.tokens, case.model.architecture.d_mlp
-    whole = {
-        "bridge": contenders.bridge_forward,
-        "plain": contenders.plain_forward,
-        "capture": contenders.gather,
-        "fast": contenders.fast,
-        "atp": contenders.attribution,
-        "atp_last_layer": partial(contenders.attribution, all_layers=False),
-    }
-    tasks = {name: partial(run, model, tokens, batch) for name, run in whole.items()}
-    slow = {name: subset(case, run) for name, run in slow_ways(case, batch).items()}
-    for name, (run, some, neurons) in slow.items():
-        tasks |= {f"{name}, none": partial(run, some, neurons[:0])}
-        tasks |= {f"{name}, some": partial(run, some, neurons)}
+    tasks = {name: partial(run, model, tokens, batch) for name, run in WHOLE.items()}
+    drawn = np.random.default_rng(SEED).permutation(d_mlp)[:SUBSET]
+    neurons = torch.from_numpy(drawn).to(model.device)
+    mean, parts = contenders.gather(model, tokens[:1], 1).mean, {}
+    for name, way in SLOW.items():
+        run = partial(way, model, mean=mean, batch=batch)
+        once = timed(partial(run, tokens[:1], neurons), model.device)
+        part = parts[name] = tokens[: max(1, int(SUBSET_SECONDS / once))]
+        tasks |= {f"{name}, none": partial(run, part, neurons[:0])}
+        tasks |= {f"{name}, some": partial(run, part, neurons)}
     seconds = best_of(tasks, model.device, case.name)
-    found = {f"seconds_{name}": seconds[name] for name in whole}
-    extrapolated = {}
-    for name, (_, some, neurons) in slow.items():
-        pair = seconds[f"{name}, none"], seconds[f"{name}, some"]
-        found[f"seconds_{name}"] = whole_time(*pair, d_mlp / len(neurons), len(tokens) / len(some))
-        extrapolated[name] = {"neurons": len(neurons), "positions": some[:, 1:].numel()}
+    found = {f"seconds_{name}": seconds[name] for name in WHOLE}
+    for name, part in parts.items():
+        pair, times = (seconds[f"{name}, none"], seconds[f"{name}, some"]), len(tokens) / len(part)
+        found[f"seconds_{name}"] = whole_time(*pair, d_mlp / len(neurons), times)
     forward = min(("bridge", "plain"), key=seconds.__getitem__)
-    found |= {"seconds_forward": seconds[forward], "forward": forward}
-    return found | {"batch": batch, "repeats": REPEATS, "extrapolated": extrapolated}
-
-
-def slow_ways(case: Case, batch: int) -> dict[str, Callable[..., Effects]]:
-    """The three slow ways, each of contexts and neurons."""
-    given = {"mean": contenders.gather(case.model, case.tokens[:1], 1).mean}
-    return {
-        "full": partial(contenders.full, case.model, **given),
-        "released": partial(contenders.released, case.model, **given),
-        "hooks": partial(contenders.hook_loop, case.model, batch=batch, **given),
+    told = {
+        name: {"neurons": len(neurons), "positions": part[:, 1:].numel()}
+        for name, part in parts.items()
     }
-
-
-def subset(
-    case: Case, run: Callable[..., Effects]
-) -> tuple[Callable[..., Effects], contenders.Tokens, contenders.Neurons]:
-    """A slow way with as many contexts as SUBSET_SECONDS allow, and random neurons."""
-    drawn = np.random.default_rng(SEED).permutation(case.model.architecture.d_mlp)[:SUBSET]
-    neurons = torch.from_numpy(drawn).to(case.model.device)
-    once = timed(partial(run, case.tokens[:1], neurons), case.model.device)
-    return run, case.tokens[: max(1, int(SUBSET_SECONDS / once))], neurons
+    found |= {"seconds_forward": seconds[forward], "forward": forward}
+    return found | {"batch": batch, "repeats": REPEATS, "extrapolated": told}
 
 
 def whole_time(none: float, some: float, neurons: float, contexts: float) -> float:

@@ -58,12 +58,15 @@ class Shape(NamedTuple):
 
     def load(self, lead: Load, row: cost.Row) -> Load:
         """What a run of this model takes, from the lead model's; `row` is of its effects."""
-        theirs, n, sizes = MODELS["SmolLM2-135M"], row["positions"], lead.sizes
-        token = self.forward() / theirs.forward()
-        own, other = (summed(cost.operations(row | s._asdict())[1:], n)[0] for s in (self, theirs))
-        sizes = replace(sizes, n_layers=self.n_layers, d_model=self.d_model, d_mlp=self.neurons)
-        more = {"token": token * lead.token, "position": own / other * lead.position}
-        return replace(lead, sizes=replace(sizes, gated=self.gated), **more)
+        theirs = MODELS["SmolLM2-135M"]
+        own, other = (work(row | shape._asdict())[2] for shape in (self, theirs))
+        sizes = {"n_layers": self.n_layers, "d_model": self.d_model, "d_mlp": self.neurons}
+        return replace(
+            lead,
+            sizes=replace(lead.sizes, gated=self.gated, **sizes),
+            token=self.forward() / theirs.forward() * lead.token,
+            position=own / other * lead.position,
+        )
 
 
 MODELS = {
@@ -101,15 +104,15 @@ def measured(part: str = PART) -> cost.Row:
     return row | {"bytes_a_pair": entry["bytes"] / data.delta_loss.size}
 
 
-def summed(done: list[cost.Operation], positions: int) -> Float[np.ndarray, " kind"]:
+def summed(done: pd.DataFrame, positions: int) -> Float[np.ndarray, " kind"]:
     """Operations and bytes at all positions; what is done once a model counts once."""
-    return sum(np.array([o.flops, o.bytes], float) * (1 if o.once else positions) for o in done)
+    return np.where(done.once, 1, positions) @ done[["flops", "bytes"]].to_numpy(float)
 
 
 def costs(shape: Shape, row: cost.Row, positions: int = POSITIONS) -> pd.DataFrame:
     """Operations, bytes and hours of one H100 of each part of the study; `row` as measured."""
     tokens, layers = CONTEXT * positions / row["per_context"], shape.n_layers
-    behind = cost.operations(row | shape._asdict())[1:]
+    behind = cost.operations(row | shape._asdict()).iloc[1:]
     # Weights are read once a batch, activations written and read once.
     traffic = 2 * shape.parameters() / (BATCH * CONTEXT) + 4 * shape.kept()
     one = tokens * np.array([shape.forward(), traffic])
@@ -169,32 +172,34 @@ def published() -> str:
     return "\n".join([said, *lines])
 
 
+def work(row: cost.Row) -> tuple[float, float, float]:
+    """Operations at all positions of a forward pass, of the blocks, and of what follows these."""
+    done = cost.operations(row)
+    parts = (done[done.forward], done.iloc[:1], done.iloc[1:])
+    return tuple(float(summed(part, row["positions"])[0]) for part in parts)
+
+
 def checks() -> pd.DataFrame:
     """Seconds measured, and predicted from the rates at which the bench ran the shipped model."""
     docs, *rows = cost.read()
-    (blocks, logits, *behind), n = cost.operations(docs), docs["positions"]
     rest = docs["seconds_fast"] - docs["seconds_capture"]
+    pass_, blocks, behind = work(docs)
     # Seconds of an operation of the blocks, of what follows, and of a pass with its logits.
-    of_blocks = docs["seconds_capture"] / n / blocks.flops
-    of_rest = rest / summed([logits, *behind], n)[0]
-    of_pass = docs["seconds_forward"] / n / (blocks.flops + logits.flops)
-    found = {}
+    of_blocks, of_rest = docs["seconds_capture"] / blocks, rest / behind
+    of_pass, found = docs["seconds_forward"] / pass_, {}
     for row in rows:
-        (blocks, *behind), n, name = cost.operations(row), row["positions"], row["shape"]
+        (pass_, blocks, behind), name = work(row), row["shape"]
         growth = prod((row[fit.axis] / docs[fit.axis]) ** fit.exponent for fit in cost.fits())
-        forward = n * (blocks.flops + behind[0].flops) * of_pass
-        first = n * blocks.flops * of_blocks
-        fast = first + summed(behind, n)[0] * of_rest
-        found[name, "fast path"] = row["seconds_fast"], fast
+        first, forward = blocks * of_blocks, pass_ * of_pass
+        found[name, "fast path"] = row["seconds_fast"], first + behind * of_rest
         found[name, "fast path, by exponents"] = row["seconds_fast"], first + growth * rest
         found[name, "AtP, all layers"] = row["seconds_atp"], 2 * forward
         found[name, "whole model again"] = row["seconds_hooks"], row["neurons"] * forward
     shape = MODELS["SmolLM2-135M"]
     for part in (PART, "effects: whole contexts"):
         row = measured(part)
-        n = row["positions"]
-        first = CONTEXT * n / row["per_context"] * shape.forward() * of_blocks
-        fast = first + summed(cost.operations(row | shape._asdict())[1:], n)[0] * of_rest
+        tokens = CONTEXT * row["positions"] / row["per_context"]
+        fast = tokens * shape.forward() * of_blocks + work(row | shape._asdict())[2] * of_rest
         found["SmolLM2-135M", part] = row["seconds"], fast
     table = pd.DataFrame(found, index=["measured, s", "predicted, s"]).T
     return table.assign(ratio=table["predicted, s"] / table["measured, s"])

@@ -108,7 +108,9 @@ def count_train(parameters: PageParameters) -> Path:
 
 def publish(asked: Measurements) -> Folder:
     """Put a finished measurement where measurements ship, in place of the one there."""
-    home, draft, before = (SHIPPED / name.format(asked.label) for name in ("{}", ".{}", ".{}-before"))
+    home, draft, before = (
+        SHIPPED / name.format(asked.label) for name in ("{}", ".{}", ".{}-before")
+    )
     for folder in (draft, before):
         shutil.rmtree(folder, ignore_errors=True)
     draft.mkdir(parents=True)

@@ -79,7 +79,7 @@ def test_the_exact_ways_agree_with_brute_force(case, scored, exact):
     assert largest(exact) > 1e-2
     assert largest(contenders.reference_effects(model, scored, neurons) - exact) < 1e-9
     assert largest(contenders.fast(model, tokens, 2).effects - exact) < 1e-6
-    assert largest(contenders.full(model, tokens, neurons, mean) - exact) < 1e-6
+    assert largest(contenders.full(model, tokens, neurons, mean, 2) - exact) < 1e-6
     assert largest(contenders.released(model, tokens, neurons, mean) - exact) < 1e-6
     assert largest(contenders.hook_loop(model, tokens, neurons, mean, 2) - exact) < 1e-6
 
@@ -89,10 +89,9 @@ def test_a_slow_way_takes_some_neurons_or_none(case, scored):
     some = torch.tensor([40, 3, 17])
     every = contenders.released(model, tokens, torch.arange(48), mean)
     for way in (contenders.full, contenders.released, contenders.hook_loop):
-        more = (2,) if way is contenders.hook_loop else ()
-        found = way(model, tokens, some, mean, *more)
+        found = way(model, tokens, some, mean, 2)
         torch.testing.assert_close(found, every[some], atol=1e-6, rtol=0)
-        assert way(model, tokens, some[:0], mean, *more).shape == (0,)
+        assert way(model, tokens, some[:0], mean, 2).shape == (0,)
 
 
 def test_attribution_is_the_first_order_of_the_exact_effect(case, scored, exact):
