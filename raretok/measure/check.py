@@ -28,7 +28,6 @@ from raretok.measure.parts import (
     COARSE,
     FINE,
     cell_sums,
-    cells_of,
     heads_part,
     model_part,
     source_of,
@@ -198,13 +197,13 @@ def check_interventions(of: Stored) -> Iterator[Pair]:
         "resample": gather_at(source, positions[donors(positions.stratum, rng)[rows]]).post,
         "direct": source.mean_post(STRATIFIED).to(seen.post),
     }
-    labels = cells_of(mine.document, mine.stratum)
+    labels = mine.document, mine.stratum
     # One more error: of the tokens that were sampled, for each position of a cell.
-    sampled = pair_error(TOLERANCE, len(positions)) * np.sqrt(cell_sums(labels, mine.weight**2)[1])
+    sampled = pair_error(TOLERANCE, len(positions)) * np.sqrt(cell_sums(mine.weight**2, *labels)[1])
     for row, name in enumerate(of.data.interventions):
         effect, inputs = "direct" if name == "direct" else "total", (seen.resid, seen.post, target)
         found = delta_loss(final_head(source.model), *inputs, new[name], effect=effect)
-        again = cell_sums(labels, mine.weight[:, None] * numbers(found))[1]
+        again = cell_sums(mine.weight[:, None] * numbers(found), *labels)[1]
         stored = of.data.delta_loss.values[row][np.isin(of.data.cell_document.values, used)]
         yield name, stored, again, np.hypot(bit_error(again, COARSE), sampled[:, None])
 

@@ -143,20 +143,25 @@ def check_sources(parameters: PageParameters) -> None:
     model_files.check_model(parameters.model, parameters.revision)
     if parameters.corpus not in ("docs", *shelved()):
         load_corpus(parameters.corpus, n_documents=parameters.n_documents)
-    place = model_files.resolve_model(parameters.model)
-    shipped, config = place / model_files.COUNTS_FILE, place / "config.json"
-    if given := parameters.unigram or str(shipped) * shipped.is_file():
-        found = counted(given, parameters.n_documents)
-        if not isinstance(found, Corpus) and config.is_file():
-            unigram(found, json.loads(config.read_text()).get("vocab_size", found.size))
+    found = counts_of(parameters)
+    config = model_files.resolve_model(parameters.model) / "config.json"
+    if isinstance(found, np.ndarray) and config.is_file():
+        unigram(found, json.loads(config.read_text()).get("vocab_size", found.size))
 
 
-def counted(given: str, n_documents: int) -> Int[np.ndarray, " entry"] | Corpus:
-    """Token counts, or the text that they are to be counted in. Raises `UserError`."""
+def counts_of(parameters: PageParameters) -> Int[np.ndarray, " entry"] | Corpus | None:
+    """Token counts as given, else as shipped with the model; or the text to count them in.
+
+    None: they are those of the scored text. Raises `UserError`.
+    """
+    own = model_files.resolve_model(parameters.model) / model_files.COUNTS_FILE
+    given = parameters.unigram or str(own) * own.is_file()
     path = Path(os.path.expanduser(given))
+    if not given:
+        return None
     if path.suffix.lower() in (".npy", ".npz") or os.path.isdir(path):
         return read_counts(path)
-    return load_corpus(given, part="train", n_documents=n_documents)
+    return load_corpus(given, part="train", n_documents=parameters.n_documents)
 
 
 def read_counts(path: Path) -> Int[np.ndarray, " entry"]:

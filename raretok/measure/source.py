@@ -16,7 +16,7 @@ from raretok.ablation.gather import Gathered, gather
 from raretok.ablation.plan import Options
 from raretok.ablation.stream import ablate_to_disk
 from raretok.errors import NotTestableError, UserError
-from raretok.measure.parameters import PageParameters, counted, read_counts
+from raretok.measure.parameters import PageParameters, counts_of
 from raretok.measure.record import digest
 from raretok.models import adapter as models
 from raretok.models import files as model_files
@@ -89,14 +89,11 @@ class Source:
     @cached_property
     def counts(self) -> Int[np.ndarray, " entry"]:
         """How often each token occurs: as given, else as shipped with the model, else here."""
-        given, found = self.parameters.unigram, self.corpus
-        shipped = model_files.resolve_model(self.parameters.model) / model_files.COUNTS_FILE
-        if given or shipped.is_file():
-            found = counted(given, self.parameters.n_documents) if given else read_counts(shipped)
-        if not isinstance(found, Corpus):
+        found = counts_of(self.parameters)
+        if isinstance(found, np.ndarray):
             return found
-        ids = token_ids([document.text for document in found.documents], self.model.tokenizer)
-        return count_tokens(ids, self.model.architecture.d_vocab)
+        texts = [document.text for document in (found or self.corpus).documents]
+        return count_tokens(token_ids(texts, self.model.tokenizer), self.model.architecture.d_vocab)
 
     @property
     def training_counted(self) -> bool:

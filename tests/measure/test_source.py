@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from raretok.errors import UserError
-from raretok.measure.parameters import PageParameters, check_sources
-from raretok.measure.source import Source, read_counts
+from raretok.measure.parameters import PageParameters, check_sources, read_counts
+from raretok.measure.source import Source
 from tests.tiny import write_model
 
 
