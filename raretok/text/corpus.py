@@ -110,7 +110,10 @@ def _read(path: Path, state: tuple[int, int], once: bool) -> Corpus:
         raise UserError(f"cannot read {path.name}: {str(error.strerror).lower()}") from None
     rows = every = [row for row in every if row[0]]
     if once:
-        rows = list({row[0]: row for row in reversed(every)}.values())[::-1]
+        first: dict[str, tuple[str, str, str]] = {}
+        for row in every:
+            first.setdefault(row[0], row)
+        rows = list(first.values())
     if not rows:
         raise UserError(f"the corpus {path.name} is empty: it holds no text to score")
     if len(rows) < len(every):
