@@ -31,12 +31,13 @@ from raretok.measure.find import (
     step_parameters,
 )
 from raretok.measure.parameters import PageParameters
-from raretok.measure.record import RECORD, Folder, file_name, seal_of
+from raretok.measure.record import Folder, seal_of
 from raretok.models import files as model_files
 from raretok.paths import DATA, ROOT, RUNS
 from raretok.text.shelf import shelved
 
 ALL = tuple(dict.fromkeys(name for names in NEEDS.values() for name in names))
+PLACES = (("", ""), (".", ""), (".", "-before"))  # of a measurement: finished, new, replaced
 
 
 def shipped() -> list[PageParameters]:
@@ -108,15 +109,11 @@ def count_train(parameters: PageParameters) -> Path:
 
 def publish(asked: Measurements) -> Folder:
     """Put a finished measurement where measurements ship, in place of the one there."""
-    home, draft, before = (
-        SHIPPED / name.format(asked.label) for name in ("{}", ".{}", ".{}-before")
-    )
+    home, draft, before = (SHIPPED / f"{dot}{asked.label}{end}" for dot, end in PLACES)
     for folder in (draft, before):
         shutil.rmtree(folder, ignore_errors=True)
-    draft.mkdir(parents=True)
-    parts = asked.kept.record()["parts"].items()
-    for name in (RECORD, *(file_name(name) for name, entry in parts if "bytes" in entry)):
-        shutil.copyfile(asked.kept.path / name, draft / name)
+    ignored = shutil.ignore_patterns("locks", "*.partial")
+    shutil.copytree(asked.kept.path, draft, ignore=ignored)
     if home.exists():
         os.replace(home, before)
     os.replace(draft, home)

@@ -23,23 +23,16 @@ from raretok.measure.groups import together
 from raretok.measure.influence import PRECISE, blocks_of, influence_sums
 from raretok.measure.layers import SCREENED, screened_blocks
 from raretok.measure.layers import scored as screened_at
-from raretok.measure.parts import (
-    BITS,
-    COARSE,
-    FINE,
-    cell_sums,
-    heads_part,
-    model_part,
-    source_of,
-)
+from raretok.measure.parts import BITS, COARSE, FINE, PARTS, cell_sums, source_of
 from raretok.measure.rows import Rows
 from raretok.measure.source import STRATIFIED, Source
-from raretok.measure.unembedding import unembedding_part
 from raretok.text.rarity import MIDDLE, Positions
 
 POSITIONS = 64  # at which every neuron is ablated again
 # Of a model with more parameters less is measured again: each part would run the whole text.
 LARGE, FEW = 50_000_000, 12
+# Binary digits of what ablated heads do; sums are rounded in both, each by itself.
+ROUNDED = dict.fromkeys(("change", "before", "after"), BITS - 0.5) | {"delta_loss": FINE}
 CONTEXTS = 3  # whose attention is captured again
 DOCUMENTS = 3  # whose sums are made again
 # What another processor's float32 makes of a number: of its size, and of 1.
@@ -90,7 +83,7 @@ def checked(
     return Checked(part, quantity, z.size, rms, largest, slope)
 
 
-def bit_error(values: Values, bits: int) -> Values:
+def bit_error(values: Values, bits: float) -> Values:
     """Standard deviation of rounding to so many binary digits after the first; an upper bound."""
     return np.abs(values) * 2.0 ** -(bits + 1) / np.sqrt(3)
 
@@ -99,6 +92,7 @@ def bit_error(values: Values, bits: int) -> Values:
 class Stored:
     """One part as it is stored, and what it is measured again from."""
 
+    kind: str
     data: xr.Dataset
     source: Source
     rng: np.random.Generator
@@ -119,24 +113,18 @@ def check(asked: Measurements) -> Iterator[Checked]:
                 f"{asked.label} was measured on another text than this machine has: "
                 "install requirements.lock"
             )
-        of = Stored(folder.read(name), source, rng, large)
+        of = Stored(kind, folder.read(name), source, rng, large)
         for pair in CHECKS[kind](of, *rest.split(", ") if rest else []):
             yield checked(name, *pair)
 
 
-def check_model(of: Stored) -> Iterator[Pair]:
-    """Weights and token counts, in full."""
-    return exactly(of.data, model_part(of.source, None))
-
-
-def check_unembedding(of: Stored) -> Iterator[Pair]:
-    """Every neuron."""
-    return exactly(of.data, unembedding_part(of.source, None))
-
-
-def exactly(stored: xr.Dataset, again: xr.Dataset) -> Iterator[Pair]:
-    """Every quantity of a part that was measured again whole."""
-    return ((name, stored[name].values, again[name].values, 0.0) for name in stored.data_vars)
+def check_whole(of: Stored, *rest: str) -> Iterator[Pair]:
+    """Every number of a part, measured again as it was."""
+    again = PARTS[of.kind](of.source, None, *rest)
+    for name in again.data_vars:
+        new = again[name].values.astype(np.float64)
+        error = bit_error(new, ROUNDED[name]) if name in ROUNDED else 0.0
+        yield name, of.data[name].values, new, error
 
 
 def check_effects(of: Stored, draw: str) -> Iterator[Pair]:
@@ -172,16 +160,6 @@ def check_attention(of: Stored, protocol: str) -> Iterator[Pair]:
         stored = getattr(rows, quantity)[:, some]
         new = getattr(again, quantity)[-len(stored) :].astype(np.float64)
         yield quantity, stored, new, bit_error(new, bits)
-
-
-def check_heads(of: Stored, draw: str, mode: str) -> Iterator[Pair]:
-    """Every ablation again: means and donors come from all positions."""
-    again = heads_part(of.source, None, draw, mode).astype(np.float64)
-    # Sums are rounded in both, each by itself.
-    sums = dict.fromkeys(("change", "before", "after"), (BITS, 2**0.5))
-    for quantity, (bits, times) in (sums | {"delta_loss": (FINE, 1.0)}).items():
-        new = again[quantity].values
-        yield quantity, of.data[quantity].values, new, times * bit_error(new, bits)
 
 
 def check_interventions(of: Stored) -> Iterator[Pair]:
@@ -245,12 +223,12 @@ def check_groups(of: Stored) -> Iterator[Pair]:
 
 # Influence on parts of a text is what `effects` is, at other positions.
 CHECKS: dict[str, Callable[..., Iterator[Pair]]] = {
-    "model": check_model,
+    "model": check_whole,
     "effects": check_effects,
     "interventions": check_interventions,
     "attention": check_attention,
-    "heads": check_heads,
-    "unembedding": check_unembedding,
+    "heads": check_whole,
+    "unembedding": check_whole,
     "layer": check_layer,
     "groups": check_groups,
 }
