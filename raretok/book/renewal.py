@@ -37,7 +37,6 @@ from raretok.paths import DATA, ROOT, RUNS
 from raretok.text.shelf import shelved
 
 ALL = tuple(dict.fromkeys(name for names in NEEDS.values() for name in names))
-PLACES = (("", ""), (".", ""), (".", "-before"))  # of a measurement: finished, new, replaced
 
 
 def shipped() -> list[PageParameters]:
@@ -109,7 +108,8 @@ def count_train(parameters: PageParameters) -> Path:
 
 def publish(asked: Measurements) -> Folder:
     """Put a finished measurement where measurements ship, in place of the one there."""
-    home, draft, before = (SHIPPED / f"{dot}{asked.label}{end}" for dot, end in PLACES)
+    home = SHIPPED / asked.label
+    draft, before = (home.with_name(f".{asked.label}{end}") for end in ("", "-before"))
     for folder in (draft, before):
         shutil.rmtree(folder, ignore_errors=True)
     ignored = shutil.ignore_patterns("locks", "*.partial")
