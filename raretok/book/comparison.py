@@ -2,7 +2,7 @@
 
 import json
 from base64 import b64encode
-from collections import Counter
+from collections import defaultdict
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
@@ -49,9 +49,9 @@ def summarise(plan: Plan) -> Path:
     return plan.folder / "summary.html"
 
 
-def seconds_by_key(journal: Path) -> Counter[str]:
+def seconds_by_key(journal: Path) -> dict[str, float]:
     """Seconds of the tasks by what their names begin with; a line torn by a kill is left out."""
-    spent: Counter[str] = Counter()
+    spent: dict[str, float] = defaultdict(float)
     for line in journal.read_text().splitlines() if journal.is_file() else []:
         with suppress(ValueError):
             task = json.loads(line)

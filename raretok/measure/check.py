@@ -83,7 +83,7 @@ def checked(
     return Checked(part, quantity, z.size, rms, largest, slope)
 
 
-def bit_error(values: Values, bits: float) -> Values:
+def bit_error(values: Values, bits: float | int) -> Values:
     """Standard deviation of rounding to so many binary digits after the first; an upper bound."""
     return np.abs(values) * 2.0 ** -(bits + 1) / np.sqrt(3)
 

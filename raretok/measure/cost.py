@@ -46,6 +46,7 @@ PAGE, OF_PAGE = 1e6, 1.5e9  # bytes of a page, and of the process that runs it
 PAGES = {"coordination": (6, 0.9), "modularity": (5, 0.9), "thresholds": (13, 1.0)}
 PAGES |= {"layers": (10, 0.2), "dynamics": (38, 0.0), "replication": (41, 0.0)}
 OTHER_PAGES = 4, 0.3
+Work = tuple[float | int, float | int]  # tokens in the blocks, positions at the head
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Load:
         share = rare / (self.drawn.stratum == RARE).sum()
         return min(float(self.drawn.weight.sum()), self.tokens * share)
 
-    def work(self, name: str, first_layer: str = "layer: -1") -> tuple[float, float]:
+    def work(self, name: str, first_layer: str = "layer: -1") -> Work:
         """Tokens and positions that a part takes; the first layer screens all of them.
 
         Raises `NotTestableError` for a part that these data do not have.

@@ -187,4 +187,4 @@ def summary(data: xr.Dataset, seconds: float) -> str:
             f"in {data.audit_pairs} random pairs",
         }
     said = [f"{name:10} {value}" for name, value in lines.items()]
-    return "\n".join(said + [layers.summary(data)] * ("agreement" in data))
+    return "\n".join([*said, layers.summary(data)] if "agreement" in data else said)
