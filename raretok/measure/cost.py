@@ -124,9 +124,8 @@ class Load:
             "interventions": (0, len(parts.INTERVENTIONS) * n),
             "groups": (self.tokens, len(KINDS) * (1 + groups.SETS) * len(groups.PERCENT) * n),
             "domains": (self.holding(self.domains * SCORED), self.domains * SCORED),
-            "influence": (self.holding(SCORED), len(KINDS) * SCORED),
             "unembedding": (0, sizes.d_mlp + sizes.d_model),
-        }[kind]
+        }.get(kind, (self.tokens, 0))  # of any other part: one pass
 
     def layer(self, depth: int, screens: bool) -> float:
         """Tokens of a layer: each neuron runs the later blocks again, of the last its attention."""
