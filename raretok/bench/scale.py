@@ -69,29 +69,17 @@ class Shape(NamedTuple):
         )
 
 
-MODELS = {
-    "SmolLM2-135M": Shape(576, 30, 1_536, 49_152, 192, tied=True),
-    "Llama-3.2-1B": Shape(2_048, 16, 8_192, 128_256, 512, tied=True),
-    "Llama-2-7B": Shape(4_096, 32, 11_008, 32_000, 4_096),
-    "Llama-3.1-70B": Shape(8_192, 80, 28_672, 128_256, 1_024),
-    "Llama-3.1-405B": Shape(16_384, 126, 53_248, 128_256, 1_024),
-}
-GPT2 = {"gpt2": (768, 12), "gpt2-medium": (1_024, 24), "gpt2-large": (1_280, 36)}
-GPT2 |= {"gpt2-xl": (1_600, 48)}
-PYTHIA = {"70m": (512, 6, 50_304), "160m": (768, 12, 50_304), "410m": (1_024, 24, 50_304)}
-PYTHIA |= {"1b": (2_048, 16, 50_304), "1.4b": (2_048, 24, 50_304), "2.8b": (2_560, 32, 50_304)}
-PYTHIA |= {"6.9b": (4_096, 32, 50_432), "12b": (5_120, 36, 50_688)}
-PUBLISHED = {  # where queries are not as wide as the model, d_kv makes up for it
-    **{name: Shape(d, n, 4 * d, 50_257, d, True, False) for name, (d, n) in GPT2.items()},
-    **{
-        f"pythia-{name}": Shape(d, n, 4 * d, v, d, False, False)
-        for name, (d, n, v) in PYTHIA.items()
-    },
-    "Qwen3-0.6B": Shape(1_024, 28, 3_072, 151_936, 2_048, tied=True),
-    "gemma-3-1b": Shape(1_152, 26, 6_912, 262_144, 128, tied=True),
-    "Llama-3.2-1B": MODELS["Llama-3.2-1B"],
-    "Llama-3.1-8B": Shape(4_096, 32, 14_336, 128_256, 1_024),
-}
+def shapes(where: str) -> dict[str, Shape]:
+    """Public models that the `page` or the `table` shows.
+
+    Where queries are not as wide as the model, d_kv makes up for it.
+    """
+    rows = pd.read_csv(DATA / "sizes.csv", index_col="model")
+    shown = rows[rows.pop(where) == 1][list(Shape._fields)]
+    return {row[0]: Shape(*map(int, row[1:])) for row in shown.itertuples()}
+
+
+MODELS, PUBLISHED = shapes("page"), shapes("table")
 
 
 def measured(part: str = PART) -> cost.Row:
