@@ -63,7 +63,7 @@ class Shape(NamedTuple):
         sizes = {"n_layers": self.n_layers, "d_model": self.d_model, "d_mlp": self.neurons}
         return replace(
             lead,
-            sizes=replace(lead.sizes, gated=self.gated, **sizes),
+            sizes=replace(lead.sizes, gated=bool(self.gated), **sizes),
             token=self.forward() / theirs.forward() * lead.token,
             position=own / other * lead.position,
         )
