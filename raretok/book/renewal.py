@@ -16,20 +16,8 @@ from raretok.errors import UserError
 from raretok.ledger.calibration import Ground
 from raretok.ledger.calibration import calibrate as calibrate_worlds
 from raretok.ledger.promise import SHIPPED as CALIBRATED
+from raretok.measure import find
 from raretok.measure.cost import cost_of_run
-from raretok.measure.find import (
-    DEEP,
-    HISTORY,
-    LEAD,
-    SHIPPED,
-    TRAINED,
-    UNTRAINED,
-    WHOLE,
-    WITHOUT,
-    Measurements,
-    revisions_of,
-    step_parameters,
-)
 from raretok.measure.parameters import PageParameters
 from raretok.measure.record import Folder, seal_of
 from raretok.models import files as model_files
@@ -41,24 +29,26 @@ ALL = tuple(dict.fromkeys(name for names in NEEDS.values() for name in names))
 
 def shipped() -> list[PageParameters]:
     """What is measured of models that ship: the lead model, training runs, checkpoints."""
-    models = [PageParameters(model=name) for name in (LEAD, *TRAINED, UNTRAINED)]
-    steps = [step_parameters(HISTORY, revision) for revision in revisions_of(HISTORY)]
-    texts = [PageParameters(model=name, corpus=text) for name in DEEP for text in shelved()]
-    return [*models, PageParameters(model=WITHOUT), *steps, *texts]
+    models = [PageParameters(model=name) for name in (find.LEAD, *find.TRAINED, find.UNTRAINED)]
+    steps = [
+        find.step_parameters(find.HISTORY, revision) for revision in find.revisions_of(find.HISTORY)
+    ]
+    texts = [PageParameters(model=name, corpus=text) for name in find.DEEP for text in shelved()]
+    return [*models, PageParameters(model=find.WITHOUT), *steps, *texts]
 
 
 def parts_to_ship(parameters: PageParameters) -> tuple[str, ...]:
     """The parts that ship of a model, a checkpoint of one, or a model on another text."""
     model = parameters.model
-    if parameters.revision or model == UNTRAINED:
+    if parameters.revision or model == find.UNTRAINED:
         return STEPS
     if parameters.corpus in shelved():
         return ON_TEXT
-    if model == WITHOUT:
+    if model == find.WITHOUT:
         return UNSEEN
-    if model in WHOLE:
-        return (*ALL, *(UNSEEN if model != LEAD else ()))
-    return (*REPLICATED, *BEYOND) if model in DEEP else REPLICATED
+    if model in find.WHOLE:
+        return (*ALL, *(UNSEEN if model != find.LEAD else ()))
+    return (*REPLICATED, *BEYOND) if model in find.DEEP else REPLICATED
 
 
 def measure(
@@ -69,9 +59,9 @@ def measure(
     To `ship` them they are measured under `runs/`, where a killed process goes on, and put where
     measurements ship when they are whole. What ships already is kept, unless it is measured `again`.
     """
-    asked = Measurements(parameters, shipped=None if ship else SHIPPED, loud=True)
+    asked = find.Measurements(parameters, shipped=None if ship else find.SHIPPED, loud=True)
     if ship and not again:
-        asked.kept.take_over(Folder(SHIPPED / asked.label), asked.key)
+        asked.kept.take_over(Folder(find.SHIPPED / asked.label), asked.key)
     parts = tuple(parts) or (parts_to_ship(parameters) if ship else ALL)
     beside = parts in (ON_TEXT, UNSEEN)  # read beside a measurement that has the weights
     parts = parts if beside else ("model", *parts)
@@ -83,9 +73,9 @@ def measure(
 def renew(device: str) -> None:
     """Measure again every part of every measurement that ships and whose weights are there."""
     for parameters in (one.model_copy(update={"device": device}) for one in shipped()):
-        label = Measurements(parameters).label
+        label = find.Measurements(parameters).label
         try:
-            parts = Folder(SHIPPED / label).record()["parts"]
+            parts = Folder(find.SHIPPED / label).record()["parts"]
             measure(parameters, ship=True, parts=parts, again=True)
         except UserError as error:
             say(f"raretok: {label} stays as it is: {error}")
@@ -106,9 +96,9 @@ def count_train(parameters: PageParameters) -> Path:
     return file.relative_to(ROOT)
 
 
-def publish(asked: Measurements) -> Folder:
+def publish(asked: find.Measurements) -> Folder:
     """Put a finished measurement where measurements ship, in place of the one there."""
-    home = SHIPPED / asked.label
+    home = find.SHIPPED / asked.label
     draft, before = (home.with_name(f".{asked.label}{end}") for end in ("", "-before"))
     for folder in (draft, before):
         shutil.rmtree(folder, ignore_errors=True)
@@ -127,7 +117,7 @@ def check(every: Iterable[PageParameters]) -> bool:
     from raretok.measure.check import check as differences  # needs torch
 
     wrong = 0
-    for asked in map(Measurements, every):
+    for asked in map(find.Measurements, every):
         say(f"checking the measurement of {asked.label}")
         for found in differences(asked):
             print(found.line)
@@ -145,7 +135,7 @@ def calibrate(parameters: PageParameters, runs: int, jobs: int) -> Path:
 
     Finished worlds stay under `runs/`; a killed calibration goes on there.
     """
-    study = Study(parameters, Measurements(parameters, loud=True))
+    study = Study(parameters, find.Measurements(parameters, loud=True))
     study.prepare(NEEDS)
     ground = Ground(
         study.sample("corrected", heads=True),

@@ -173,7 +173,7 @@ def check_interventions(of: Stored) -> Iterator[Pair]:
     new = {
         "zero": torch.zeros_like(seen.post[0]),
         "resample": gather_at(source, positions[donors(positions.stratum, rng)[rows]]).post,
-        "direct": source.mean_post(STRATIFIED).to(seen.post),
+        "direct": source.seen(STRATIFIED).mean_post.to(seen.post),
     }
     labels = mine.document, mine.stratum
     # One more error: of the tokens that were sampled, for each position of a cell.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from raretok.ablation.gather import Gathered, gather
@@ -21,6 +21,7 @@ from raretok.measure.record import digest
 from raretok.models import adapter as models
 from raretok.models import files as model_files
 from raretok.paths import RUNS
+from raretok.text import rarity
 from raretok.text.corpus import (
     Contexts,
     Corpus,
@@ -30,14 +31,6 @@ from raretok.text.corpus import (
     token_ids,
 )
 from raretok.text.protocol import PROTOCOLS
-from raretok.text.rarity import (
-    Positions,
-    TypeClasses,
-    all_positions,
-    classes_of,
-    draw_contexts,
-    draw_stratified,
-)
 
 RELEASED_CONTEXTS = 10  # the released code scores this many sequences
 MEMORY = 8.0  # GB above the model, for the ablation
@@ -120,33 +113,37 @@ class Source:
         return counted
 
     @once
-    def classes(self, protocol: str) -> TypeClasses:
+    def classes(self, protocol: str) -> rarity.TypeClasses:
         """Rare and common token types under a protocol."""
         percentile = self.parameters.rare_percentile
-        return classes_of(self.counts, self.counted, PROTOCOLS[protocol].rule, percentile)
+        return rarity.classes_of(self.counts, self.counted, PROTOCOLS[protocol].rule, percentile)
 
     @once
-    def everything(self, protocol: str) -> Positions:
+    def everything(self, protocol: str) -> rarity.Positions:
         """Every position of the corpus, classed as the protocol does.
 
         Of packed contexts the token between documents is neither input nor target, as in the
         released code: no text has it, so that it would count among the rarest.
         """
-        found = all_positions(self.contexts, self.classes(protocol), PROTOCOLS[protocol].by)
+        found = rarity.all_positions(self.contexts, self.classes(protocol), PROTOCOLS[protocol].by)
         if not self.parameters.packed:
             return found
         return found[(found.input != self.model.bos) & (found.target != self.model.bos)]
 
     @once
-    def positions(self, draw: str) -> Positions:
+    def positions(self, draw: str) -> rarity.Positions:
         """Scored positions of one way to draw them, with their weights."""
         rng, n = self.rng(f"positions {draw}"), self.parameters.n_positions
         if draw == WHOLE:
-            return draw_contexts(self.everything("code"), n_contexts=RELEASED_CONTEXTS, rng=rng)
+            return rarity.draw_contexts(
+                self.everything("code"), n_contexts=RELEASED_CONTEXTS, rng=rng
+            )
         everything = self.everything("corrected")
-        return draw_stratified(everything, n_per_class=n, n_middle=n // 4, rng=rng)
+        return rarity.draw_stratified(everything, n_per_class=n, n_middle=n // 4, rng=rng)
 
-    def strata(self, positions: Positions, draw: str) -> dict[str, Int[np.ndarray, " position"]]:
+    def strata(
+        self, positions: rarity.Positions, draw: str
+    ) -> dict[str, Int[np.ndarray, " position"]]:
         """Class of each position under every protocol of this draw that can be formed."""
         found = {}
         for name, reading in PROTOCOLS.items():
@@ -164,10 +161,6 @@ class Source:
         """Residuals and activations at the positions of a draw, and mean activations: one pass."""
         first = {"include_first": draw == WHOLE, "progress": False}
         return gather(self.model, self.contexts, self.positions(draw), **first)
-
-    def mean_post(self, draw: str) -> Float[Tensor, " d_mlp"]:
-        """Mean activations over the contexts of a draw: what mean ablation puts in place."""
-        return self.seen(draw).mean_post
 
     def forward(self, draw: str) -> Path:
         """Where activations are kept, so that one forward pass serves every intervention."""
