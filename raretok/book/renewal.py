@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from raretok.book.pages import write_whole
+from raretok.book.rerun import foretell
 from raretok.claims.study import BEYOND, NEEDS, ON_TEXT, REPLICATED, STEPS, UNSEEN, Study
 from raretok.errors import UserError
 from raretok.ledger.calibration import Ground
 from raretok.ledger.calibration import calibrate as calibrate_worlds
 from raretok.ledger.promise import SHIPPED as CALIBRATED
 from raretok.measure import find
-from raretok.measure.cost import cost_of_run
 from raretok.measure.parameters import PageParameters
 from raretok.measure.record import Folder, seal_of
 from raretok.models import files as model_files
@@ -65,7 +65,7 @@ def measure(
     parts = tuple(parts) or (parts_to_ship(parameters) if ship else ALL)
     beside = parts in (ON_TEXT, UNSEEN)  # read beside a measurement that has the weights
     parts = parts if beside else ("model", *parts)
-    say(*cost_of_run(asked, {"": parts}).lines())
+    foretell(asked, {"": parts})
     Study(parameters, asked).measure(parts)
     return publish(asked) if ship else asked.ready or asked.kept
 
@@ -163,5 +163,5 @@ def calibration_code() -> str:
     return total.hexdigest()
 
 
-def say(*lines: str) -> None:
-    print(*lines, sep="\n", file=sys.stderr, flush=True)
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -3,6 +3,7 @@
 import re
 import shutil
 import sys
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def rerun(
 
     Raises `UserError` where nothing can be measured.
     """
-    foretell(Measurements(parameters), sources)
+    foretell(Measurements(parameters), parts_of(title(source.stem) for source in sources))
     study = Study(parameters, Measurements(parameters, loud=True))
     stopped = measured(study, sources)
     able = [source for source in sources if source not in stopped]
@@ -69,9 +70,8 @@ def rerun(
     return failures
 
 
-def foretell(asked: Measurements, sources: list[Path]) -> None:
+def foretell(asked: Measurements, needed: Mapping[str, Collection[str]]) -> None:
     """Say on stderr what will be measured, what it takes here, and what fewer positions cost."""
-    needed = parts_of(title(source.stem) for source in sources)
     said = width_words(asked.parameters)
     with suppress(Exception):  # measuring says so, page by page
         said = [*cost_of_run(asked, needed).lines(), *said]

@@ -162,7 +162,8 @@ def lead() -> tuple[Load, dict[str, float]]:
 def cost_of_run(asked: Measurements, pages: Mapping[str, Collection[str]]) -> Cost:
     """Time, memory and disk of running pages: `pages` names the parts that each reads.
 
-    What was measured before costs nothing. Raises `UserError` for a model that cannot be measured.
+    The name "" is of no page: its parts are measured alone. What was measured before costs nothing.
+    Raises `UserError` for a model that cannot be measured.
     """
     started, seconds, pairs, memory, disk = time.monotonic(), {}, 0.0, 0.0, 0.0
     needed = dict.fromkeys(name for some in pages.values() for name in some)
@@ -178,9 +179,10 @@ def cost_of_run(asked: Measurements, pages: Mapping[str, Collection[str]]) -> Co
             seconds["checkpoints"] = steps * each
         pairs, disk = len(load.drawn) * load.sizes.d_mlp, disk_of(load, missing)
         memory = memory_at_most(source, pairs)
-    of_pages = (PAGES.get(page, OTHER_PAGES) for page in pages)
+    of_pages = [PAGES.get(page, OTHER_PAGES) for page in pages if page]
     spent = time.monotonic() - started
-    seconds["pages"] = sum(fixed + more * pairs / 1e6 for fixed, more in of_pages)
+    if of_pages:
+        seconds["pages"] = sum(fixed + more * pairs / 1e6 for fixed, more in of_pages)
     return Cost(seconds, max(memory, OF_PAGE), disk + PAGE * len(pages), spent)
 
 
