@@ -52,7 +52,7 @@ def parts_to_ship(parameters: PageParameters) -> tuple[str, ...]:
 
 
 def measure(
-    parameters: PageParameters, *, ship: bool, parts: Iterable[str] = (), again: bool = False
+    parameters: PageParameters, parts: Iterable[str] = (), *, ship: bool, again: bool = False
 ) -> Folder:
     """Measure parts of a model, those of the pages unless some are named; what holds them.
 
@@ -76,7 +76,7 @@ def renew(device: str) -> None:
         label = find.Measurements(parameters).label
         try:
             parts = Folder(find.SHIPPED / label).record()["parts"]
-            measure(parameters, ship=True, parts=parts, again=True)
+            measure(parameters, parts, ship=True, again=True)
         except UserError as error:
             say(f"raretok: {label} stays as it is: {error}")
 
