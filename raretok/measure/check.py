@@ -71,7 +71,7 @@ class Checked:
 
 
 def checked(
-    part: str, quantity: str, stored: Values, again: Values, error: Values | float
+    part: str, quantity: str, stored: np.ndarray, again: np.ndarray, error: Values | float
 ) -> Checked:
     """Compare; `error` is what the stored number may be off by, one standard deviation."""
     stored, again = stored.astype(float), again.astype(float)

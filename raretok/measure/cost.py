@@ -165,7 +165,7 @@ def cost_of_run(asked: Measurements, pages: Mapping[str, Collection[str]]) -> Co
     The name "" is of no page: its parts are measured alone. What was measured before costs nothing.
     Raises `UserError` for a model that cannot be measured.
     """
-    started, seconds, pairs, memory, disk = time.monotonic(), {}, 0.0, 0.0, 0.0
+    started, seconds, pairs, memory, disk = time.monotonic(), {}, 0, 0.0, 0.0
     needed = dict.fromkeys(name for some in pages.values() for name in some)
     missing = [name for name in needed if not asked.there(name)]
     steps = new_steps(asked.parameters) if "dynamics" in pages else 0
@@ -214,7 +214,7 @@ def disk_of(load: Load, names: list[str]) -> float:
     return found * load.sizes.d_mlp
 
 
-def memory_at_most(source: Source, pairs: float) -> float:
+def memory_at_most(source: Source, pairs: int) -> float:
     """Bytes of memory, at most: so far this process has held the model, and what was timed."""
     inputs, n_ctx = (source.model, source.contexts), source.contexts.tokens.shape[1]
     block = memory_of(source.model, n_ctx, *cut_to_fit(*inputs, MEMORY))
