@@ -121,8 +121,8 @@ def test_rows_of_a_reading_without_classes_are_missing_with_its_reason(counted_m
             raise NotTestableError("no type is rare")
         return made(counts, counted, rule, percentile)
 
-    made = module.classes_of
-    monkeypatch.setattr(module, "classes_of", classes_of)
+    made = module.rarity.classes_of
+    monkeypatch.setattr(module.rarity, "classes_of", classes_of)
     asked = Measurements(counted_model)
     given = Source(counted_model.model_copy(update={"n_positions": 50}))
     assert set(given.strata(given.positions("stratified"), "stratified")) == {"corrected"}
