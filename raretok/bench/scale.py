@@ -2,17 +2,18 @@
 
 from dataclasses import replace
 from math import ceil, prod
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
 from raretok.bench import cost
-from raretok.measure.cost import Load
-from raretok.measure.cost import lead as lead_load
 from raretok.measure.record import Folder
 from raretok.paths import DATA
+
+if TYPE_CHECKING:
+    from raretok.measure.cost import Load
 
 POSITIONS, CONTEXT = 100_000, 256
 CLASSES, NEURONS = 2, 100  # rare and common; neurons of a layer ablated exactly
@@ -56,7 +57,7 @@ class Shape(NamedTuple):
         """Numbers that the blocks keep of a token for a backward pass."""
         return self.n_layers * (6 * self.d_model + 2 * self.d_kv + self.widths * self.neurons)
 
-    def load(self, lead: Load, row: cost.Row) -> Load:
+    def load(self, lead: "Load", row: cost.Row) -> "Load":
         """What a run of this model takes, from the lead model's; `row` is of its effects."""
         theirs = MODELS["SmolLM2-135M"]
         own, other = (work(row | shape._asdict())[2] for shape in (self, theirs))
@@ -141,7 +142,9 @@ def table(row: cost.Row) -> pd.DataFrame:
 
 def published() -> str:
     """What `raretok run` takes of public models, as Markdown: extrapolated, none was run."""
-    row, (lead, made) = measured(), lead_load()
+    from raretok.measure.cost import lead as measured_lead  # needs torch, which no page imports
+
+    row, (lead, made) = measured(), measured_lead()
     threads = cost.read()[0]["threads"]
     titles = ("model", "parameters", f"last MLP, CPU ({threads} threads)", "all parts, CPU")
     lines = ["| " + " | ".join([*titles, "last MLP, H100", "memory"]) + " |"]
