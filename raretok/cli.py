@@ -4,10 +4,12 @@ import re
 import sys
 import time
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 from typer.exceptions import Abort, TyperException
 
 from raretok.errors import UserError
@@ -53,38 +55,48 @@ def said(error: UserError | TyperException | OSError) -> str:
 
 def flag(name: str) -> typer.models.OptionInfo:
     """The flag of a page parameter."""
-    return typer.Option(help=PageParameters.model_fields[name].description)
+    return Option(help=PageParameters.model_fields[name].description)
+
+
+def stop_for(errors: Iterable[object]) -> None:
+    """A line on stderr for each thing that failed, and exit status 1 if there is one."""
+    lines = [f"raretok: {error}" for error in errors]
+    if lines:
+        print(*lines, sep="\n", file=sys.stderr)
+        sys.exit(1)
+
+
+Parameters = Annotated[
+    list[str] | None, Option("--parameter", "-p", help="name=value, any page parameter")
+]
+Pages = Annotated[list[str] | None, Argument(help="pages (01_regimes or regimes), or all")]
+PagesAtATime = Annotated[int, Option(min=1, help="pages at a time; each takes 1.5 GB")]
+ModelName = Annotated[str, Argument(help=PageParameters.model_fields["model"].description)]
+TextName = Annotated[str, flag("corpus")]
+Revision = Annotated[str, Option(help="revision, or checkpoint such as step64")]
+Device = Annotated[str, Option(help="cpu or cuda")]
 
 
 @app.command()
 def run(
-    page: Annotated[
-        list[str] | None, typer.Argument(help="pages (01_regimes or regimes), or all")
-    ] = None,
+    page: Pages = None,
     model: Annotated[str | None, flag("model")] = None,
     revision: Annotated[str | None, flag("revision")] = None,
     corpus: Annotated[str | None, flag("corpus")] = None,
     protocol: Annotated[str | None, flag("protocol")] = None,
-    parameter: Annotated[
-        list[str] | None, typer.Option("--parameter", "-p", help="name=value, any page parameter")
-    ] = None,
-    profile: Annotated[str, typer.Option(help="quick, full or paper; flags and -p override it")] = (
-        "full"
-    ),
-    out: Annotated[Path | None, typer.Option(help="folder of the executed pages")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="pages at a time")] = 1,
-    site: Annotated[bool, typer.Option(help="build the pages as a site of their own")] = True,
+    parameter: Parameters = None,
+    profile: Annotated[str, Option(help="quick, full or paper; flags, -p override it")] = "full",
+    out: Annotated[Path | None, Option(help="folder of the executed pages")] = None,
+    jobs: PagesAtATime = 1,
+    site: Annotated[bool, Option(help="build the pages as a site of their own")] = True,
 ) -> None:
     """Measure your model, run pages with your parameters in a folder of their own, build a site."""
     from raretok.book import pages, rerun
-    from raretok.measure import parameters as page_parameters
+    from raretok.measure.parameters import asked, of_profile
 
-    given = page_parameters.of_profile(profile)
-    given |= dict(split_assignment(text) for text in parameter or [])
     flags = {"model": model, "revision": revision, "corpus": corpus, "protocol": protocol}
-    given |= {name: value for name, value in flags.items() if value is not None}
-    parameters = page_parameters.validated(page_parameters.resolved(given))
-    page_parameters.check_sources(parameters)
+    given = of_profile(profile) | dict(split_assignment(text) for text in parameter or [])
+    parameters = asked(given | {name: value for name, value in flags.items() if value is not None})
     sources = [pages.page_named(ROOT, name) for name in page or ["all"] if name != "all"]
     if not page or "all" in page:
         sources = pages.pages(ROOT)
@@ -92,11 +104,7 @@ def run(
     if folder.resolve() == ROOT / "book":
         raise UserError("--out book would replace the pages of the book: choose another folder")
     check_writable(folder)
-    failures = rerun.rerun(parameters, sources, folder, jobs=jobs, site=site)
-    for error in failures:
-        print(f"raretok: {error}", file=sys.stderr)
-    if failures:
-        sys.exit(1)
+    stop_for(rerun.rerun(parameters, sources, folder, jobs=jobs, site=site))
 
 
 def split_assignment(text: str) -> tuple[str, str]:
@@ -109,10 +117,10 @@ def split_assignment(text: str) -> tuple[str, str]:
 
 @app.command()
 def sweep(
-    file: Annotated[Path, typer.Argument(help="YAML: models, revisions, corpora, parameters")],
-    workers: Annotated[int, typer.Option(min=0, help="processes here; 0: this one")] = 0,
-    scheduler: Annotated[str, typer.Option(help="address of a Dask scheduler instead")] = "",
-    out: Annotated[Path | None, typer.Option(help="folder; default runs/NAME")] = None,
+    file: Annotated[Path, Argument(help="YAML: models, revisions, corpora, parameters")],
+    workers: Annotated[int, Option(min=0, help="processes here; 0: this one")] = 0,
+    scheduler: Annotated[str, Option(help="address of a Dask scheduler instead")] = "",
+    out: Annotated[Path | None, Option(help="folder; default runs/NAME")] = None,
 ) -> None:
     """Run pages on a grid of models, texts and parameters, here or on a Dask cluster."""
     from raretok.ablation.distributed import connected
@@ -123,17 +131,11 @@ def sweep(
     with connected(scheduler, workers) as client:
         print(f"Dask's dashboard is {client.dashboard_link}", file=sys.stderr)
         print(run_sweep(plan, client))
-    failed = [cell for cell in plan.cells if cell.reasons]
-    for cell in failed:
-        print(f"raretok: {words(cell.varied)}: {cell.reasons[0]}", file=sys.stderr)
-    if failed:
-        sys.exit(1)
+    stop_for(f"{words(cell.varied)}: {cell.reasons[0]}" for cell in plan.cells if cell.reasons)
 
 
 @app.command()
-def book(
-    jobs: Annotated[int, typer.Option(min=1, help="pages at a time; each takes 1.5 GB")] = 2,
-) -> None:
+def book(jobs: PagesAtATime = 2) -> None:
     """Run every page on the shipped model and build the site."""
     from raretok.book import pages
 
@@ -145,81 +147,66 @@ def book(
 
 @app.command()
 def measure(
-    model: Annotated[
-        str | None, typer.Argument(help="shipped name, directory, .gguf file or Hub id")
-    ] = None,
-    check: Annotated[bool, typer.Option("--check", help="measure a sample again")] = False,
-    every: Annotated[
-        bool, typer.Option("--all", help="renew every measurement that ships")
-    ] = False,
+    model: Annotated[str | None, Argument(help="as of raretok run; default the book's")] = None,
+    check: Annotated[bool, Option("--check", help="measure a sample again")] = False,
+    every: Annotated[bool, Option("--all", help="renew every measurement that ships")] = False,
     replicate: Annotated[
-        bool, typer.Option("--replicate", help="what ships of a run, a checkpoint, another text")
+        bool, Option("--replicate", help="what ships of a run, a checkpoint, another text")
     ] = False,
     count: Annotated[
-        bool, typer.Option("--count", help="count the train part of docs in its tokens, to ship")
+        bool, Option("--count", help="count the train part of docs in its tokens, to ship")
     ] = False,
-    revision: Annotated[str, typer.Option(help="revision, or checkpoint such as step64")] = "",
-    corpus: Annotated[
-        str, typer.Option(help="docs, licences, addresses, or a .txt, .jsonl, .parquet file")
-    ] = "docs",
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    revision: Revision = "",
+    corpus: TextName = "docs",
+    device: Device = "cpu",
 ) -> None:
     """Measure what the pages need of a model, or check that it is what this machine measures."""
     from raretok.book import pages, renewal
     from raretok.measure import find
-    from raretok.measure import parameters as page_parameters
+    from raretok.measure.parameters import asked
 
     given = {"model": model or find.LEAD, "revision": revision, "corpus": corpus, "device": device}
-    parameters = page_parameters.validated(page_parameters.resolved(given))
-    page_parameters.check_sources(parameters)
+    parameters = asked(given)
     if check:
         names = [parameters.model] if model else [*find.WHOLE, find.UNTRAINED]
-        asked = [parameters.model_copy(update={"model": name}) for name in names]
-        sys.exit(0 if renewal.check(asked) else 1)
+        every_one = [parameters.model_copy(update={"model": name}) for name in names]
+        sys.exit(0 if renewal.check(every_one) else 1)
     if count:
         print(f"counted: {renewal.count_train(parameters)}")
-    elif replicate:
-        asked = parameters
-        if revision:
-            asked = find.step_parameters(parameters.model, revision, device=device)
-        parts = renewal.parts_to_ship(asked)
-        print(f"measured: {renewal.measure(asked, parts, ship=True).path.name}")
-    elif not every:
-        print(f"measured: {renewal.measure(parameters, ship=False).path.name}")
-    else:
+    elif every:
         renewal.renew(device)
         renewal.say("running the pages on what was measured")
-        for line in pages.pages_changed(ROOT):
-            print(line)
+        print(*pages.pages_changed(ROOT), sep="\n")
+    elif replicate and revision:
+        step = find.step_parameters(parameters.model, revision, device=device)
+        print(f"measured: {renewal.measure(step, ship=True).path.name}")
+    else:
+        print(f"measured: {renewal.measure(parameters, ship=replicate).path.name}")
 
 
 @app.command()
 def calibrate(
-    model: Annotated[str, typer.Argument(help="shipped name, directory or Hub id")] = "docs-gpt2",
-    runs: Annotated[int, typer.Option(min=1, help="worlds of each kind and size")] = 100,
-    jobs: Annotated[int, typer.Option(min=1, help="processes")] = 2,
+    model: ModelName = "docs-gpt2",
+    runs: Annotated[int, Option(min=1, help="worlds of each kind and size")] = 100,
+    jobs: Annotated[int, Option(min=1, help="processes")] = 2,
 ) -> None:
     """How often each verdict is given where the truth is planted; run again to resume."""
     from raretok.book import renewal
-    from raretok.measure import parameters as page_parameters
+    from raretok.measure.parameters import asked
 
-    parameters = page_parameters.validated(page_parameters.resolved({"model": model}))
-    page_parameters.check_sources(parameters)
-    print(renewal.calibrate(parameters, runs, jobs))
+    print(renewal.calibrate(asked({"model": model}), runs, jobs))
 
 
 @app.command()
 def train(
-    name: Annotated[str, typer.Argument(help="folder under data/models")] = "docs-gpt2",
-    tokens: Annotated[int, typer.Option(help="tokens predicted in training")] = 24_000_000,
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
-    work: Annotated[Path | None, typer.Option(help="checkpoints; default runs/train-NAME")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="seed of weights and batches")] = 0,
-    family: Annotated[str, typer.Option(help="gpt2, neox or llama")] = "gpt2",
-    checkpoints: Annotated[
-        str, typer.Option(help="steps whose weights are kept, such as 0,16,1024")
-    ] = "",
-    without: Annotated[str, typer.Option(help="domain of the corpus that is left out")] = "",
+    name: Annotated[str, Argument(help="folder under data/models")] = "docs-gpt2",
+    tokens: Annotated[int, Option(help="tokens predicted in training")] = 24_000_000,
+    device: Device = "cpu",
+    work: Annotated[Path | None, Option(help="checkpoints; default runs/train-NAME")] = None,
+    seed: Annotated[int, Option(min=0, help="seed of weights and batches")] = 0,
+    family: Annotated[str, Option(help="gpt2, neox or llama")] = "gpt2",
+    checkpoints: Annotated[str, Option(help="steps of weights to keep, such as 0,16,1024")] = "",
+    without: Annotated[str, Option(help="domain of the corpus that is left out")] = "",
 ) -> None:
     """Train a shipped model on the corpus docs; run again to resume."""
     from raretok.models.training import TrainingConfig, check_device, check_family, train
@@ -231,18 +218,9 @@ def train(
     out, work = ROOT / "data" / "models" / name, work or RUNS / f"train-{name}"
     for folder in (out, work):
         check_writable(folder)
-    record = train(
-        TrainingConfig(
-            n_tokens=tokens,
-            seed=seed,
-            family=family,
-            checkpoints=steps_in(checkpoints),
-            without=without,
-        ),
-        out,
-        work=work,
-        device=device,
-    )
+    more = {"family": family, "checkpoints": steps_in(checkpoints), "without": without}
+    config = TrainingConfig(n_tokens=tokens, seed=seed, **more)
+    record = train(config, out, work=work, device=device)
     print(f"held-out loss {record['held_out_loss']} nats a token, {record['seconds']} s")
 
 
@@ -255,8 +233,8 @@ def steps_in(text: str) -> tuple[int, ...]:
 
 @app.command()
 def text(
-    name: Annotated[str, typer.Argument(help="licences or addresses")],
-    folder: Annotated[Path, typer.Argument(help="the unpacked package that holds it")],
+    name: Annotated[str, Argument(help="licences or addresses")],
+    folder: Annotated[Path, Argument(help="the unpacked package that holds it")],
 ) -> None:
     """Make a text that is not docstrings, of which measurements ship, from its package."""
     from raretok.text.shelf import make_text
@@ -268,92 +246,64 @@ def text(
 
 @app.command()
 def ablate(
-    model: Annotated[str, typer.Option(help="shipped name, directory or Hub id")] = "docs-gpt2",
-    corpus: Annotated[str, typer.Option(help="docs, or a .txt, .jsonl, .parquet file")] = "docs",
-    positions: Annotated[int, typer.Option(help="scored positions")] = 4096,
-    revision: Annotated[str, typer.Option(help="revision, or checkpoint such as step64")] = "",
-    layer: Annotated[int, typer.Option(help="MLP layer; -1 is the last, all its neurons")] = -1,
-    mode: Annotated[str, typer.Option(help="mean, zero or (last layer) resample")] = "mean",
-    effect: Annotated[str, typer.Option(help="total, or direct: the final norm's scale held")] = (
-        "total"
-    ),
+    model: Annotated[str, flag("model")] = "docs-gpt2",
+    corpus: TextName = "docs",
+    positions: Annotated[int, Option(help="scored positions")] = 4096,
+    revision: Revision = "",
+    layer: Annotated[int, Option(help="MLP layer; -1 is the last, all its neurons")] = -1,
+    mode: Annotated[str, Option(help="mean, zero or (last layer) resample")] = "mean",
+    effect: Annotated[str, Option(help="total, or direct: the final norm's scale held")] = "total",
     tolerance: Annotated[
-        float, typer.Option(help="error of a neuron's mean effect, nats; 0 sums all tokens")
+        float, Option(help="error of a neuron's mean effect, nats; 0 sums all tokens")
     ] = 5e-7,
-    seed: Annotated[int, typer.Option(help="seed of all that is drawn")] = 0,
-    out: Annotated[Path | None, typer.Option(help="folder of the run; default runs/KEY")] = None,
+    seed: Annotated[int, Option(help="seed of all that is drawn")] = 0,
+    out: Annotated[Path | None, Option(help="folder of the run; default runs/KEY")] = None,
     device: Annotated[str, flag("device")] = "cpu",
     dtype: Annotated[str, flag("dtype")] = "float32",
-    max_memory: Annotated[float, typer.Option(help="GB above the model")] = 2.0,
-    resume: Annotated[bool, typer.Option("--resume/--fresh", help="go on, or start again")] = True,
+    max_memory: Annotated[float, Option(help="GB above the model")] = 2.0,
+    resume: Annotated[bool, Option("--resume/--fresh", help="go on, or start again")] = True,
 ) -> None:
     """Ablate every neuron of the last MLP at N positions, into a run and a table on disk.
 
     Of an earlier layer every neuron is screened by its gradient, and the top ones and a random
     subset are ablated exactly.
     """
+    given, started = locals(), time.monotonic()
     from raretok.measure import effects
 
-    started = time.monotonic()
-    data = effects.ablate(
-        model,
-        corpus,
-        positions,
-        revision=revision,
-        layer=layer,
-        mode=mode,
-        effect=effect,
-        tolerance=tolerance,
-        seed=seed,
-        out=out,
-        device=device,
-        dtype=dtype,
-        max_memory=max_memory,
-        resume=resume,
-    )
-    print(effects.summary(data, time.monotonic() - started))
+    print(effects.summary(effects.ablate(**given), time.monotonic() - started))
 
 
 @app.command()
 def bench(
     shape: Annotated[
-        list[str] | None, typer.Option(help="docs-gpt2, gpt2-small, pythia-1b; default all")
+        list[str] | None, Option(help="docs-gpt2, gpt2-small, pythia-1b; default all")
     ] = None,
-    positions: Annotated[int, typer.Option(help="scored positions, in whole contexts")] = 4096,
+    positions: Annotated[int, Option(help="scored positions, in whole contexts")] = 4096,
     scaling: Annotated[
-        bool, typer.Option("--scaling", help="time against positions, neurons, vocabulary instead")
+        bool, Option("--scaling", help="time against positions, neurons, vocabulary instead")
     ] = False,
-    out: Annotated[Path | None, typer.Option("--json", help="file for the numbers")] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    out: Annotated[Path | None, Option("--json", help="file for the numbers")] = None,
+    device: Device = "cpu",
 ) -> None:
     """Time all ways to ablate every neuron on the same positions, with errors and memory."""
-    from raretok.bench import run as cost
-    from raretok.bench import scaling as bench_scaling
-    from raretok.bench.cases import SHAPES
+    from raretok.bench import run as benchmark
 
-    if not scaling:
-        print(
-            cost.table(cost.bench(shape or SHAPES, positions, device=device, out=out)).to_string()
-        )
-        return
-    if shape:
+    if scaling and shape:
         raise UserError("--scaling uses heads of its own: leave --shape out")
-    for record in bench_scaling.scaling(device=device, out=out):
-        print(f"{record[record['axis']]:>7,} {record['axis']:10} {record['seconds']:8.3f} s")
+    if scaling:
+        for record in benchmark.scaling(device=device, out=out):
+            print(f"{record[record['axis']]:>7,} {record['axis']:10} {record['seconds']:8.3f} s")
+    else:
+        rows = benchmark.bench(shape or benchmark.SHAPES, positions, device=device, out=out)
+        print(benchmark.table(rows).to_string())
 
 
 @app.command()
-def inspect(
-    model: Annotated[str, typer.Argument(help=PageParameters.model_fields["model"].description)],
-    revision: Annotated[str, flag("revision")] = "",
-    corpus: Annotated[str, flag("corpus")] = "docs",
-) -> None:
+def inspect(model: ModelName, revision: Revision = "", corpus: TextName = "docs") -> None:
     """What a model is built of, which claims can be tested on it, and what that takes here."""
     from raretok.book.inspection import report
-    from raretok.measure import parameters as page_parameters
+    from raretok.measure.parameters import asked
 
-    given = {"model": model, "revision": revision, "corpus": corpus}
-    parameters = page_parameters.validated(page_parameters.resolved(given))
-    page_parameters.check_sources(parameters)
-    for line in report(parameters):
+    for line in report(asked({"model": model, "revision": revision, "corpus": corpus})):
         print(line, flush=True)

@@ -1,8 +1,6 @@
 """What `raretok bench` times: models of known shapes, and whole contexts for them to read."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -10,7 +8,7 @@ from jaxtyping import Int
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import BPE
 from torch import Tensor
-from transformers import GPT2Config, GPTNeoXConfig, PretrainedConfig, PreTrainedTokenizerFast
+from transformers import GPT2Config, GPTNeoXConfig, PreTrainedTokenizerFast
 
 from raretok.errors import UserError
 from raretok.models.adapter import LanguageModel, load_model, random_model
@@ -20,23 +18,14 @@ Tokens = Int[Tensor, "context pos"]
 N_CTX = 256  # tokens a context, as in the released code
 SHIPPED = "docs-gpt2"
 SEED = 0  # of random weights and random tokens
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A configuration to fill with random weights; `max_positions` keeps one run in minutes."""
-
-    config: Callable[[], PretrainedConfig]
-    max_positions: int | None = None
-
-
 PYTHIA_1B = {
     **{"vocab_size": 50_304, "hidden_size": 2_048, "intermediate_size": 8_192},
     **{"num_hidden_layers": 16, "num_attention_heads": 8, "max_position_embeddings": 2_048},
 }
+# Configurations to fill with random weights, and the most positions: one run takes minutes.
 RANDOM = {
-    "gpt2-small": Shape(GPT2Config),
-    "pythia-1b": Shape(partial(GPTNeoXConfig, **PYTHIA_1B), max_positions=1_020),
+    "gpt2-small": (GPT2Config, {}, None),
+    "pythia-1b": (GPTNeoXConfig, PYTHIA_1B, 1_020),
 }
 SHAPES = (SHIPPED, *RANDOM)
 
@@ -73,9 +62,9 @@ def load_case(name: str, positions: int, device: str = "cpu") -> Case:
     if name == SHIPPED:
         model = load_model(name, device=device)
         return Case(name, model, held_out_tokens(model, positions).to(device), "trained")
-    shape = RANDOM[name]
-    model = random_model(shape.config(), byte_tokenizer(), name, seed=SEED, device=device)
-    tokens = random_tokens(model, min(positions, shape.max_positions or positions))
+    kind, given, most = RANDOM[name]
+    model = random_model(kind(**given), byte_tokenizer(), name, seed=SEED, device=device)
+    tokens = random_tokens(model, min(positions, most or positions))
     return Case(name, model, tokens.to(device), "random")
 
 

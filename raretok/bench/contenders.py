@@ -4,8 +4,8 @@ Each takes whole contexts and gives the mean effect of each neuron, in nats, ove
 the last of a context. The mean that replaces an activation runs over all tokens but the first.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -42,17 +42,15 @@ class Scored:
 
 def gather(model: LanguageModel, tokens: Tokens, batch: int) -> Scored:
     """One pass through the blocks, `batch` contexts at a time."""
-    n_contexts, n_scored = tokens.shape[0], tokens.shape[1] - 1
-    sizes = model.architecture
-    resid = torch.empty(n_contexts, n_scored, sizes.d_model, device=model.device)
-    post = torch.empty(n_contexts, n_scored, sizes.d_mlp, device=model.device)
-    total = torch.zeros(sizes.d_mlp, dtype=torch.float64, device=model.device)
-    for rows in torch.arange(n_contexts).split(batch):
-        captured = capture(model, tokens[rows])
-        resid[rows], post[rows] = captured.resid[:, :-1], captured.post[:, :-1]
-        total += captured.post[:, 1:].sum(dim=(0, 1), dtype=torch.float64)
-    mean = (total / (n_contexts * n_scored)).to(post.dtype)
-    return Scored(resid.flatten(0, 1), post.flatten(0, 1), tokens[:, 1:].flatten(), mean)
+    resid, post, total = [], [], 0.0
+    for part in tokens.split(batch):
+        captured = capture(model, part)
+        resid.append(captured.resid[:, :-1].flatten(0, 1))
+        post.append(captured.post[:, :-1].flatten(0, 1))
+        total = total + captured.post[:, 1:].sum(dim=(0, 1), dtype=torch.float64)
+    target = tokens[:, 1:].flatten()
+    mean = (total / len(target)).to(post[0].dtype)
+    return Scored(torch.cat(resid), torch.cat(post), target, mean)
 
 
 @dataclass(frozen=True)
@@ -71,14 +69,14 @@ def fast_effects(head: FinalHead, scored: Scored) -> FastRun:
     some = (scored.resid[pilot], scored.mean - scored.post[pilot], scored.target[pilot])
     options = {"tolerance": TOLERANCE, "n_positions": n, "effect": "total"}
     method = make_method(head, *some, output=head.mlp_output(scored.post[pilot]), **options)
-    offset, again, in_full = sampling_offsets(n).to(scored.resid.device), 0, 0
-    total = torch.zeros(scored.post.shape[1], dtype=torch.float64, device=scored.post.device)
+    offset, total = sampling_offsets(n).to(scored.resid.device), 0.0
+    pairs = {"sampled_again": 0, "summed_in_full": 0}
     for at in range(0, n, BLOCK):
         rows = slice(at, at + BLOCK)
         block = (scored.resid[rows], scored.post[rows], scored.target[rows])
         found = apply_method(method, *block, scored.mean, offset[rows])
-        total += found.delta_loss.sum(dim=0, dtype=torch.float64)
-        again, in_full = again + found.sampled_again, in_full + found.summed_in_full
+        total = total + found.delta_loss.sum(dim=0, dtype=torch.float64)
+        pairs = {name: count + getattr(found, name) for name, count in pairs.items()}
     plan = method.described
     work = {
         "tolerance": TOLERANCE,
@@ -86,8 +84,7 @@ def fast_effects(head: FinalHead, scored: Scored) -> FastRun:
         "tokens_probed": plan["n_probe"],
         "tokens_again": AGAIN + PROBE_AGAIN,
         "second_order": plan["second_order"],
-        "sampled_again": again / scored.post.numel(),
-        "summed_in_full": in_full / scored.post.numel(),
+        **{name: count / scored.post.numel() for name, count in pairs.items()},
     }
     return FastRun(total / n, work)
 
@@ -98,14 +95,22 @@ def fast(model: LanguageModel, tokens: Tokens, batch: int) -> FastRun:
 
 
 @torch.no_grad()
-def reference_effects(model: LanguageModel, scored: Scored, neurons: Neurons) -> Effects:
-    """Mean effects in float64 over the whole vocabulary, given the same residuals."""
-    head, mean = final_head(model, torch.float64), scored.mean.double()
+def reference_effects(
+    model: LanguageModel,
+    scored: Scored,
+    neurons: Neurons,
+    *,
+    dtype: torch.dtype = torch.float64,
+    tolerance: float = REFERENCE_TOLERANCE,
+) -> Effects:
+    """Mean effects by the closed form over the whole vocabulary, given the same residuals."""
+    head, mean = final_head(model, dtype), scored.mean.to(dtype)
     total = torch.zeros(len(neurons), dtype=torch.float64, device=model.device)
     for at in range(0, len(scored.resid), BLOCK):
         rows = slice(at, at + BLOCK)
-        block = (scored.resid[rows].double(), scored.post[rows].double(), scored.target[rows], mean)
-        total += delta_loss(head, *block, neurons=neurons, tolerance=REFERENCE_TOLERANCE).sum(dim=0)
+        block = (scored.resid[rows].to(dtype), scored.post[rows].to(dtype), scored.target[rows])
+        found = delta_loss(head, *block, mean, neurons=neurons, tolerance=tolerance)
+        total += found.sum(dim=0, dtype=torch.float64)
     return total / len(scored.resid)
 
 
@@ -127,17 +132,16 @@ def plain_forward(model: LanguageModel, tokens: Tokens, batch: int) -> Losses:
     return torch.cat(losses)
 
 
-@torch.no_grad()
-def full(model: LanguageModel, tokens: Tokens, neurons: Neurons, mean: Mean) -> Effects:
+def full(model: LanguageModel, tokens: Tokens, neurons: Neurons, mean: Mean, batch: int) -> Effects:
     """The closed form with every pair summed over the whole vocabulary."""
-    scored, head = gather(model, tokens, 1), final_head(model)
-    inputs = (scored.resid, scored.post, scored.target, mean)
-    found = delta_loss(head, *inputs, neurons=neurons, tolerance=0.0)
-    return found.mean(dim=0, dtype=torch.float64)
+    scored = replace(gather(model, tokens, batch), mean=mean)
+    return reference_effects(model, scored, neurons, dtype=mean.dtype, tolerance=0.0)
 
 
 @torch.no_grad()
-def released(model: LanguageModel, tokens: Tokens, neurons: Neurons, mean: Mean) -> Effects:
+def released(
+    model: LanguageModel, tokens: Tokens, neurons: Neurons, mean: Mean, batch: int = 1
+) -> Effects:
     """The released code's way: context by context, neurons in chunks, norm and unembedding again.
 
     Its entropies, divergences and frozen projection, computed for each neuron too, are left out.
@@ -195,33 +199,31 @@ def attribution(
     positions: an activation of the last layer reaches its own position's loss only.
     """
     n_layers = model.architecture.n_layers
-    layers = range(n_layers) if all_layers else range(n_layers - 1, n_layers)
-    sums = [0.0, 0.0, 0.0]
-    for part in tokens.split(batch):
-        for i, found in enumerate(_attribution_sums(model, part, layers)):
-            sums[i] = sums[i] + found
-    gradient, product, post = sums
-    # The mean is known at the end only; it enters linearly, so three sums a neuron suffice.
-    return (post / tokens[:, 1:].numel() * gradient - product) / tokens[:, 1:].numel()
-
-
-def _attribution_sums(
-    model: LanguageModel, tokens: Tokens, layers: range
-) -> Iterator[Float[Tensor, "layer d_mlp"]]:
-    """Sums over positions of the gradient, of gradient times activation, and of the activation."""
     seen: list[Tensor] = []
 
     def keep(post: Float[Tensor, "batch pos d_mlp"], hook: Any) -> Tensor:
         # The weights need no gradient: the graph begins at the first activation that does.
-        post = post if post.requires_grad else post.detach().requires_grad_()
-        seen.append(post)
-        return post
+        seen.append(post if post.requires_grad else post.detach().requires_grad_())
+        return seen[-1]
 
+    layers = range(0 if all_layers else n_layers - 1, n_layers)
     hooks = [(f"blocks.{layer}.mlp.hook_post", keep) for layer in layers]
-    with torch.enable_grad(), model.bridge.hooks(fwd_hooks=hooks):
-        loss = model.bridge(tokens, return_type="loss", loss_per_token=True)
-        gradients = torch.autograd.grad(loss.sum(), seen)
-    pairs = [(g, post.detach()) for g, post in zip(gradients, seen, strict=True)]
-    yield torch.stack([g.sum(dim=(0, 1), dtype=torch.float64) for g, _ in pairs])
-    yield torch.stack([(g * post).sum(dim=(0, 1), dtype=torch.float64) for g, post in pairs])
-    yield torch.stack([post[:, 1:].sum(dim=(0, 1), dtype=torch.float64) for _, post in pairs])
+    gradient, product, total, n = 0.0, 0.0, 0.0, tokens[:, 1:].numel()
+    for part in tokens.split(batch):
+        seen.clear()
+        with torch.enable_grad(), model.bridge.hooks(fwd_hooks=hooks):
+            loss = model.bridge(part, return_type="loss", loss_per_token=True)
+            slopes = torch.autograd.grad(loss.sum(), seen)
+        post = [one.detach() for one in seen]
+        gradient = gradient + over_positions(slopes)
+        product = product + over_positions([a * b for a, b in zip(slopes, post, strict=True)])
+        total = total + over_positions([one[:, 1:] for one in post])
+    # The mean is known at the end only; it enters linearly, so three sums a neuron suffice.
+    return (total / n * gradient - product) / n
+
+
+def over_positions(
+    values: Sequence[Float[Tensor, "batch pos d_mlp"]],
+) -> Float[Tensor, "layer d_mlp"]:
+    """Sums over contexts and positions, layer by layer."""
+    return torch.stack([one.sum(dim=(0, 1), dtype=torch.float64) for one in values])

@@ -1,7 +1,8 @@
 """What the whole study would cost for large models, on paper: sizes, work as measured, a GPU."""
 
+from dataclasses import replace
 from math import ceil, prod
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,8 +12,12 @@ from raretok.bench import cost
 from raretok.measure.record import Folder
 from raretok.paths import DATA
 
+if TYPE_CHECKING:
+    from raretok.measure.cost import Load
+
 POSITIONS, CONTEXT = 100_000, 256
 CLASSES, NEURONS = 2, 100  # rare and common; neurons of a layer ablated exactly
+PART = "effects: stratified"
 EXACT = 40 / 600  # of the contexts, as measure/layers.py ablates and screens
 BATCH, SCORED = 8, 256  # contexts and scored positions together, as in raretok/ablation
 # Of an H100 SXM (data sheet, dense). For exact effects at the head bfloat16 is too coarse.
@@ -52,33 +57,33 @@ class Shape(NamedTuple):
         """Numbers that the blocks keep of a token for a backward pass."""
         return self.n_layers * (6 * self.d_model + 2 * self.d_kv + self.widths * self.neurons)
 
-
-MODELS = {
-    "SmolLM2-135M": Shape(576, 30, 1_536, 49_152, 192, tied=True),
-    "Llama-3.2-1B": Shape(2_048, 16, 8_192, 128_256, 512, tied=True),
-    "Llama-2-7B": Shape(4_096, 32, 11_008, 32_000, 4_096),
-    "Llama-3.1-70B": Shape(8_192, 80, 28_672, 128_256, 1_024),
-    "Llama-3.1-405B": Shape(16_384, 126, 53_248, 128_256, 1_024),
-}
-GPT2 = {"gpt2": (768, 12), "gpt2-medium": (1_024, 24), "gpt2-large": (1_280, 36)}
-GPT2 |= {"gpt2-xl": (1_600, 48)}
-PYTHIA = {"70m": (512, 6, 50_304), "160m": (768, 12, 50_304), "410m": (1_024, 24, 50_304)}
-PYTHIA |= {"1b": (2_048, 16, 50_304), "1.4b": (2_048, 24, 50_304), "2.8b": (2_560, 32, 50_304)}
-PYTHIA |= {"6.9b": (4_096, 32, 50_432), "12b": (5_120, 36, 50_688)}
-PUBLISHED = {  # where queries are not as wide as the model, d_kv makes up for it
-    **{name: Shape(d, n, 4 * d, 50_257, d, True, False) for name, (d, n) in GPT2.items()},
-    **{
-        f"pythia-{name}": Shape(d, n, 4 * d, v, d, False, False)
-        for name, (d, n, v) in PYTHIA.items()
-    },
-    "Qwen3-0.6B": Shape(1_024, 28, 3_072, 151_936, 2_048, tied=True),
-    "gemma-3-1b": Shape(1_152, 26, 6_912, 262_144, 128, tied=True),
-    "Llama-3.2-1B": MODELS["Llama-3.2-1B"],
-    "Llama-3.1-8B": Shape(4_096, 32, 14_336, 128_256, 1_024),
-}
+    def load(self, lead: "Load", row: cost.Row) -> "Load":
+        """What a run of this model takes, from the lead model's; `row` is of its effects."""
+        theirs = MODELS["SmolLM2-135M"]
+        own, other = (work(row | shape._asdict())[2] for shape in (self, theirs))
+        sizes = {"n_layers": self.n_layers, "d_model": self.d_model, "d_mlp": self.neurons}
+        return replace(
+            lead,
+            sizes=replace(lead.sizes, gated=bool(self.gated), **sizes),
+            token=self.forward() / theirs.forward() * lead.token,
+            position=own / other * lead.position,
+        )
 
 
-def measured(part: str = "effects: stratified") -> cost.Row:
+def shapes(where: str) -> dict[str, Shape]:
+    """Public models that the `page` or the `table` shows.
+
+    Where queries are not as wide as the model, d_kv makes up for it.
+    """
+    rows = pd.read_csv(DATA / "sizes.csv", index_col="model")
+    shown = rows[rows.pop(where) == 1][list(Shape._fields)]
+    return {row[0]: Shape(*map(int, row[1:])) for row in shown.itertuples()}
+
+
+MODELS, PUBLISHED = shapes("page"), shapes("table")
+
+
+def measured(part: str = PART) -> cost.Row:
     """A part of SmolLM2's measurement, as a row of the bench. Raises `UserError` if damaged."""
     folder = Folder(DATA / "measurements" / "smollm2-135m-q4")
     entry, data = folder.record()["parts"][part], folder.read(part)
@@ -88,15 +93,15 @@ def measured(part: str = "effects: stratified") -> cost.Row:
     return row | {"bytes_a_pair": entry["bytes"] / data.delta_loss.size}
 
 
-def summed(done: list[cost.Operation], positions: int) -> Float[np.ndarray, " kind"]:
+def summed(done: pd.DataFrame, positions: int) -> Float[np.ndarray, " kind"]:
     """Operations and bytes at all positions; what is done once a model counts once."""
-    return sum(np.array([o.flops, o.bytes], float) * (1 if o.once else positions) for o in done)
+    return np.where(done.once, 1, positions) @ done[["flops", "bytes"]].to_numpy(float)
 
 
 def costs(shape: Shape, row: cost.Row, positions: int = POSITIONS) -> pd.DataFrame:
     """Operations, bytes and hours of one H100 of each part of the study; `row` as measured."""
     tokens, layers = CONTEXT * positions / row["per_context"], shape.n_layers
-    behind = cost.operations(row | shape._asdict())[1:]
+    behind = cost.operations(row | shape._asdict()).iloc[1:]
     # Weights are read once a batch, activations written and read once.
     traffic = 2 * shape.parameters() / (BATCH * CONTEXT) + 4 * shape.kept()
     one = tokens * np.array([shape.forward(), traffic])
@@ -135,63 +140,58 @@ def table(row: cost.Row) -> pd.DataFrame:
     return pd.DataFrame(found, index=index).T
 
 
-def rates() -> tuple[float, float]:
-    """Seconds of an operation of the blocks, and of what follows: of the bench's shipped model."""
-    docs, n = cost.read()[0], cost.read()[0]["positions"]
-    blocks, *rest = cost.operations(docs)
-    after = (docs["seconds_fast"] - docs["seconds_capture"]) / summed(rest, n)[0]
-    return docs["seconds_capture"] / n / blocks.flops, after
-
-
-def predicted(row: cost.Row, shape: Shape) -> float:
-    """Seconds, at these rates, of the part that `row` is of, of a model of another shape."""
-    of_blocks, of_rest = rates()
-    first = CONTEXT * row["positions"] / row["per_context"] * shape.forward() * of_blocks
-    return first + summed(cost.operations(row | shape._asdict())[1:], row["positions"])[0] * of_rest
-
-
 def published() -> str:
     """What `raretok run` takes of public models, as Markdown: extrapolated, none was run."""
-    row, record = measured(), Folder(DATA / "measurements" / "smollm2-135m-q4").record()
-    made = [one["made"]["seconds"] for one in record["parts"].values() if "made" in one]
-    whole = sum(made) / row["seconds"]  # of all parts, in effects of the last MLP
+    from raretok.measure.cost import lead as measured_lead  # needs torch, which no page imports
+
+    row, (lead, made) = measured(), measured_lead()
     threads = cost.read()[0]["threads"]
     titles = ("model", "parameters", f"last MLP, CPU ({threads} threads)", "all parts, CPU")
-    lines = [
-        "| " + " | ".join([*titles, "last MLP, H100", "memory"]) + " |",
-        "|---" + "|---:" * 5 + "|",
-    ]
+    lines = ["| " + " | ".join([*titles, "last MLP, H100", "memory"]) + " |"]
+    lines.append("|---" + "|---:" * 5 + "|")
     for name, shape in PUBLISHED.items():
-        size, seconds = shape.parameters(), predicted(row, shape)
+        load = shape.load(lead, row)
+        seconds = load.seconds(PART), sum(map(load.seconds, made))
+        hours = [f"{few(one / 3600)} h" for one in seconds]
         card = costs(shape, row, row["positions"]).hours[["forward pass", "last MLP"]].sum()
+        size = shape.parameters()
         held = 4 * size + min(head(shape), ABLATION)
-        hours = [f"{few(one / 3600)} h" for one in (seconds, whole * seconds)]
         cells = [f"{few(size / 1e9)}e9", *hours, f"{few(3600 * card)} s", f"{few(held / 1e9)} GB"]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    said = "Extrapolated: none of these was run. The law is that of {ref}`cost`, the positions and"
-    said += " the share of the last MLP are those of SmolLM2; the memory is of float32 weights.\n"
+    said = "Extrapolated: none of these was run. Each part takes what it took of SmolLM2, as often "
+    said += "as its operations are those of SmolLM2; the memory is of float32 weights.\n"
     return "\n".join([said, *lines])
+
+
+def work(row: cost.Row) -> tuple[float, float, float]:
+    """Operations at all positions of a forward pass, of the blocks, and of what follows these."""
+    done = cost.operations(row)
+    parts = (done[done.forward], done.iloc[:1], done.iloc[1:])
+    return tuple(float(summed(part, row["positions"])[0]) for part in parts)
 
 
 def checks() -> pd.DataFrame:
     """Seconds measured, and predicted from the rates at which the bench ran the shipped model."""
     docs, *rows = cost.read()
-    (blocks, logits, *_), n = cost.operations(docs), docs["positions"]
-    rest, (of_blocks, of_rest) = docs["seconds_fast"] - docs["seconds_capture"], rates()
-    of_pass = docs["seconds_forward"] / n / (blocks.flops + logits.flops)
-    found = {}
+    rest = docs["seconds_fast"] - docs["seconds_capture"]
+    pass_, blocks, behind = work(docs)
+    # Seconds of an operation of the blocks, of what follows, and of a pass with its logits.
+    of_blocks, of_rest = docs["seconds_capture"] / blocks, rest / behind
+    of_pass, found = docs["seconds_forward"] / pass_, {}
     for row in rows:
-        (blocks, logits, *_), n, name = cost.operations(row), row["positions"], row["shape"]
+        (pass_, blocks, behind), name = work(row), row["shape"]
         growth = prod((row[fit.axis] / docs[fit.axis]) ** fit.exponent for fit in cost.fits())
-        first, forward = n * blocks.flops * of_blocks, n * (blocks.flops + logits.flops) * of_pass
-        fast = first + summed(cost.operations(row)[1:], n)[0] * of_rest
-        found[name, "fast path"] = row["seconds_fast"], fast
+        first, forward = blocks * of_blocks, pass_ * of_pass
+        found[name, "fast path"] = row["seconds_fast"], first + behind * of_rest
         found[name, "fast path, by exponents"] = row["seconds_fast"], first + growth * rest
         found[name, "AtP, all layers"] = row["seconds_atp"], 2 * forward
         found[name, "whole model again"] = row["seconds_hooks"], row["neurons"] * forward
-    for part in ("effects: stratified", "effects: whole contexts"):
-        row, shape = measured(part), MODELS["SmolLM2-135M"]
-        found["SmolLM2-135M", part] = row["seconds"], predicted(row, shape)
+    shape = MODELS["SmolLM2-135M"]
+    for part in (PART, "effects: whole contexts"):
+        row = measured(part)
+        tokens = CONTEXT * row["positions"] / row["per_context"]
+        fast = tokens * shape.forward() * of_blocks + work(row | shape._asdict())[2] * of_rest
+        found["SmolLM2-135M", part] = row["seconds"], fast
     table = pd.DataFrame(found, index=["measured, s", "predicted, s"]).T
     return table.assign(ratio=table["predicted, s"] / table["measured, s"])
 

@@ -6,7 +6,6 @@ from collections import defaultdict
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from matplotlib import pyplot as plt
@@ -18,61 +17,56 @@ from raretok.claims.style import panels, shade
 from raretok.ledger.claims import claims
 from raretok.ledger.figures import INK, estimate, limits
 from raretok.ledger.tables import ours
-from raretok.ledger.verdicts import Entry
 
 JOURNAL = "tasks.jsonl"  # in the folder of a sweep: what each task took
-STYLE = (
-    "body{font-family:sans-serif;margin:1rem;max-width:75rem}img{max-width:100%}"
-    ".wide{overflow-x:auto}table{border-collapse:collapse}td,th{padding:.2rem .6rem;"
-    "border:1px solid #ccc;text-align:left;vertical-align:top}"
-)
+PAGE = """<!doctype html><meta charset=utf-8><meta name=viewport content='width=device-width'>
+<title>{name}</title><style>body{{font-family:sans-serif;margin:1rem;max-width:75rem}}
+img{{max-width:100%}}.wide{{overflow-x:auto}}table{{border-collapse:collapse}}
+td,th{{padding:.2rem .6rem;border:1px solid #ccc;text-align:left;vertical-align:top}}</style>
+<h1>{name}</h1><p>{n} cells; intervals of 95 % under the reading <i>corrected</i>; seconds of all
+workers. Shaded: what supports (blue) and contradicts (orange) a claim; hollow: not testable.</p>
+<div class=wide>{table}</div>{forest}"""
 
 
 def summarise(plan: Plan) -> Path:
     """Write `summary.csv`, a row a cell, and `summary.html` with a figure that compares them."""
-    spent: dict[str, float] = defaultdict(float)
-    for line in read_lines(plan.folder / JOURNAL):
-        spent[line["task"].split(", ")[0]] += line["seconds"]
-    rows, shown = [], []
+    spent, rows, shown = seconds_by_key(plan.folder / JOURNAL), [], []
     for cell in plan.cells:
-        ended = {"state": "failed" if cell.reasons else "done", "reason": "; ".join(cell.reasons)}
-        seconds = {"seconds": round(sum(spent[key] for key in cell.keys), 1)}
-        place = {"cell": cell.folder.name if cell.folder else ""}
-        row = {n: short(value) for n, value in cell.parameters.model_dump().items()}
-        row |= ended | seconds | place
-        for claim, entry in cell.entries.items():
-            row |= row_of(claim, entry)
-        rows.append(row)
+        ended = {
+            "state": "failed" if cell.reasons else "done",
+            "reason": "; ".join(cell.reasons),
+            "seconds": round(sum(spent[key] for key in cell.keys), 1),
+            "cell": cell.folder.name if cell.folder else "",
+        }
+        given = {name: short(value) for name, value in cell.parameters.model_dump().items()}
+        rows.append(given | ended | numbers(cell))
         brief = {c: f"{ours(e.finding)} {e.verdict}" for c, e in cell.entries.items()}
-        shown.append(cell.varied | ended | seconds | brief | place)
+        shown.append(cell.varied | ended | brief)
     write_whole(plan.folder / "summary.csv", pd.DataFrame(rows).to_csv(index=False))
     table = pd.DataFrame(shown).fillna("").to_html(index=False)
-    page = (
-        f"<!doctype html><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>{plan.name}</title><style>{STYLE}</style><h1>{plan.name}</h1><p>{len(rows)} "
-        f"cells; intervals of 95 % under the reading <i>corrected</i>; seconds of all workers. "
-        f"Shaded: what supports (blue) and contradicts (orange) a claim; hollow: not testable.</p>"
-        f"<div class=wide>{table}</div>{forest(plan.cells)}"
-    )
-    write_whole(plan.folder / "summary.html", page)
+    said = {"name": plan.folder.name, "n": len(rows), "table": table, "forest": forest(plan.cells)}
+    write_whole(plan.folder / "summary.html", PAGE.format(**said))
     return plan.folder / "summary.html"
 
 
-def read_lines(journal: Path) -> list[dict[str, Any]]:
-    """What a journal says, but for a line torn by a kill."""
-    found = []
+def seconds_by_key(journal: Path) -> dict[str, float]:
+    """Seconds of the tasks by what their names begin with; a line torn by a kill is left out."""
+    spent: dict[str, float] = defaultdict(float)
     for line in journal.read_text().splitlines() if journal.is_file() else []:
         with suppress(ValueError):
-            found.append(json.loads(line))
+            task = json.loads(line)
+            spent[task["task"].split(", ")[0]] += task["seconds"]
+    return spent
+
+
+def numbers(cell: Cell) -> dict[str, float | str | None]:
+    """The columns of a cell's claims in the summary."""
+    found = {}
+    for claim, entry in cell.entries.items():
+        for name in ("value", "low", "high"):
+            found[f"{claim} {name}"] = getattr(entry.finding.estimate, name, None)
+        found |= {f"{claim} verdict": entry.verdict, f"{claim} why": entry.why}
     return found
-
-
-def row_of(claim: str, entry: Entry) -> dict[str, Any]:
-    """A claim's columns of the summary."""
-    one = entry.finding.estimate
-    numbers = {name: getattr(one, name, None) for name in ("value", "low", "high")}
-    found = numbers | {"verdict": entry.verdict, "why": entry.why}
-    return {f"{claim} {name}": value for name, value in found.items()}
 
 
 def forest(cells: list[Cell]) -> str:
@@ -95,8 +89,7 @@ def forest_panel(ax: Axes, claim: str, cells: list[Cell]) -> None:
     some = [cell.entries[claim] for cell in cells if claim in cell.entries]
     spec, within = some[0].spec, limits(some[0].spec, some)
     shade(ax, spec, "x", within)
-    for y, cell in enumerate(cells):
-        entry = cell.entries.get(claim)
+    for y, entry in enumerate(cell.entries.get(claim) for cell in cells):
         if entry is None or entry.finding.estimate is None:
             ax.text(within[0], y, " no number", va="center")
         else:

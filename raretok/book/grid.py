@@ -16,7 +16,7 @@ from raretok.errors import UserError, first_line
 from raretok.ledger.figures import primary
 from raretok.ledger.records import book_ledger, title
 from raretok.ledger.verdicts import Entry
-from raretok.measure.parameters import PageParameters, resolved, validated
+from raretok.measure.parameters import PageParameters, fault, resolved, validated
 from raretok.paths import ROOT, RUNS, check_writable
 
 LISTS = {"model": "models", "revision": "revisions", "corpus": "corpora"}
@@ -58,48 +58,43 @@ class Plan:
     """A sweep that was found in order."""
 
     file: Path
-    name: str
     folder: Path
-    sources: list[Path]
+    sources: list[Path]  # of its pages
     cells: list[Cell]
 
 
 def planned(file: Path, out: Path | None = None) -> Plan:
     """What a file asks for. Raises `UserError` for what is wrong in it or with the folder."""
     asked = read_sweep(file)
-    sources = {title(source.stem): source for source in (page_named(ROOT, p) for p in asked.pages)}
-    for name in sources.keys() - NEEDS.keys():
+    sources = list(dict.fromkeys(page_named(ROOT, page) for page in asked.pages))
+    for name in {title(source.stem) for source in sources} - NEEDS.keys():
         raise UserError(f"page {name} is not of one model: a sweep runs {', '.join(NEEDS)}")
-    cells, folder = cells_of(asked), (out or RUNS / asked.name).absolute()
+    name = asked.name or re.sub(r"[^\w.-]+", "-", file.stem)
+    cells, folder = cells_of(asked), (out or RUNS / name).absolute()
     check_writable(folder)
     if folder.is_dir() and any(folder.iterdir()) and not (folder / COPY).is_file():
         raise UserError(f"{folder} is not the folder of a sweep: give an empty or a new one")
-    return Plan(file, asked.name, folder, list(sources.values()), cells)
+    return Plan(file, folder, sources, cells)
 
 
 def read_sweep(file: Path) -> Sweep:
     """A sweep from its file. Raises `UserError` naming what is wrong in it."""
     try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
-        sweep = Sweep(**found)
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror.lower() if isinstance(error, OSError) else "it is not UTF-8"
-        raise UserError(f"cannot read {file.name}: {why}") from None
+        return Sweep(**yaml.safe_load(file.read_text(encoding="utf-8")))
+    except OSError as error:
+        why = f"cannot read {file.name}: {error.strerror.lower()}"
+    except UnicodeDecodeError:
+        why = f"cannot read {file.name}: it is not UTF-8"
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f" in line {where.line + 1}" if where else ""
-        raise UserError(f"{file.name} is not YAML{line}: {first_line(error)}") from None
+        why = f"{file.name} is not YAML{line}: {first_line(error)}"
     except TypeError:
-        raise UserError(f"{file.name}: write names and lists, such as models: [gpt2]") from None
+        why = f"{file.name}: write names and lists, such as models: [gpt2]"
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        if first["type"] == "extra_forbidden":
-            known = ", ".join(Sweep.model_fields)
-            raise UserError(f"{file.name}: unknown key {name!r}, a sweep has {known}") from None
-        got = "" if first["type"] == "missing" else f", got {first['input']!r}"
-        raise UserError(f"{file.name}: {name}: {first['msg'].lower()}{got}") from None
-    return sweep.model_copy(update={"name": sweep.name or re.sub(r"[^\w.-]+", "-", file.stem)})
+        known = ", ".join(Sweep.model_fields)
+        why = f"{file.name}: {fault(error, 'unknown key {!r}, a sweep has ' + known)}"
+    raise UserError(why)
 
 
 def cells_of(sweep: Sweep) -> list[Cell]:

@@ -13,11 +13,12 @@ from raretok.claims.finding import Finding
 from raretok.claims.layers.estimate import check_depth
 from raretok.claims.sample import neurons_in
 from raretok.claims.study import CORRECTED, parts_of
-from raretok.errors import UserError
+from raretok.errors import UserError, first_line
 from raretok.ledger.claims import NEEDS, Claim, claims
 from raretok.ledger.records import title
 from raretok.ledger.verdicts import failed_gate
 from raretok.measure.cost import cost_of_run
+from raretok.measure.find import Measurements
 from raretok.measure.parameters import PageParameters
 from raretok.measure.parts import source_of
 from raretok.measure.source import STRATIFIED, Source
@@ -36,10 +37,11 @@ def report(parameters: PageParameters) -> Iterator[str]:
         said = f"not testable: {why}" if why else "can be tested"
         yield f"{name:3} {claims()[name].short:35} {said}"
     yield "\nraretok run all, with these parameters"
+    needed = parts_of(title(page.stem) for page in pages(ROOT))
     try:
-        yield from cost_of_run(parameters, parts_of(title(one.stem) for one in pages(ROOT))).lines()
-    except UserError as error:
-        yield f"cannot be measured: {error}"
+        yield from cost_of_run(Measurements(parameters), needed).lines()
+    except Exception as error:  # whatever stops it here stops the run, too
+        yield f"cannot be measured: {first_line(error)}"
 
 
 def reason(check: Callable[[], object]) -> str:

@@ -11,28 +11,17 @@ from pathlib import Path
 import numpy as np
 
 from raretok.book.pages import write_whole
+from raretok.book.rerun import foretell
+from raretok.claims.study import BEYOND, NEEDS, ON_TEXT, REPLICATED, STEPS, UNSEEN, Study
 from raretok.errors import UserError
 from raretok.ledger.calibration import Ground
 from raretok.ledger.calibration import calibrate as calibrate_worlds
 from raretok.ledger.promise import SHIPPED as CALIBRATED
+from raretok.measure import find
+from raretok.measure.parameters import PageParameters
+from raretok.measure.record import Folder, seal_of
 from raretok.models import files as model_files
 from raretok.paths import DATA, ROOT, RUNS
-from raretok.measure.find import (
-    DEEP,
-    HISTORY,
-    LEAD,
-    SHIPPED,
-    TRAINED,
-    UNTRAINED,
-    WHOLE,
-    WITHOUT,
-    Measurements,
-    revisions_of,
-    step_parameters,
-)
-from raretok.measure.record import RECORD, Folder, file_name, seal_of
-from raretok.measure.parameters import PageParameters
-from raretok.claims.study import BEYOND, NEEDS, ON_TEXT, REPLICATED, STEPS, UNSEEN, Study
 from raretok.text.shelf import shelved
 
 ALL = tuple(dict.fromkeys(name for names in NEEDS.values() for name in names))
@@ -40,63 +29,53 @@ ALL = tuple(dict.fromkeys(name for names in NEEDS.values() for name in names))
 
 def shipped() -> list[PageParameters]:
     """What is measured of models that ship: the lead model, training runs, checkpoints."""
-    models = [PageParameters(model=name) for name in (LEAD, *TRAINED, UNTRAINED)]
-    steps = [step_parameters(HISTORY, revision) for revision in revisions_of(HISTORY)]
-    texts = [PageParameters(model=name, corpus=text) for name in DEEP for text in shelved()]
-    return [*models, PageParameters(model=WITHOUT), *steps, *texts]
+    models = [PageParameters(model=name) for name in (find.LEAD, *find.TRAINED, find.UNTRAINED)]
+    steps = [
+        find.step_parameters(find.HISTORY, revision) for revision in find.revisions_of(find.HISTORY)
+    ]
+    texts = [PageParameters(model=name, corpus=text) for name in find.DEEP for text in shelved()]
+    return [*models, PageParameters(model=find.WITHOUT), *steps, *texts]
 
 
 def parts_to_ship(parameters: PageParameters) -> tuple[str, ...]:
     """The parts that ship of a model, a checkpoint of one, or a model on another text."""
     model = parameters.model
-    if parameters.revision or model == UNTRAINED:
+    if parameters.revision or model == find.UNTRAINED:
         return STEPS
     if parameters.corpus in shelved():
         return ON_TEXT
-    if model == WITHOUT:
+    if model == find.WITHOUT:
         return UNSEEN
-    if model in WHOLE:
-        return (*ALL, *(UNSEEN if model != LEAD else ()))
-    return (*REPLICATED, *BEYOND) if model in DEEP else REPLICATED
+    if model in find.WHOLE:
+        return (*ALL, *(UNSEEN if model != find.LEAD else ()))
+    return (*REPLICATED, *BEYOND) if model in find.DEEP else REPLICATED
 
 
 def measure(
-    parameters: PageParameters, parts: Iterable[str] = ALL, *, ship: bool, again: bool = False
+    parameters: PageParameters, parts: Iterable[str] = (), *, ship: bool, again: bool = False
 ) -> Folder:
-    """Measure parts of a model; the folder that holds them.
+    """Measure parts of a model, those of the pages unless some are named; what holds them.
 
     To `ship` them they are measured under `runs/`, where a killed process goes on, and put where
     measurements ship when they are whole. What ships already is kept, unless it is measured `again`.
     """
-    asked = Measurements(parameters, shipped=None if ship else SHIPPED, loud=True)
+    asked = find.Measurements(parameters, shipped=None if ship else find.SHIPPED, loud=True)
     if ship and not again:
-        asked.kept.take_over(Folder(SHIPPED / asked.label), asked.key)
-    say(foretold(asked))
-    beside = tuple(parts) in (ON_TEXT, UNSEEN)  # read beside a measurement that has the weights
-    Study(parameters, asked).measure(parts if beside else ["model", *parts])
+        asked.kept.take_over(Folder(find.SHIPPED / asked.label), asked.key)
+    parts = tuple(parts) or (parts_to_ship(parameters) if ship else ALL)
+    beside = parts in (ON_TEXT, UNSEEN)  # read beside a measurement that has the weights
+    parts = parts if beside else ("model", *parts)
+    foretell(asked, {"": parts})
+    Study(parameters, asked).measure(parts)
     return publish(asked) if ship else asked.ready or asked.kept
-
-
-def foretold(asked: Measurements) -> str:
-    """How long it took when it was measured last."""
-    folder = Folder(SHIPPED / asked.label)
-    parts = list(folder.record()["parts"].values()) if folder.there else []
-    made = [part["made"] for part in parts if "made" in part]
-    if not made:
-        return f"measuring what pages need of {asked.label}: minutes for a small model"
-    minutes = sum(one["seconds"] for one in made) / 60
-    return (
-        f"measuring what pages need of {asked.label}: it took {minutes:.0f} minutes on "
-        f"{made[0]['processor']} with {made[0]['threads']} threads"
-    )
 
 
 def renew(device: str) -> None:
     """Measure again every part of every measurement that ships and whose weights are there."""
     for parameters in (one.model_copy(update={"device": device}) for one in shipped()):
-        label = Measurements(parameters).label
+        label = find.Measurements(parameters).label
         try:
-            parts = list(Folder(SHIPPED / label).record()["parts"])
+            parts = Folder(find.SHIPPED / label).record()["parts"]
             measure(parameters, parts, ship=True, again=True)
         except UserError as error:
             say(f"raretok: {label} stays as it is: {error}")
@@ -113,27 +92,23 @@ def count_train(parameters: PageParameters) -> Path:
     model = Source(parameters).model
     texts = [document.text for document in load_corpus("docs", part="train").documents]
     counts = count_tokens(token_ids(texts, model.tokenizer, marks=True), model.architecture.d_vocab)
-    file = folder / model_files.COUNTS_FILE
-    np.save(file, counts.astype(np.int32))
+    np.save(file := folder / model_files.COUNTS_FILE, counts.astype(np.int32))
     return file.relative_to(ROOT)
 
 
-def publish(asked: Measurements) -> Folder:
+def publish(asked: find.Measurements) -> Folder:
     """Put a finished measurement where measurements ship, in place of the one there."""
-    home, draft = SHIPPED / asked.label, SHIPPED / f".{asked.label}"
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    parts = asked.kept.record()["parts"].items()
-    files = [file_name(name) for name, entry in parts if "bytes" in entry]
-    for name in (RECORD, *files):
-        shutil.copyfile(asked.kept.path / name, draft / name)
-    before = SHIPPED / f".{asked.label}-before"
-    shutil.rmtree(before, ignore_errors=True)
+    home = find.SHIPPED / asked.label
+    draft, before = (home.with_name(f".{asked.label}{end}") for end in ("", "-before"))
+    for folder in (draft, before):
+        shutil.rmtree(folder, ignore_errors=True)
+    ignored = shutil.ignore_patterns("locks", "*.partial")
+    shutil.copytree(asked.kept.path, draft, ignore=ignored)
     if home.exists():
         os.replace(home, before)
     os.replace(draft, home)
-    shutil.rmtree(before, ignore_errors=True)
-    shutil.rmtree(asked.kept.path)
+    for folder in (before, asked.kept.path):
+        shutil.rmtree(folder, ignore_errors=True)
     return Folder(home)
 
 
@@ -142,8 +117,7 @@ def check(every: Iterable[PageParameters]) -> bool:
     from raretok.measure.check import check as differences  # needs torch
 
     wrong = 0
-    for parameters in every:
-        asked = Measurements(parameters)
+    for asked in map(find.Measurements, every):
         say(f"checking the measurement of {asked.label}")
         for found in differences(asked):
             print(found.line)
@@ -161,7 +135,7 @@ def calibrate(parameters: PageParameters, runs: int, jobs: int) -> Path:
 
     Finished worlds stay under `runs/`; a killed calibration goes on there.
     """
-    study = Study(parameters, Measurements(parameters, loud=True))
+    study = Study(parameters, find.Measurements(parameters, loud=True))
     study.prepare(NEEDS)
     ground = Ground(
         study.sample("corrected", heads=True),

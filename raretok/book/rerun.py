@@ -3,6 +3,7 @@
 import re
 import shutil
 import sys
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from raretok.errors import UserError, first_line
 from raretok.ledger.figures import primary
 from raretok.ledger.records import book_ledger, executed_pages, title
 from raretok.ledger.tables import standing, verdict_table
-from raretok.measure.cost import cost_of_run, there
+from raretok.measure.cost import cost_of_run
 from raretok.measure.find import Measurements
 from raretok.measure.parameters import PageParameters, width_words
 from raretok.measure.record import seal_of
@@ -54,7 +55,7 @@ def rerun(
 
     Raises `UserError` where nothing can be measured.
     """
-    foretell(parameters, sources)
+    foretell(Measurements(parameters), parts_of(title(source.stem) for source in sources))
     study = Study(parameters, Measurements(parameters, loud=True))
     stopped = measured(study, sources)
     able = [source for source in sources if source not in stopped]
@@ -68,11 +69,11 @@ def rerun(
     return failures
 
 
-def foretell(parameters: PageParameters, sources: list[Path]) -> None:
+def foretell(asked: Measurements, needed: Mapping[str, Collection[str]]) -> None:
     """Say on stderr what will be measured, what it takes here, and what fewer positions cost."""
-    needed, said = parts_of(title(source.stem) for source in sources), width_words(parameters)
-    with suppress(UserError):  # measuring says so, page by page
-        said = [*cost_of_run(parameters, needed).lines(), *said]
+    said = width_words(asked.parameters)
+    with suppress(Exception):  # measuring says so, page by page
+        said = [*cost_of_run(asked, needed).lines(), *said]
     print(*said, sep="\n", file=sys.stderr)
 
 
@@ -125,7 +126,7 @@ def front_page(study: Study, book: Path, failures: list[UserError]) -> str:
     asked, text = study.parameters, text_name(study.parameters)
     changed = asked.model_dump(exclude_defaults=True, exclude={"model", "corpus", "unigram"})
     given = ", ".join(f"`{name}={value}`" for name, value in changed.items())
-    built = study.architecture if there(study.measurements, "model") else None
+    built = study.architecture if study.measurements.there("model") else None
     model = built and (
         f"{built.family}, {built.n_layers} layers of width {built.d_model}, {built.d_mlp:,} "
         f"neurons in the last MLP, {built.d_vocab:,} tokens"

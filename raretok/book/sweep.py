@@ -5,6 +5,7 @@ Whatever is finished is on disk and never done again: the same command goes on.
 """
 
 import json
+import math
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
@@ -26,11 +27,10 @@ from raretok.book.rerun import name_of
 from raretok.claims.study import STEPS, Study, parts_of
 from raretok.errors import NotTestableError, UserError, first_line
 from raretok.ledger.records import title
-from raretok.measure.cost import there
 from raretok.measure.find import Measurements
 from raretok.measure.parameters import PageParameters, check_sources
 from raretok.measure.parts import INTERVENTIONS, source_of
-from raretok.measure.source import RELEASED_CONTEXTS, STRATIFIED, WHOLE, Source
+from raretok.measure.source import RELEASED_CONTEXTS, STRATIFIED, WHOLE
 from raretok.paths import ROOT
 
 RUNS_OF = {  # parts that are made of ablations: positions drawn, and how they are ablated
@@ -62,60 +62,54 @@ def submit_cell(tasks: Tasks, cell: Cell, sources: list[Path]) -> None:
     cell.keys.add(cell.folder.name)
     for source in sources:
         page = title(source.stem)
-        wanted = [(cell.parameters, parts_of([page])[page])]
+        wanted = [(Measurements(cell.parameters), parts_of([page])[page])]
         if page == "dynamics" and cell.parameters.revisions:
             study = Study(cell.parameters)
-            steps = [study.checkpoint(revision) for revision in study.revisions]
-            wanted += [(step.parameters, ("model", *STEPS)) for step in steps]
-        cell.keys |= {Measurements(one).key for one, _ in wanted}
-        needed = [part for one, names in wanted for part in submit_parts(tasks, one, names)]
+            steps = [study.checkpoint(revision).measurements for revision in study.revisions]
+            wanted += [(step, ("model", *STEPS)) for step in steps]
+        cell.keys |= {asked.key for asked, _ in wanted}
+        needed = [part for asked, names in wanted for part in submit_parts(tasks, asked, names)]
         out = cell.folder / f"{source.stem}.ipynb"
         if not finished(source, out):
             key = f"{cell.folder.name}, page {source.stem}"
             tasks.submit(key, page_task, source.name, out, values, after=needed)
 
 
-def submit_parts(tasks: Tasks, parameters: PageParameters, names: Iterable[str]) -> list[Future]:
+def submit_parts(tasks: Tasks, asked: Measurements, names: Iterable[str]) -> list[Future]:
     """Submit the parts of a measurement that are not there; those it waits for."""
-    asked, found, effects = Measurements(parameters), [], []
+    found: list[Future] = []
+    effects: list[Future] = []
     # Others read the effects, and share their forward pass.
     for name in sorted(names, key=lambda one: not one.startswith("effects")):
-        if there(asked, name):
+        if asked.there(name):
             continue
-        key, after = f"{asked.key}, {name}", effects * (not name.startswith("effects"))
+        key, is_effects = f"{asked.key}, {name}", name.startswith("effects")
+        after = [] if is_effects else effects
         if name in RUNS_OF and key not in tasks.futures:
             draw, runs = RUNS_OF[name]
-            most = 2.25 * parameters.n_positions
-            if draw == WHOLE:
-                most = RELEASED_CONTEXTS * parameters.n_ctx
-            wanted = [(parameters, draw, tuple(one.items())) for one in runs]
-            n = max(1, -(-int(most) // BLOCK))
-            after = submit_shares(tasks, key, ablation, wanted, n, after=after)
-        found.append(tasks.submit(key, part_task, parameters, name, after=after))
-        effects += found[-1:] * name.startswith("effects")
+            wanted = [(asked.parameters, draw, tuple(one.items())) for one in runs]
+            after = submit_shares(
+                tasks, key, ablation, wanted, shares(asked.parameters, draw), after=after
+            )
+        found.append(tasks.submit(key, part_task, asked.parameters, name, after=after))
+        effects += found[-1:] if is_effects else []
     return found
+
+
+def shares(parameters: PageParameters, draw: str) -> int:
+    """Blocks of the most positions that a draw has."""
+    whole = RELEASED_CONTEXTS * parameters.n_ctx
+    most = whole if draw == WHOLE else math.ceil(2.25 * parameters.n_positions)
+    return max(1, math.ceil(most / BLOCK))
 
 
 def ablation(parameters: PageParameters, draw: str, options: tuple) -> dict[str, Any]:
     """What an ablation is asked for, on a worker."""
-    return loaded(parameters).asked(draw, **dict(options))
-
-
-def loaded(parameters: PageParameters) -> Source:
-    """The source of some parameters; a worker keeps one model at a time."""
-    if source_of.cache_info().currsize and parameters not in _last:
-        for kept in (source_of, Source.classes, Source.everything, Source.positions, Source.seen):
-            kept.cache_clear()
-    _last[:] = [parameters]
-    return source_of(parameters)
-
-
-_last: list[PageParameters] = []  # of this process
+    return source_of(parameters).asked(draw, **dict(options))
 
 
 def part_task(parameters: PageParameters, name: str) -> None:
     """Measure a part on a worker; one that cannot be had is kept with its reason."""
-    loaded(parameters)
     with suppress(NotTestableError):
         Measurements(parameters).part(name)
 

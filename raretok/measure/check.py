@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,24 +23,16 @@ from raretok.measure.groups import together
 from raretok.measure.influence import PRECISE, blocks_of, influence_sums
 from raretok.measure.layers import SCREENED, screened_blocks
 from raretok.measure.layers import scored as screened_at
-from raretok.measure.parts import (
-    BITS,
-    COARSE,
-    FINE,
-    cell_sums,
-    cells_of,
-    heads_part,
-    model_part,
-    source_of,
-)
+from raretok.measure.parts import BITS, COARSE, FINE, PARTS, cell_sums, source_of
 from raretok.measure.rows import Rows
 from raretok.measure.source import STRATIFIED, Source
-from raretok.measure.unembedding import unembedding_part
 from raretok.text.rarity import MIDDLE, Positions
 
 POSITIONS = 64  # at which every neuron is ablated again
 # Of a model with more parameters less is measured again: each part would run the whole text.
 LARGE, FEW = 50_000_000, 12
+# Binary digits of what ablated heads do; sums are rounded in both, each by itself.
+ROUNDED = dict.fromkeys(("change", "before", "after"), BITS - 0.5) | {"delta_loss": FINE}
 CONTEXTS = 3  # whose attention is captured again
 DOCUMENTS = 3  # whose sums are made again
 # What another processor's float32 makes of a number: of its size, and of 1.
@@ -48,8 +40,9 @@ RELATIVE, ABSOLUTE = 2e-4, 2e-5
 RMS, LARGEST = 1.25, 8.0  # allowed differences, in units of the stated error
 MANY, SCALE = 1_000, 0.005  # of so many values a common factor may be off by half a percent
 
-
 Values = Float[np.ndarray, "..."]
+# Of one quantity: its name, what is stored, what is measured again, the error of what is stored.
+Pair = tuple[str, np.ndarray, np.ndarray, Values | float]
 
 
 @dataclass(frozen=True)
@@ -78,9 +71,10 @@ class Checked:
 
 
 def checked(
-    part: str, quantity: str, stored: Values, again: Values, error: Values | float
+    part: str, quantity: str, stored: np.ndarray, again: np.ndarray, error: Values | float
 ) -> Checked:
     """Compare; `error` is what the stored number may be off by, one standard deviation."""
+    stored, again = stored.astype(float), again.astype(float)
     scale = np.sqrt(error**2 + (RELATIVE * again) ** 2 + ABSOLUTE**2)
     z = np.abs(stored - again) / scale
     rms, largest = (float(np.sqrt(np.mean(z**2))), float(z.max())) if z.size else (0.0, 0.0)
@@ -89,7 +83,7 @@ def checked(
     return Checked(part, quantity, z.size, rms, largest, slope)
 
 
-def bit_error(values: Values, bits: int) -> Values:
+def bit_error(values: Values, bits: float | int) -> Values:
     """Standard deviation of rounding to so many binary digits after the first; an upper bound."""
     return np.abs(values) * 2.0 ** -(bits + 1) / np.sqrt(3)
 
@@ -98,75 +92,65 @@ def bit_error(values: Values, bits: int) -> Values:
 class Stored:
     """One part as it is stored, and what it is measured again from."""
 
-    name: str
+    kind: str
     data: xr.Dataset
     source: Source
     rng: np.random.Generator
-
-    def checked(
-        self, quantity: str, again: np.ndarray, error: Values | float, stored: Values | None = None
-    ) -> Checked:
-        """Compare one quantity, whole unless what is `stored` of it is given."""
-        stored = self.data[quantity].values if stored is None else stored
-        return checked(self.name, quantity, stored.astype(float), again.astype(float), error)
+    large: bool
 
 
 def check(asked: Measurements) -> Iterator[Checked]:
     """Measure a sample of every part again. Raises `UserError` where the text is another one."""
     folder = asked.ready or asked.kept
     source, rng = source_of(asked.parameters), asked.parameters.rng("check")
+    large = source.model.architecture.n_parameters > LARGE
     for name, entry in folder.record()["parts"].items():
         kind, _, rest = name.partition(": ")
-        left_out = kind in UNCHECKED or (large(source) and kind not in CHECKED_LARGE)
-        if "not testable" in entry or left_out:
+        if "not testable" in entry or kind not in (CHECKED_LARGE if large else CHECKS):
             continue
         if entry["made"]["corpus_sha256"] != source.corpus.sha256:
             raise UserError(
                 f"{asked.label} was measured on another text than this machine has: "
                 "install requirements.lock"
             )
-        stored = Stored(name, folder.read(name), source, rng)
-        yield from CHECKS[kind](stored, *rest.split(", ") if rest else [])
+        of = Stored(kind, folder.read(name), source, rng, large)
+        for pair in CHECKS[kind](of, *rest.split(", ") if rest else []):
+            yield checked(name, *pair)
 
 
-def large(source: Source) -> bool:
-    return source.model.architecture.n_parameters > LARGE
+def check_whole(of: Stored, *rest: str) -> Iterator[Pair]:
+    """Every number of a part, measured again as it was."""
+    again = PARTS[of.kind](of.source, None, *rest)
+    for name in again.data_vars:
+        new = again[name].values.astype(np.float64)
+        error = bit_error(new, ROUNDED[name]) if name in ROUNDED else 0.0
+        yield name, of.data[name].values, new, error
 
 
-def check_model(of: Stored) -> Iterator[Checked]:
-    """Weights and token counts, in full."""
-    again = model_part(of.source, None)
-    for quantity in of.data.data_vars:
-        yield of.checked(quantity, again[quantity].values, 0.0)
-
-
-def check_effects(of: Stored, draw: str) -> Iterator[Checked]:
+def check_effects(of: Stored, draw: str) -> Iterator[Pair]:
     """Every neuron at some positions, summed over the whole vocabulary."""
-    data, n = of.data, FEW if large(of.source) else POSITIONS
-    some = np.sort(of.rng.permutation(data.sizes["position"])[:n])
-    effect, post, loss = closed_form(of.source, Positions.of(data)[some], data.mean_post.values)
-    sampling = data.sampling_error.values * np.sqrt(data.sizes["position"])
-    for quantity, again, extra in (("delta_loss", effect, sampling), ("post", post, 0.0)):
-        error = np.sqrt(data[f"{quantity}_step"].values ** 2 / 12 + extra**2)
-        yield of.checked(quantity, again, error, data[quantity].values[some])
-    yield of.checked("loss", loss, bit_error(loss, FINE), data.loss.values[some])
-
-
-def closed_form(
-    source: Source, positions: Positions, mean_post: Float[np.ndarray, " neuron"]
-) -> tuple[Values, Values, Values]:
-    """Effects, activations and losses at a few positions, exactly."""
-    model = source.model
-    seen = gather(model, source.contexts, positions, include_first=False, progress=False)
-    target = source.on_device(positions.target)
-    mean = torch.from_numpy(mean_post).to(seen.post)
-    head = final_head(model)
+    data, source = of.data, of.source
+    n = data.sizes["position"]
+    some = np.sort(of.rng.permutation(n)[: FEW if of.large else POSITIONS])
+    positions = Positions.of(data)[some]
+    seen = gather_at(source, positions)
+    mean = torch.from_numpy(data.mean_post.values).to(seen.post)
+    target, head = source.on_device(positions.target), final_head(source.model)
     effect = delta_loss(head, seen.resid, seen.post, target, mean)
-    loss = clean_loss(head, seen.resid, target)
-    return tuple(one.double().cpu().numpy() for one in (effect, seen.post, loss))
+    sampling = data.sampling_error.values * np.sqrt(n)
+    for name, again, extra in (("delta_loss", effect, sampling), ("post", seen.post, 0.0)):
+        error = np.sqrt(data[f"{name}_step"].values ** 2 / 12 + extra**2)
+        yield name, data[name].values[some], numbers(again), error
+    loss = numbers(clean_loss(head, seen.resid, target))
+    yield "loss", data.loss.values[some], loss, bit_error(loss, FINE)
 
 
-def check_attention(of: Stored, protocol: str) -> Iterator[Checked]:
+def numbers(values: torch.Tensor) -> Values:
+    """In float64, in this process."""
+    return values.double().cpu().numpy()
+
+
+def check_attention(of: Stored, protocol: str) -> Iterator[Pair]:
     """The rows of every query in a few contexts."""
     rows = Rows.of(of.data)
     used = of.rng.permutation(np.unique(rows.queries.context))[:CONTEXTS]
@@ -175,47 +159,31 @@ def check_attention(of: Stored, protocol: str) -> Iterator[Checked]:
     for quantity, bits in (("mass", BITS), ("gini", FINE), ("gini_rest", FINE)):
         stored = getattr(rows, quantity)[:, some]
         new = getattr(again, quantity)[-len(stored) :].astype(np.float64)
-        yield of.checked(quantity, new, bit_error(new, bits), stored)
+        yield quantity, stored, new, bit_error(new, bits)
 
 
-def check_heads(of: Stored, draw: str, mode: str) -> Iterator[Checked]:
-    """Every ablation again: means and donors come from all positions."""
-    again = heads_part(of.source, None, draw, mode).astype(np.float64)
-    for quantity in ("change", "before", "after"):
-        new = again[quantity].values
-        # Both are rounded, each by itself.
-        yield of.checked(quantity, new, 2**0.5 * bit_error(new, BITS))
-    yield of.checked(
-        "delta_loss", again.delta_loss.values, bit_error(again.delta_loss.values, FINE)
-    )
-
-
-def check_interventions(of: Stored) -> Iterator[Checked]:
+def check_interventions(of: Stored) -> Iterator[Pair]:
     """The sums of every neuron in a few documents."""
     source, positions = of.source, of.source.positions(STRATIFIED)
     used = few_documents(positions, of.rng)
     rows = np.flatnonzero(np.isin(positions.document, used))
-    donor = donors(positions.stratum, np.random.default_rng(Options().resample_seed))[rows]
-    seen = seen_at(source, positions[rows])
-    target = source.on_device(positions.target[rows])
+    mine, rng = positions[rows], np.random.default_rng(Options().resample_seed)
+    seen = gather_at(source, mine)
+    target = source.on_device(mine.target)
     new = {
         "zero": torch.zeros_like(seen.post[0]),
-        "resample": seen_at(source, positions[donor]).post,
-        "direct": seen.mean_post,
+        "resample": gather_at(source, positions[donors(positions.stratum, rng)[rows]]).post,
+        "direct": source.seen(STRATIFIED).mean_post.to(seen.post),
     }
-    labels, weight = (
-        cells_of(positions.document[rows], positions.stratum[rows]),
-        positions.weight[rows],
-    )
+    labels = mine.document, mine.stratum
     # One more error: of the tokens that were sampled, for each position of a cell.
-    sampled = pair_error(TOLERANCE, len(positions)) * np.sqrt(cell_sums(labels, weight**2)[1])
+    sampled = pair_error(TOLERANCE, len(positions)) * np.sqrt(cell_sums(mine.weight**2, *labels)[1])
     for row, name in enumerate(of.data.interventions):
         effect, inputs = "direct" if name == "direct" else "total", (seen.resid, seen.post, target)
         found = delta_loss(final_head(source.model), *inputs, new[name], effect=effect)
-        again = cell_sums(labels, weight[:, None] * found.double().cpu().numpy())[1]
-        error = np.hypot(bit_error(again, COARSE), sampled[:, None])
+        again = cell_sums(mine.weight[:, None] * numbers(found), *labels)[1]
         stored = of.data.delta_loss.values[row][np.isin(of.data.cell_document.values, used)]
-        yield of.checked(name, again, error, stored)
+        yield name, stored, again, np.hypot(bit_error(again, COARSE), sampled[:, None])
 
 
 def few_documents(positions: Positions, rng: np.random.Generator) -> Int[np.ndarray, " document"]:
@@ -224,21 +192,12 @@ def few_documents(positions: Positions, rng: np.random.Generator) -> Int[np.ndar
     return rng.permutation(present[size <= np.median(size)])[:DOCUMENTS]
 
 
-def seen_at(source: Source, positions: Positions) -> Gathered:
-    """Residuals and activations at some positions, the mean activations over all that are drawn."""
-    there = gather(source.model, source.contexts, positions, include_first=False, progress=False)
-    mean = source.mean_post(STRATIFIED)
-    return replace(there, mean_post=mean.to(there.post))
+def gather_at(source: Source, positions: Positions) -> Gathered:
+    """Residuals and activations at some positions."""
+    return gather(source.model, source.contexts, positions, include_first=False, progress=False)
 
 
-def check_unembedding(of: Stored) -> Iterator[Checked]:
-    """Every neuron."""
-    again = unembedding_part(of.source, None)
-    for quantity in of.data.data_vars:
-        yield of.checked(quantity, again[quantity].values, 0.0)
-
-
-def check_layer(of: Stored, layer: str) -> Iterator[Checked]:
+def check_layer(of: Stored, layer: str) -> Iterator[Pair]:
     """Every neuron of one of the layers: they are screened together."""
     if layer != "-2":
         return
@@ -247,10 +206,10 @@ def check_layer(of: Stored, layer: str) -> Iterator[Checked]:
     with tempfile.TemporaryDirectory() as folder:
         again = screened_blocks(of.source, positions, block, int(layer), Path(folder))
     for quantity, new in again.items():
-        yield of.checked(quantity, new, bit_error(new, PRECISE))
+        yield quantity, of.data[quantity].values, new, bit_error(new, PRECISE)
 
 
-def check_groups(of: Stored) -> Iterator[Checked]:
+def check_groups(of: Stored) -> Iterator[Pair]:
     """Every group, in one block of documents."""
     positions = of.source.positions(STRATIFIED)
     block = blocks_of(positions, of.source.rng("blocks of groups"))
@@ -259,19 +218,18 @@ def check_groups(of: Stored) -> Iterator[Checked]:
     joint = together(of.source, rows, np.full(rows.size, some % 2), of.data.members.values)
     again = influence_sums(joint, positions[rows], np.zeros_like(rows))[0][:, 0]
     stored = of.data.joint.values[:, some].reshape(again.shape)
-    yield of.checked("joint", again, bit_error(again, FINE), stored)
+    yield "joint", stored, again, bit_error(again, FINE)
 
 
-CHECKS: dict[str, Callable[..., Iterator[Checked]]] = {
-    "model": check_model,
+# Influence on parts of a text is what `effects` is, at other positions.
+CHECKS: dict[str, Callable[..., Iterator[Pair]]] = {
+    "model": check_whole,
     "effects": check_effects,
     "interventions": check_interventions,
     "attention": check_attention,
-    "heads": check_heads,
-    "unembedding": check_unembedding,
+    "heads": check_whole,
+    "unembedding": check_whole,
     "layer": check_layer,
     "groups": check_groups,
 }
-# Influence on parts of a text is what `effects` is, at other positions.
-UNCHECKED = ("influence", "domains")
 CHECKED_LARGE = ("model", "effects", "attention", "unembedding")

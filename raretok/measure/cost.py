@@ -1,53 +1,52 @@
-"""What a run will cost on this machine, from a few contexts and positions that are timed first."""
+"""What a run will cost on this machine: what the book's own measurement took, scaled.
+
+A part sends so many tokens through the blocks of a model, and ablates every neuron at so many
+positions. What either takes is timed here, on the model that is asked for; of the lead model both
+follow from its record. A part takes the seconds of that record, as often as its work is that of the
+lead model.
+"""
 
 import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Collection, Hashable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from raretok.ablation.audit import CONTEXTS, FIRST_CONTEXTS, own_delta_loss
-from raretok.ablation.batches import scored_batches
-from raretok.ablation.closed_form import delta_loss
-from raretok.ablation.gather import gather
-from raretok.ablation.groups import group_delta_loss
+from raretok.ablation.gather import Gathered, gather
 from raretok.ablation.head import final_head
 from raretok.ablation.method import apply_method, make_method
-from raretok.ablation.partial import W_out_of
 from raretok.ablation.plan import cut_to_fit, forward_memory, memory_of
 from raretok.ablation.precision import PILOT, TOLERANCE
 from raretok.ablation.run import BLOCK
-from raretok.ablation.screen import class_weights
-from raretok.ablation.split import token_rows
-from raretok.ablation.stacked import AUDIT_PAIRS, STACK, Layer
+from raretok.ablation.stacked import STACK
 from raretok.errors import NotTestableError
 from raretok.measure import groups, layers, parts
-from raretok.measure.attention_capture import capture_rows, contexts_of
-from raretok.measure.find import STEP_POSITIONS, Measurements, step_parameters
-from raretok.measure.head_ablation import ablate_heads, targets_of
-from raretok.measure.influence import EXACT, SCORED
+from raretok.measure.find import LEAD, SHIPPED, STEP_POSITIONS, Measurements, step_parameters
+from raretok.measure.influence import SCORED
 from raretok.measure.parameters import PageParameters
-from raretok.measure.source import MEMORY, STRATIFIED, WHOLE, Source
-from raretok.text.protocol import PROTOCOLS
+from raretok.measure.record import Folder
+from raretok.measure.source import MEMORY, RELEASED_CONTEXTS, STRATIFIED, WHOLE, Source
+from raretok.models.architecture import Architecture
 from raretok.text.rarity import KINDS, MIDDLE, RARE, Positions
 
-WORK = 1e11  # operations of a timing, about: a second of two cores
-SEALED = 0.1  # seconds that a part takes to be kept, however small
+WORK = 1e11  # operations of the forward pass that is timed, about: a second of two cores
 PAIRS = 2**31  # tokens times neurons times positions that the closed form is timed on
-SHORT = 0.1  # seconds; a call that takes less is repeated
-WRITTEN = 5e6  # pairs of position and neuron that are packed, or written, in a second
+ENOUGH = 0.5  # seconds that a short call is repeated for
+SEALED = 0.1  # seconds that a part takes to be kept, however small
 KEPT, PACKED, IN_WORK = 8, 2.5, 60  # bytes of a pair: of a run, in its part, in memory
 PAGE, OF_PAGE = 1e6, 1.5e9  # bytes of a page, and of the process that runs it
 # Seconds of a page and, for a million pairs, more of them; one core of an AMD EPYC.
 PAGES = {"coordination": (6, 0.9), "modularity": (5, 0.9), "thresholds": (13, 1.0)}
 PAGES |= {"layers": (10, 0.2), "dynamics": (38, 0.0), "replication": (41, 0.0)}
 OTHER_PAGES = 4, 0.3
+Work = tuple[float | int, float | int]  # tokens in the blocks, positions at the head
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class Cost:
 
     def lines(self) -> list[str]:
         """A line a part, then all of it."""
-        rows = self.seconds | {"in all": float(np.nansum([*self.seconds.values()]))}
+        rows = self.seconds | {"in all": sum(self.seconds.values())}
         width = max(map(len, rows)) + 2
         held = f"{self.memory / 1e9:.1f} GB of memory at most, {self.disk / 1e9:.2g} GB of disk"
         said = f"{held}; estimated from {self.measured:.0f} s of measuring here"
@@ -70,260 +69,203 @@ class Cost:
 
 def told(seconds: float) -> str:
     """A time with two or three digits."""
-    if math.isnan(seconds):
-        return "?"
     if seconds < 90:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def cost_of_run(parameters: PageParameters, pages: Mapping[str, Collection[str]]) -> Cost:
+@dataclass(frozen=True)
+class Load:
+    """A model and a text, as far as the time of measuring them depends on these.
+
+    Contexts are taken to be alike, in their tokens and in their rare positions.
+    """
+
+    sizes: Architecture
+    n_ctx: int
+    drawn: Positions  # stratified
+    domains: int
+    token: float = math.nan  # seconds of one in the blocks
+    position: float = math.nan  # seconds of ablating every neuron there
+
+    @cached_property
+    def tokens(self) -> int:
+        """Tokens of the contexts that hold stratified positions."""
+        return np.unique(self.drawn.context).size * self.n_ctx
+
+    def holding(self, rare: int) -> float:
+        """Tokens of contexts that hold so many rare positions."""
+        share = rare / (self.drawn.stratum == RARE).sum()
+        return min(float(self.drawn.weight.sum()), self.tokens * share)
+
+    def work(self, name: str, first_layer: str = "layer: -1") -> Work:
+        """Tokens and positions that a part takes; the first layer screens all of them.
+
+        Raises `NotTestableError` for a part that these data do not have.
+        """
+        kind, _, rest = name.partition(": ")
+        sizes, n, (choice, _, mode) = self.sizes, len(self.drawn), rest.partition(", ")
+        whole = RELEASED_CONTEXTS * self.n_ctx
+        if kind == "effects":
+            tokens, n = (whole, whole) if choice == WHOLE else (self.tokens, n)
+            return tokens + sizes.gated * min(tokens, parts.GATED * self.n_ctx), n
+        if kind == "attention":
+            return (whole if choice == "code" else self.holding(parts.QUERIES)), 0
+        if kind == "heads":
+            rare = parts.ABLATED if mode == "mean" else parts.ABLATED_MORE
+            passes = 2 + parts.LAST * (sizes.n_heads + 1) / sizes.n_layers
+            return passes * (whole if choice == WHOLE else self.holding(rare)), 0
+        if kind == "layer":
+            return self.layer(-int(choice), name == first_layer), 0
+        if kind == "domains" and self.domains < 2:
+            raise NotTestableError("the corpus has one domain")
+        return {
+            "model": (0, 0),
+            "interventions": (0, len(parts.INTERVENTIONS) * n),
+            "groups": (self.tokens, len(KINDS) * (1 + groups.SETS) * len(groups.PERCENT) * n),
+            "domains": (self.holding(self.domains * SCORED), self.domains * SCORED),
+            "unembedding": (0, sizes.d_mlp + sizes.d_model),
+        }.get(kind, (self.tokens, 0))  # of any other part: one pass
+
+    def layer(self, depth: int, screens: bool) -> float:
+        """Tokens of a layer: each neuron runs the later blocks again, of the last its attention."""
+        if depth > self.sizes.n_layers:
+            raise NotTestableError(f"layer -{depth} is deeper than the model")
+        again = (layers.TOP + layers.RANDOM) * max(0.0, depth - 5 / 3) / self.sizes.n_layers
+        screen = screens * (1 + len(KINDS)) * self.holding(layers.SCREENED)
+        return screen + (3 + again) * self.holding(layers.ABLATED)
+
+    def seconds(self, name: str, first_layer: str = "layer: -1") -> float:
+        """Seconds of a part, corrected by what the lead model's took. Raises `NotTestableError`."""
+        own, (theirs, made) = self.work(name, first_layer), lead()
+        found = own[0] * self.token + own[1] * self.position
+        if name not in made or not found:
+            return found
+        tokens, positions = theirs.work(name)
+        return found * made[name] / (tokens * theirs.token + positions * theirs.position)
+
+
+@cache
+def lead() -> tuple[Load, dict[str, float]]:
+    """The lead model as it was measured, and the seconds that each part took."""
+    folder, effects = Folder(SHIPPED / LEAD), f"effects: {STRATIFIED}"
+    entries = folder.record()["parts"]
+    made = {name: one["made"]["seconds"] for name, one in entries.items() if "made" in one}
+    sizes = Architecture(**folder.read("model").attrs["architecture"])
+    drawn, domains = Positions.of(folder.read(effects)), folder.read("domains").sizes["part"]
+    load = Load(sizes, PageParameters().n_ctx, drawn, domains)
+    position = made["interventions"] / load.work("interventions")[1]
+    token = (made[effects] - len(drawn) * position) / load.work(effects)[0]
+    return replace(load, token=token, position=position), made
+
+
+def cost_of_run(asked: Measurements, pages: Mapping[str, Collection[str]]) -> Cost:
     """Time, memory and disk of running pages: `pages` names the parts that each reads.
 
-    What was measured before costs nothing. Raises `UserError` for a model that cannot be measured.
+    The name "" is of no page: its parts are measured alone. What was measured before costs nothing.
+    Raises `UserError` for a model that cannot be measured.
     """
-    started, asked = time.monotonic(), Measurements(parameters)
+    started, seconds, pairs, memory, disk = time.monotonic(), {}, 0, 0.0, 0.0
     needed = dict.fromkeys(name for some in pages.values() for name in some)
-    probe = Probe(parameters, [name for name in needed if not there(asked, name)])
-    steps = ["checkpoints"] if parameters.revisions and "dynamics" in pages else []
-    seconds = {"model": probe.load()} if [*probe.missing, *steps] else {}
-    for name in [name for name in [*probe.missing, *steps] if name != "model"]:
-        try:
-            seconds[name] = SEALED + probe.of(name)
-        except NotTestableError:
-            continue  # costs no more than to find out
-        except Exception:  # what stops it here stops the part itself too, which says why
-            seconds[name] = math.nan
-    memory, disk = probe.held if seconds else (0.0, 0.0)
-    spent, pairs = time.monotonic() - started, (probe.pairs if seconds else 0) / 1e6
-    of_pages = (PAGES.get(page, OTHER_PAGES) for page in pages)
-    seconds["pages"] = sum(fixed + more * pairs for fixed, more in of_pages)
+    missing = [name for name in needed if not asked.there(name)]
+    steps = new_steps(asked.parameters) if "dynamics" in pages else 0
+    if missing or steps:
+        source = parts.source_of(asked.parameters)
+        load, loading = load_of(source)
+        seconds = {"model": loading} | seconds_of_parts(load, missing)
+        if steps:
+            share = STEP_POSITIONS / asked.parameters.n_positions
+            each = loading + share * load.seconds(f"effects: {STRATIFIED}")
+            seconds["checkpoints"] = steps * each
+        pairs, disk = len(load.drawn) * load.sizes.d_mlp, disk_of(load, missing)
+        memory = memory_at_most(source, pairs)
+    of_pages = [PAGES.get(page, OTHER_PAGES) for page in pages if page]
+    spent = time.monotonic() - started
+    if of_pages:
+        seconds["pages"] = sum(fixed + more * pairs / 1e6 for fixed, more in of_pages)
     return Cost(seconds, max(memory, OF_PAGE), disk + PAGE * len(pages), spent)
 
 
-def there(asked: Measurements, name: str) -> bool:
-    """Whether a part ships or is kept."""
-    return any(folder and asked.has(folder, name) for folder in (asked.ready, asked.kept))
+def new_steps(asked: PageParameters) -> int:
+    """Revisions whose effects, at fewer positions, are neither shipped nor kept."""
+    same = {"corpus", "n_documents", "packed", "unigram", "device", "dtype"}
+    given, names = asked.model_dump(include=same), [n for n in asked.revisions.split(",") if n]
+    steps = [Measurements(step_parameters(asked.model, name, **given)) for name in names]
+    return sum(not step.there(f"effects: {STRATIFIED}") for step in steps)
 
 
-def seconds_of(work: Callable[[], Any]) -> float:
-    """Seconds of a call; of a short one the median of a few, after the first."""
+def seconds_of_parts(load: Load, names: list[str]) -> dict[str, float]:
+    """Seconds of each of these parts that can be had; the model's are those of loading it."""
+    first, found = next((name for name in names if name.startswith("layer: ")), ""), {}
+    for name in names:
+        with suppress(NotTestableError):  # costs no more than to find out
+            found[name] = SEALED + load.seconds(name, first)
+    found.pop("model", None)
+    return found
+
+
+def disk_of(load: Load, names: list[str]) -> float:
+    """Bytes that the runs of these parts keep, and the parts beside them."""
+    found = 0.0
+    for name in names:
+        if name.startswith(("effects", "interventions")):
+            n = load.work(name)[1]
+            found += KEPT * max(n, BLOCK) + PACKED * n * name.startswith("effects")
+    return found * load.sizes.d_mlp
+
+
+def memory_at_most(source: Source, pairs: int) -> float:
+    """Bytes of memory, at most: so far this process has held the model, and what was timed."""
+    inputs, n_ctx = (source.model, source.contexts), source.contexts.tokens.shape[1]
+    block = memory_of(source.model, n_ctx, *cut_to_fit(*inputs, MEMORY))
+    now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    now *= 1 if sys.platform == "darwin" else 1024
+    return float(now + max(block, forward_memory(source.model, n_ctx, STACK), IN_WORK * pairs))
+
+
+def load_of(source: Source) -> tuple[Load, float]:
+    """What is to be measured, with its tokens and positions timed; and the seconds of loading it.
+
+    Raises `UserError`.
+    """
+    started, model = time.monotonic(), source.model
+    drawn, (_, n_ctx) = source.positions(STRATIFIED), source.contexts.tokens.shape
+    domains = len({document.domain for document in source.corpus.documents})
+    loading = time.monotonic() - started
+    used = np.unique(drawn.context[drawn.stratum != MIDDLE])
+    enough = math.ceil(WORK / (2 * model.architecture.n_parameters * n_ctx))
+    used = source.rng("cost").permutation(used)[: min(enough, 16)]
+    few = drawn[np.isin(drawn.context, used)]
+    seen = partial(gather, model, source.contexts, few, include_first=False, progress=False)
+    token = best_of(seen) / (used.size * n_ctx)
+    position = position_time(source, few, seen())
+    return Load(model.architecture, n_ctx, drawn, domains, token, position), loading
+
+
+def position_time(source: Source, few: Positions, seen: Gathered) -> float:
+    """Seconds of the fast path at a stratified position, its setting up spread over all of them.
+
+    It reads a few positions again and again, as in a large block.
+    """
+    head, n = final_head(source.model), len(source.positions(STRATIFIED))
+    most = PAIRS // (source.model.architecture.d_vocab * source.model.architecture.d_mlp)
+    rows = torch.arange(min(max(most, 16), 256), device=seen.resid.device) % len(few)
+    resid, post, target = seen.resid[rows], seen.post[rows], source.on_device(few.target)[rows]
+    more = {"output": head.mlp_output(post[:PILOT]), "n_positions": n, "effect": "total"}
+    pilot = resid[:PILOT], (seen.mean_post - post)[:PILOT], target[:PILOT]
+    n_parts = cut_to_fit(source.model, source.contexts, MEMORY)[1]
+    more |= {"tolerance": TOLERANCE, "n_parts": n_parts}
+    make = partial(make_method, head, *pilot, **more)
+    offset = torch.linspace(0, 0.99, len(rows), dtype=torch.float64, device=resid.device)
+    block = partial(apply_method, make(), resid, post, target, seen.mean_post, offset)
+    return best_of(make) / n + best_of(block) / len(rows)
+
+
+def best_of(work: Callable[[], Any]) -> float:
+    """Seconds of a call; of a short one the best of a few."""
     found: list[float] = []
-    while not found or (found[0] < SHORT and len(found) < 6):
+    while not found or (sum(found) < ENOUGH and len(found) < 5):
         started = time.monotonic()
         work()
         found.append(time.monotonic() - started)
-    return float(np.median(found[1:] or found))
-
-
-class Probe:
-    """Seconds of every part, from what it spends its time on; that is timed once."""
-
-    def __init__(self, parameters: PageParameters, missing: Collection[str]):
-        self.source: Source = parts.source_of(parameters)
-        self.missing, self.memory, self.disk = missing, {}, 0.0
-        self.loading = math.nan
-
-    def load(self) -> float:
-        """Read model and text: seconds that it took. Raises `UserError`."""
-        started, source = time.monotonic(), self.source
-        self.inputs, _ = (source.model, source.contexts), source.counts
-        self.sizes, self.head = source.model.architecture, final_head(source.model)
-        self.loading = time.monotonic() - started
-        return self.loading
-
-    def of(self, name: str) -> float:
-        """Seconds of a part. Raises `NotTestableError` for one that these data do not have."""
-        kind, _, rest = name.partition(": ")
-        return getattr(self, kind)(*rest.split(", ") if rest else [])
-
-    def tokens(self, positions: Positions) -> int:
-        """Tokens of the contexts that hold some positions."""
-        return int(self.source.contexts.length[np.unique(positions.context)].sum())
-
-    def few(self, draw: str = STRATIFIED, passes: float = 1.0) -> Positions:
-        """Positions of a few contexts of a draw, so many that `passes` over them take WORK."""
-        positions, length = self.source.positions(draw), self.source.contexts.length
-        used = np.unique(positions.context[positions.stratum != MIDDLE])
-        used = self.source.rng("cost").permutation(used)[:16]
-        most = WORK / (2 * self.sizes.n_parameters * passes)
-        enough = 1 + np.searchsorted(length[used].cumsum(), most)
-        return positions[np.isin(positions.context, used[:enough])]
-
-    def a_token(self, of: Hashable, few: Positions, work: Callable[[], Any]) -> float:
-        """Seconds a token of some work on the contexts of a few positions."""
-        if of not in self.memory:
-            self.memory[of] = seconds_of(work) / self.tokens(few)
-        return self.memory[of]
-
-    @cached_property
-    def pass_(self) -> float:
-        """A token of a forward pass without its logits."""
-        few, options = self.few(), {"include_first": False, "progress": False}
-        return self.a_token("pass", few, lambda: gather(*self.inputs, few, **options))
-
-    def forward(self, positions: Positions) -> float:
-        return self.pass_ * self.tokens(positions)
-
-    @cached_property
-    def rows(self) -> tuple[torch.Tensor, ...]:
-        """What the closed form reads, of a few positions again and again: as in a large block."""
-        few = self.few()
-        seen = gather(*self.inputs, few, include_first=False, progress=False)
-        most = PAIRS // (self.sizes.d_vocab * self.sizes.d_mlp)
-        rows = torch.arange(min(max(most, 16), 256), device=seen.resid.device) % len(few)
-        target = self.source.on_device(few.target)[rows]
-        return seen.resid[rows], seen.post[rows], target, seen.mean_post
-
-    @cached_property
-    def fast(self) -> tuple[float, float]:
-        """Setting the fast path up for the stratified positions, and one of these."""
-        resid, post, target, mean = self.rows
-        n, n_parts = len(self.source.positions(STRATIFIED)), cut_to_fit(*self.inputs, MEMORY)[1]
-        more = {"output": self.head.mlp_output(post[:PILOT]), "n_positions": n, "effect": "total"}
-        more |= {"tolerance": TOLERANCE, "n_parts": n_parts}
-        pilot, made = (resid[:PILOT], (mean - post)[:PILOT], target[:PILOT]), []
-        once = seconds_of(lambda: made.append(make_method(self.head, *pilot, **more)))
-        offset = torch.linspace(0, 0.99, len(resid), dtype=torch.float64, device=resid.device)
-        every = seconds_of(lambda: apply_method(made[-1], resid, post, target, mean, offset))
-        if n_parts > 1:  # directions are made anew for every block
-            return once * (1 + n / BLOCK), max(0.0, every - once) / len(resid)
-        return once, every / len(resid)
-
-    def ablation(self, draw: str, times: int = 1) -> float:
-        """Every neuron of the last MLP at the positions of a draw, its audit, and its run."""
-        positions, (once, every), few = self.source.positions(draw), self.fast, self.few()
-        one = few[few.context == few.context[0]]
-        rest = np.zeros(len(one), dtype=np.int64), np.zeros(len(one))
-        double = self.a_token("double", one, lambda: own_delta_loss(*self.inputs, one, *rest))
-        audited = min(CONTEXTS, np.unique(positions.context).size) + FIRST_CONTEXTS
-        n, pair = len(positions), self.sizes.d_mlp
-        self.disk += times * KEPT * -(-n // BLOCK) * BLOCK * pair
-        return times * (once + every * n + audited * double * self.tokens(one) + n * pair / WRITTEN)
-
-    def effects(self, draw: str) -> float:
-        positions = self.source.positions(draw)
-        gated = self.source.contexts.length[np.unique(positions.context)[: parts.GATED]].sum()
-        found = self.forward(positions) + self.sizes.gated * gated * self.pass_
-        pairs = len(positions) * self.sizes.d_mlp
-        self.disk += PACKED * pairs
-        return found + self.ablation(draw) + pairs / WRITTEN
-
-    def interventions(self) -> float:
-        passed = f"effects: {STRATIFIED}" in self.missing  # and kept its activations
-        found = 0.0 if passed else self.forward(self.source.positions(STRATIFIED))
-        return found + self.ablation(STRATIFIED, len(parts.INTERVENTIONS))
-
-    def attention(self, protocol: str) -> float:
-        reading, few = PROTOCOLS[protocol], self.few()
-        scored = self.source.positions(reading.draw)
-        stratum = self.source.classes(protocol).stratum(getattr(scored, reading.by))
-        drawn = Positions(**{**vars(scored), "stratum": stratum})
-        used = contexts_of(drawn, parts.QUERIES, rng=self.source.rng(f"queries {protocol}"))
-        row = self.a_token("rows", few, lambda: capture_rows(*self.inputs, few))
-        return row * self.source.contexts.length[used].sum()
-
-    def heads(self, draw: str, mode: str) -> float:
-        positions, n = self.source.positions(draw), self.sizes.n_layers
-        if draw != WHOLE:
-            n_rare = parts.ABLATED if mode == "mean" else parts.ABLATED_MORE
-            used = contexts_of(positions, n_rare, rng=self.source.rng(f"heads {n_rare}"))
-            positions = positions[np.isin(positions.context, used)]
-        targets, one = targets_of(self.sizes, range(max(0, n - parts.LAST), n)), mode == "first"
-        few = self.few(draw, 2 + len(targets) / n)
-        given = few, targets, "first" if one else "mean"
-        more = {"rng": self.source.rng("cost"), "per_context": 1}
-        more |= {"per_context": parts.RELEASED_QUERIES} if draw == WHOLE else {}
-        found = self.a_token((draw, one), few, lambda: ablate_heads(*self.inputs, *given, **more))
-        return found * self.tokens(positions)
-
-    def layer(self, back: str) -> float:
-        """The first of the layers that are missing pays for the screen of all."""
-        depth, n_layers, source = -int(back), self.sizes.n_layers, self.source
-        if depth > n_layers:
-            raise NotTestableError(f"layer {back} is deeper than the model")
-        some, screen = layers.scored(source, layers.ABLATED), self.screen
-        # Each neuron runs the later blocks again, of the last one the attention alone: a third.
-        again = (layers.TOP + layers.RANDOM) * max(0.0, depth - 5 / 3) / n_layers
-        each = (3 + again) * self.pass_ + max(0.0, screen - self.pass_) / n_layers
-        found = self.tokens(some) * each
-        found += 2 * AUDIT_PAIRS * source.contexts.tokens.shape[1] * self.pass_
-        if f"layer: {back}" != next(name for name in self.missing if name.startswith("layer: ")):
-            return found
-        positions = layers.scored(source, layers.SCREENED)
-        return found + self.tokens(positions) * screen + self.forward(positions)
-
-    @cached_property
-    def screen(self) -> float:
-        """A token of the pass in which the last layers are screened."""
-        model, few, at = self.source.model, self.few(passes=2.0), []
-        for index in list(range(self.sizes.n_layers))[-layers.DEEPEST :]:
-            W_out = W_out_of(model, index)
-            none = torch.zeros_like(W_out[:, 0])
-            at.append(Layer(model, self.head, token_rows(self.head), index, W_out, none, "mean"))
-        batches, weight = scored_batches(*self.inputs, few, False), class_weights(few)
-
-        def work() -> None:
-            for batch in batches:
-                layers.screened_layers(at, batch, weight[:, batch.rows])
-
-        return self.a_token("screen", few, work)
-
-    def domains(self) -> float:
-        everything, rng = self.source.everything("corrected"), self.source.rng("cost of domains")
-        names, of = np.unique([d.domain for d in self.source.corpus.documents], return_inverse=True)
-        if names.size < 2:
-            raise NotTestableError("the corpus has one domain")
-        rare = rng.permutation(np.flatnonzero(everything.stratum == RARE))
-        domain = of[everything.document[rare]]
-        drawn = np.concatenate([rare[domain == i][:SCORED] for i in range(names.size)])
-        resid, post, target, mean = self.rows
-
-        def exact(some: slice) -> None:
-            rows = resid[some], post[some], target[some], mean
-            delta_loss(self.head, *rows, tolerance=EXACT)
-
-        seconds, n = [seconds_of(lambda n=n: exact(slice(n))) for n in (8, len(resid))], len(resid)
-        # What is done once a block, of hundreds of positions, is left out.
-        every = max(0.0, seconds[1] - seconds[0]) / (n - 8)
-        return self.forward(everything[np.sort(drawn)]) + drawn.size * every
-
-    def groups(self) -> float:
-        resid, post, target, mean = self.rows
-        n, positions = self.sizes.d_mlp, self.source.positions(STRATIFIED)
-        order = torch.from_numpy(self.source.rng("cost of groups").permutation(n)).to(target.device)
-        some = [order[: groups.size_of(percent, n)] for percent in groups.PERCENT]
-        given = resid, mean - post, target, some, self.head.mlp_output(post)
-        every = seconds_of(lambda: group_delta_loss(self.head, *given)) / len(resid)
-        sets = len(KINDS) * (1 + groups.SETS) * (positions.stratum != MIDDLE).sum()
-        return self.forward(positions) + sets * every
-
-    def unembedding(self) -> float:
-        """In float64, with the eigenvectors of the unembedding beside it."""
-        return 2 * (1 + self.sizes.d_model / self.sizes.d_mlp) * self.fast[0]
-
-    def checkpoints(self) -> float:
-        """Effects at fewer positions of the revisions that the page dynamics is asked for."""
-        own, name = self.source.parameters, f"effects: {STRATIFIED}"
-        asked = {"corpus", "n_documents", "packed", "unigram", "device", "dtype"}
-        given = own.model_dump(include=asked)
-        steps = [step_parameters(own.model, one, **given) for one in own.revisions.split(",")]
-        new = sum(not there(Measurements(step), name) for step in steps)
-        each = new and self.loading + self.of(name) * STEP_POSITIONS / own.n_positions
-        return float(new * each)
-
-    @property
-    def pairs(self) -> int:
-        """Of stratified positions and neurons."""
-        return len(self.source.positions(STRATIFIED)) * self.sizes.d_mlp
-
-    @property
-    def held(self) -> tuple[float, float]:
-        """Bytes of memory, at most, and of disk."""
-        model, contexts = self.inputs
-        n_ctx, unit = contexts.tokens.shape[1], 1 if sys.platform == "darwin" else 1024
-        block = memory_of(model, n_ctx, *cut_to_fit(*self.inputs, MEMORY))
-        # So far this process has held the model, and what was timed.
-        now = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        most = max(block, forward_memory(model, n_ctx, STACK), IN_WORK * self.pairs)
-        return float(now + most), self.disk
+    return min(found)

@@ -78,7 +78,11 @@ def ablate(
     }
     inputs = source.model, source.contexts, drawn, out
     if index < source.model.architecture.n_layers - 1:
-        check_total(effect)
+        if effect != "total":
+            raise UserError(
+                f"effect {effect!r} holds the final norm's scale, which a layer before the last "
+                "acts through in later layers too: choose total"
+            )
         n_exact = min(LayerOptions.n_top, W_out_of(source.model, index).shape[0])
         numbers = {"n_top": n_exact, "n_random": n_exact}
         of_layer = LayerOptions(index, **numbers, mode=mode, tolerance=tolerance, seed=seed)
@@ -172,28 +176,15 @@ def summary(data: xr.Dataset, seconds: float) -> str:
         "neurons": data.sizes["neuron"],
         "seconds": f"{seconds:.1f}",
     }
-    if "agreement" in data:
-        return "\n".join([*map(_line, lines, lines.values()), layers.summary(data)])
-    lines["tokens"] = (
-        f"{data.n_head} summed, {data.n_tail} sampled of the rest, "
-        f"{100 * data.summed_in_full:.2g} % of the pairs in full"
-    )
-    lines["error"] = f"{float(data.sampling_error.max()):.1e} nats at most, one standard "
-    lines["error"] += "error of a neuron's mean effect"
-    passed = "" if data.audit_passed else "THE AUDIT FAILED: "
-    lines["audit"] = f"{passed}largest error {data.audit_max_error:.1e} nats "
-    lines["audit"] += f"in {data.audit_pairs} random pairs"
-    return "\n".join(map(_line, lines, lines.values()))
-
-
-def _line(name: str, value: Any) -> str:
-    return f"{name:10} {value}"
-
-
-def check_total(effect: str) -> None:
-    """Raise `UserError` for an effect that a layer before the last does not have."""
-    if effect != "total":
-        raise UserError(
-            f"effect {effect!r} holds the final norm's scale, which a layer before the last acts "
-            "through in later layers too: choose total"
-        )
+    if "agreement" not in data:
+        passed = "" if data.audit_passed else "THE AUDIT FAILED: "
+        lines |= {
+            "tokens": f"{data.n_head} summed, {data.n_tail} sampled of the rest, "
+            f"{100 * data.summed_in_full:.2g} % of the pairs in full",
+            "error": f"{float(data.sampling_error.max()):.1e} nats at most, one standard "
+            "error of a neuron's mean effect",
+            "audit": f"{passed}largest error {data.audit_max_error:.1e} nats "
+            f"in {data.audit_pairs} random pairs",
+        }
+    said = [f"{name:10} {value}" for name, value in lines.items()]
+    return "\n".join([*said, layers.summary(data)] if "agreement" in data else said)

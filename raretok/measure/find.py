@@ -155,7 +155,7 @@ class Measurements:
 
         Raises `UserError` for a measurement that is damaged, foreign or incomplete.
         """
-        if self.ready and self.has(self.ready, name):
+        if self.has(self.ready, name):
             return self.ready.read(name).assign_attrs(measurement=self.name)
         if self.ready and self.should_ship:
             raise self.ready.refused(f"it has no part {name!r}")
@@ -170,8 +170,12 @@ class Measurements:
         """How pages and ledger name it."""
         return f"{self.label}/{self.key}"
 
-    def has(self, folder: Folder, name: str) -> bool:
-        return folder.there and name in folder.record()["parts"]
+    def has(self, folder: Folder | None, name: str) -> bool:
+        return folder is not None and folder.there and name in folder.record()["parts"]
+
+    def there(self, name: str) -> bool:
+        """Whether a part ships or is kept."""
+        return self.has(self.ready, name) or self.has(self.kept, name)
 
     def measure(self, name: str) -> None:
         """Measure one part into `runs/`; another process that asks for it waits."""

@@ -104,14 +104,26 @@ def validated(values: dict[str, Any]) -> PageParameters:
     try:
         return PageParameters(**values)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            known = ", ".join(PageParameters.model_fields)
-            raise UserError(f"unknown parameter {name!r}: a page takes {known}") from None
-        raise UserError(
-            f"parameter {name}: {first['msg'].lower()}, got {first['input']!r}"
-        ) from None
+        known = ", ".join(PageParameters.model_fields)
+        unknown = "unknown parameter {!r}: a page takes " + known
+        raise UserError(fault(error, unknown, "parameter ")) from None
+
+
+def fault(error: ValidationError, unknown: str, kind: str = "") -> str:
+    """The first thing that is wrong with given values; `unknown` is said of a name without one."""
+    first = error.errors()[0]
+    name = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        return unknown.format(name)
+    got = "" if first["type"] == "missing" else f", got {first['input']!r}"
+    return f"{kind}{name}: {first['msg'].lower()}{got}"
+
+
+def asked(given: dict[str, Any]) -> PageParameters:
+    """Parameters as a user gives them. Raises `UserError` for what is wrong or not there."""
+    parameters = validated(resolved(given))
+    check_sources(parameters)
+    return parameters
 
 
 def resolved(values: dict[str, Any]) -> dict[str, Any]:
@@ -131,20 +143,25 @@ def check_sources(parameters: PageParameters) -> None:
     model_files.check_model(parameters.model, parameters.revision)
     if parameters.corpus not in ("docs", *shelved()):
         load_corpus(parameters.corpus, n_documents=parameters.n_documents)
-    place = model_files.resolve_model(parameters.model)
-    shipped, config = place / model_files.COUNTS_FILE, place / "config.json"
-    if given := parameters.unigram or str(shipped) * shipped.is_file():
-        found = counted(given, parameters.n_documents)
-        if not isinstance(found, Corpus) and config.is_file():
-            unigram(found, json.loads(config.read_text()).get("vocab_size", found.size))
+    found = counts_of(parameters)
+    config = model_files.resolve_model(parameters.model) / "config.json"
+    if isinstance(found, np.ndarray) and config.is_file():
+        unigram(found, json.loads(config.read_text()).get("vocab_size", found.size))
 
 
-def counted(given: str, n_documents: int) -> Int[np.ndarray, " entry"] | Corpus:
-    """Token counts, or the text that they are to be counted in. Raises `UserError`."""
+def counts_of(parameters: PageParameters) -> Int[np.ndarray, " entry"] | Corpus | None:
+    """Token counts as given, else as shipped with the model; or the text to count them in.
+
+    None: they are those of the scored text. Raises `UserError`.
+    """
+    own = model_files.resolve_model(parameters.model) / model_files.COUNTS_FILE
+    given = parameters.unigram or str(own) * own.is_file()
     path = Path(os.path.expanduser(given))
+    if not given:
+        return None
     if path.suffix.lower() in (".npy", ".npz") or os.path.isdir(path):
         return read_counts(path)
-    return load_corpus(given, part="train", n_documents=n_documents)
+    return load_corpus(given, part="train", n_documents=parameters.n_documents)
 
 
 def read_counts(path: Path) -> Int[np.ndarray, " entry"]:

@@ -2,9 +2,9 @@
 
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
-from functools import cache
+from functools import lru_cache
 from importlib.metadata import version
 
 import numpy as np
@@ -62,7 +62,7 @@ def measured(asked: Measurements, name: str) -> tuple[xr.Dataset, Made]:
     return data, how_made(source)
 
 
-@cache
+@lru_cache(maxsize=1)  # a process holds one model at a time
 def source_of(parameters: PageParameters) -> Source:
     """One loaded model for all parts that are measured in a process."""
     return Source(parameters)
@@ -131,10 +131,10 @@ def interventions_part(source: Source, asked: Measurements) -> xr.Dataset:
     for options in INTERVENTIONS.values():
         run = source.run(STRATIFIED, **options)
         weighted = run.weight.values[:, None] * run.delta_loss.values.astype(np.float64)
-        cells, sums = cell_sums(cells_of(run.document.values, run.stratum.values), weighted)
-        found.append(rounded(sums, COARSE))
+        labels = run.document.values, run.stratum.values
+        found.append(rounded(cell_sums(weighted, *labels)[1], COARSE))
     shutil.rmtree(source.forward(STRATIFIED), ignore_errors=True)
-    _, weight = cell_sums(cells_of(run.document.values, run.stratum.values), run.weight.values)
+    cells, weight = cell_sums(run.weight.values, *labels)
     return xr.Dataset(
         {
             "delta_loss": (("intervention", "cell", "neuron"), np.stack(found)),
@@ -146,16 +146,11 @@ def interventions_part(source: Source, asked: Measurements) -> xr.Dataset:
     )
 
 
-def cells_of(*labels: Int[np.ndarray, " position"]) -> Int[np.ndarray, "position label"]:
-    """The cell of each position, by its labels."""
-    return np.stack(labels, axis=1)
-
-
 def cell_sums(
-    cells: Int[np.ndarray, "position label"], values: Float[np.ndarray, "position *rest"]
+    values: Float[np.ndarray, "position *rest"], *labels: Int[np.ndarray, " position"]
 ) -> tuple[Int[np.ndarray, "cell label"], Float[np.ndarray, "cell *rest"]]:
-    """The different cells in order, and the sum of the values in each."""
-    present, of = np.unique(cells, axis=0, return_inverse=True)
+    """The different cells, positions with the same labels, in order; the sum of values in each."""
+    present, of = np.unique(np.stack(labels, axis=1), axis=0, return_inverse=True)
     order = np.argsort(of.ravel(), kind="stable")
     starts = np.searchsorted(of.ravel()[order], np.arange(len(present)))
     return present, np.add.reduceat(values[order].astype(np.float64), starts, axis=0)
@@ -210,29 +205,30 @@ def heads_part(source: Source, asked: Measurements | None, draw: str, mode: str)
 
 def head_sums(found: HeadEffects, strata: dict[str, Int[np.ndarray, " position"]]) -> xr.Dataset:
     """Sums over the positions of each document and class, classes under every protocol."""
-    kept = np.any([np.isin(s, (RARE, COMMON)) for s in strata.values()], axis=0)
-    if len(strata) > 1:  # common positions are asked of the released ablation alone
-        kept = np.any([s == RARE for s in strata.values()], axis=0)
-    cells = cells_of(found.positions.document[kept], *(s[kept] for s in strata.values()))
+    # Common positions are asked of the released ablation alone.
+    asked = (RARE, COMMON) if len(strata) == 1 else (RARE,)
+    kept = np.any([np.isin(s, asked) for s in strata.values()], axis=0)
+    labels = found.positions.document[kept], *(s[kept] for s in strata.values())
     whole = [i for i, target in enumerate(found.targets) if target[1] == WHOLE_LAYER]
     change, post = found.change[:, kept], found.post[kept]
-    present, count = cell_sums(cells, np.ones(len(cells)))
+    present, count = cell_sums(np.ones(kept.sum()), *labels)
     by_cell = ("cell", "neuron")
     targets = np.array(found.targets, dtype=np.int64).reshape(-1, 2)
 
     def sums(values: Float[np.ndarray, "position neuron"]) -> Float[np.ndarray, "cell neuron"]:
-        return rounded(cell_sums(cells, np.abs(values))[1], BITS)
+        return rounded(cell_sums(np.abs(values), *labels)[1], BITS)
 
     def stacked(
-        arrays: list[Float[np.ndarray, "cell neuron"]],
+        some: Iterable[Float[np.ndarray, "position neuron"]],
     ) -> Float[np.ndarray, "some cell neuron"]:
-        return np.stack(arrays) if arrays else np.zeros((0, len(present), post.shape[1]))
+        none = np.zeros((0, len(present), post.shape[1]), np.float32)
+        return np.concatenate([none, *(sums(one)[None] for one in some)])
 
     return xr.Dataset(
         {
-            "change": (("target", *by_cell), stacked([sums(one) for one in change])),
+            "change": (("target", *by_cell), stacked(change)),
             "before": (by_cell, sums(post)),
-            "after": (("layer", *by_cell), stacked([sums(post + change[i]) for i in whole])),
+            "after": (("layer", *by_cell), stacked(post + change[i] for i in whole)),
             "count": ("cell", count),
             "cell_document": ("cell", present[:, 0]),
             **{f"cell_{name}": ("cell", present[:, 1 + i]) for i, name in enumerate(strata)},
@@ -242,7 +238,7 @@ def head_sums(found: HeadEffects, strata: dict[str, Int[np.ndarray, " position"]
             **{name: ("position", values) for name, values in vars(found.positions).items()},
             "target_layer": ("target", targets[:, 0]),
             "target_head": ("target", targets[:, 1]),
-            "layer": [found.targets[i][0] for i in whole],
+            "layer": targets[whole, 0].tolist(),
         },
     )
 

@@ -1,25 +1,27 @@
 """What a measurement is made from: the loaded model, its text, and the positions to score."""
 
+from collections.abc import Callable
 from contextlib import suppress
-from functools import cache, cached_property
+from functools import cached_property, wraps
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from raretok.ablation.gather import Gathered, gather
 from raretok.ablation.plan import Options
 from raretok.ablation.stream import ablate_to_disk
 from raretok.errors import NotTestableError, UserError
-from raretok.measure.parameters import PageParameters, counted, read_counts
+from raretok.measure.parameters import PageParameters, counts_of
 from raretok.measure.record import digest
 from raretok.models import adapter as models
 from raretok.models import files as model_files
 from raretok.paths import RUNS
+from raretok.text import rarity
 from raretok.text.corpus import (
     Contexts,
     Corpus,
@@ -29,18 +31,23 @@ from raretok.text.corpus import (
     token_ids,
 )
 from raretok.text.protocol import PROTOCOLS
-from raretok.text.rarity import (
-    Positions,
-    TypeClasses,
-    all_positions,
-    classes_of,
-    draw_contexts,
-    draw_stratified,
-)
 
 RELEASED_CONTEXTS = 10  # the released code scores this many sequences
 MEMORY = 8.0  # GB above the model, for the ablation
 WHOLE, STRATIFIED = "whole contexts", "stratified"  # the two ways to draw positions
+
+
+def once(method: Callable) -> Callable:
+    """A method of one name whose result is kept with its object, for as long as that lives."""
+
+    @wraps(method)
+    def kept(self: Any, name: str) -> Any:
+        store = vars(self).setdefault(f"_{method.__name__}", {})
+        if name not in store:
+            store[name] = method(self, name)
+        return store[name]
+
+    return kept
 
 
 class Source:
@@ -75,14 +82,11 @@ class Source:
     @cached_property
     def counts(self) -> Int[np.ndarray, " entry"]:
         """How often each token occurs: as given, else as shipped with the model, else here."""
-        given, found = self.parameters.unigram, self.corpus
-        shipped = model_files.resolve_model(self.parameters.model) / model_files.COUNTS_FILE
-        if given or shipped.is_file():
-            found = counted(given, self.parameters.n_documents) if given else read_counts(shipped)
-        if not isinstance(found, Corpus):
+        found = counts_of(self.parameters)
+        if isinstance(found, np.ndarray):
             return found
-        ids = token_ids([document.text for document in found.documents], self.model.tokenizer)
-        return count_tokens(ids, self.model.architecture.d_vocab)
+        texts = [document.text for document in (found or self.corpus).documents]
+        return count_tokens(token_ids(texts, self.model.tokenizer), self.model.architecture.d_vocab)
 
     @property
     def training_counted(self) -> bool:
@@ -108,34 +112,38 @@ class Source:
             counted &= np.bincount(tokens[real], minlength=counted.size) > 0
         return counted
 
-    @cache  # noqa: B019  (a source lives as long as what is measured from it)
-    def classes(self, protocol: str) -> TypeClasses:
+    @once
+    def classes(self, protocol: str) -> rarity.TypeClasses:
         """Rare and common token types under a protocol."""
         percentile = self.parameters.rare_percentile
-        return classes_of(self.counts, self.counted, PROTOCOLS[protocol].rule, percentile)
+        return rarity.classes_of(self.counts, self.counted, PROTOCOLS[protocol].rule, percentile)
 
-    @cache  # noqa: B019
-    def everything(self, protocol: str) -> Positions:
+    @once
+    def everything(self, protocol: str) -> rarity.Positions:
         """Every position of the corpus, classed as the protocol does.
 
         Of packed contexts the token between documents is neither input nor target, as in the
         released code: no text has it, so that it would count among the rarest.
         """
-        found = all_positions(self.contexts, self.classes(protocol), PROTOCOLS[protocol].by)
+        found = rarity.all_positions(self.contexts, self.classes(protocol), PROTOCOLS[protocol].by)
         if not self.parameters.packed:
             return found
         return found[(found.input != self.model.bos) & (found.target != self.model.bos)]
 
-    @cache  # noqa: B019
-    def positions(self, draw: str) -> Positions:
+    @once
+    def positions(self, draw: str) -> rarity.Positions:
         """Scored positions of one way to draw them, with their weights."""
         rng, n = self.rng(f"positions {draw}"), self.parameters.n_positions
         if draw == WHOLE:
-            return draw_contexts(self.everything("code"), n_contexts=RELEASED_CONTEXTS, rng=rng)
+            return rarity.draw_contexts(
+                self.everything("code"), n_contexts=RELEASED_CONTEXTS, rng=rng
+            )
         everything = self.everything("corrected")
-        return draw_stratified(everything, n_per_class=n, n_middle=n // 4, rng=rng)
+        return rarity.draw_stratified(everything, n_per_class=n, n_middle=n // 4, rng=rng)
 
-    def strata(self, positions: Positions, draw: str) -> dict[str, Int[np.ndarray, " position"]]:
+    def strata(
+        self, positions: rarity.Positions, draw: str
+    ) -> dict[str, Int[np.ndarray, " position"]]:
         """Class of each position under every protocol of this draw that can be formed."""
         found = {}
         for name, reading in PROTOCOLS.items():
@@ -148,15 +156,11 @@ class Source:
         """Labels as a tensor beside the model."""
         return torch.from_numpy(values).to(self.model.device)
 
-    @cache  # noqa: B019
+    @once
     def seen(self, draw: str) -> Gathered:
         """Residuals and activations at the positions of a draw, and mean activations: one pass."""
         first = {"include_first": draw == WHOLE, "progress": False}
         return gather(self.model, self.contexts, self.positions(draw), **first)
-
-    def mean_post(self, draw: str) -> Float[Tensor, " d_mlp"]:
-        """Mean activations over the contexts of a draw: what mean ablation puts in place."""
-        return self.seen(draw).mean_post
 
     def forward(self, draw: str) -> Path:
         """Where activations are kept, so that one forward pass serves every intervention."""

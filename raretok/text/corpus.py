@@ -6,9 +6,9 @@ import os
 import re
 import warnings
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from raretok.text.shelf import shelf_file, shelved
 SHORTEST = 16
 # Plain text without document marks is cut at the first blank line after this many characters.
 BLOCK = 2_000
+Records = Iterable[tuple[int, dict[str, Any]]]  # with the line or row that each is at
 DOCUMENT_MARK = "<|endoftext|>"
 
 
@@ -104,12 +105,15 @@ def _ending(path: Path) -> str:
 @cache  # a corpus is checked before a model is loaded, and read after
 def _read(path: Path, state: tuple[int, int], once: bool) -> Corpus:
     try:
-        rows = every = [row for row in READERS[_ending(path)](path) if row[0]]
+        every = [_row(record, path, number) for number, record in READERS[_ending(path)](path)]
     except OSError as error:
         raise UserError(f"cannot read {path.name}: {str(error.strerror).lower()}") from None
+    rows = every = [row for row in every if row[0]]
     if once:
-        first = {row[0]: row for row in reversed(every)}
-        rows = [first.pop(row[0]) for row in every if row[0] in first]
+        first: dict[str, tuple[str, str, str]] = {}
+        for row in every:
+            first.setdefault(row[0], row)
+        rows = list(first.values())
     if not rows:
         raise UserError(f"the corpus {path.name} is empty: it holds no text to score")
     if len(rows) < len(every):
@@ -121,17 +125,15 @@ def _read(path: Path, state: tuple[int, int], once: bool) -> Corpus:
     return Corpus(path.stem, tuple(Document(*row) for row in rows), docstrings.digest(rows))
 
 
-def _plain(path: Path) -> list[tuple[str, str, str]]:
+def _plain(path: Path) -> Records:
     text = _decoded(path)
     if len(texts := re.split(rf"^{re.escape(DOCUMENT_MARK)}[ \t]*$", text, flags=re.M)) == 1:
-        texts, block = [], ""
+        texts = [""]
         for paragraph in text.split("\n\n"):
-            block += paragraph + "\n\n"
-            if len(block) >= BLOCK:
-                texts.append(block)
-                block = ""
-        texts.append(block)
-    return [(t.strip(), f"{path.name}#{i}", path.stem) for i, t in enumerate(texts)]
+            texts[-1] += paragraph + "\n\n"
+            if len(texts[-1]) >= BLOCK:
+                texts.append("")
+    return ((number, {"text": one.strip()}) for number, one in enumerate(texts))
 
 
 def _decoded(path: Path) -> str:
@@ -148,8 +150,7 @@ def _decoded(path: Path) -> str:
         ) from None
 
 
-def _jsonl(path: Path) -> list[tuple[str, str, str]]:
-    rows = []
+def _jsonl(path: Path) -> Records:
     for number, line in enumerate(_decoded(path).split("\n"), start=1):
         if not line.strip():
             continue
@@ -159,16 +160,15 @@ def _jsonl(path: Path) -> list[tuple[str, str, str]]:
             raise UserError(f"{path.name}, line {number}: not JSON: {line[:40]!r}") from None
         if not isinstance(record, dict):
             raise UserError(f"{path.name}, line {number}: not a JSON object: {line[:40]!r}")
-        rows.append(_row(record, path, number))
-    return rows
+        yield number, record
 
 
-def _parquet(path: Path) -> list[tuple[str, str, str]]:
+def _parquet(path: Path) -> Records:
     import pyarrow.parquet
     from pyarrow import ArrowException
 
     try:
-        records = pyarrow.parquet.read_table(path).to_pylist()
+        return enumerate(pyarrow.parquet.read_table(path).to_pylist(), start=1)
     except PermissionError:
         raise
     except UnicodeDecodeError:
@@ -177,10 +177,10 @@ def _parquet(path: Path) -> list[tuple[str, str, str]]:
         raise UserError(
             f"{path.name} is not a Parquet file: {str(error).splitlines()[0]}"
         ) from None
-    return [_row(record, path, i) for i, record in enumerate(records, start=1)]
 
 
 def _row(record: dict[str, Any], path: Path, number: int) -> tuple[str, str, str]:
+    """Text, file and domain of a record. Raises `UserError` for what is no text."""
     text = record.get("text")
     if "text" not in record:
         raise UserError(f"{path.name}, row {number}: no column 'text', got {sorted(record)}")
@@ -225,44 +225,34 @@ def cut_contexts(
     context then counts as of the document that its first token is of.
     Raises `UserError` when no document is long enough.
     """
-    tokens, length, document = [], [], []
-    texts = token_ids([d.text for d in corpus.documents], tokenizer)
+    texts, width = token_ids([d.text for d in corpus.documents], tokenizer), n_ctx - 1
     if not any(texts):
         raise UserError(
             f"the tokenizer makes no token of the {len(texts)} documents of {corpus.name}: "
             "its files are damaged"
         )
+    fewest = min(SHORTEST, n_ctx) - 1
+    streams = [(ids, [index] * len(ids)) for index, ids in enumerate(texts)]
     if packed:
-        joined, of = joined_by(first, texts)
-        pieces = [(of[at], joined[at : at + n_ctx - 1]) for at in range(0, len(joined), n_ctx - 1)]
-        texts = [[] for _ in texts]
-        tokens = [[first, *ids] for _, ids in pieces if len(ids) == n_ctx - 1]
-        length, document = [n_ctx] * len(tokens), [of for of, _ in pieces[: len(tokens)]]
-    for index, ids in enumerate(texts):
-        for start in range(0, len(ids), n_ctx - 1):
-            piece = [first, *ids[start : start + n_ctx - 1]]
-            if len(piece) < min(SHORTEST, n_ctx):
-                continue
-            tokens.append(piece + [first] * (n_ctx - len(piece)))
-            length.append(len(piece))
-            document.append(index)
-    if len(set(document)) < 2:
+        ends, fewest = [[*ids, first] for ids in texts], width
+        of = np.repeat(np.arange(len(texts)), [len(ids) for ids in ends])
+        streams = [([token for ids in ends for token in ids], of)]
+    cut = [
+        (ids[at : at + width], of[at])
+        for ids, of in streams
+        for at in range(0, len(ids), width)
+        if len(ids) - at >= fewest
+    ]
+    tokens = np.full((len(cut), n_ctx), first, dtype=np.int64)
+    for row, (ids, _) in zip(tokens, cut, strict=True):
+        row[1 : 1 + len(ids)] = ids
+    document = np.array([of for _, of in cut], dtype=np.int64)
+    if np.unique(document).size < 2:
         raise UserError(
-            f"the corpus {corpus.name} is too short: {len(set(document))} of its "
+            f"the corpus {corpus.name} is too short: {np.unique(document).size} of its "
             f"{len(corpus.documents)} documents have {SHORTEST} tokens or more, 2 are needed"
         )
-    return Contexts(
-        np.array(tokens, dtype=np.int64),
-        np.array(length, dtype=np.int64),
-        np.array(document, dtype=np.int64),
-    )
-
-
-def joined_by(first: int, texts: list[list[int]]) -> tuple[list[int], list[int]]:
-    """All tokens end to end, `first` between documents, and the document of each."""
-    ends = [[*ids, first] for ids in texts]
-    of = [[index] * len(ids) for index, ids in enumerate(ends)]
-    return list(chain.from_iterable(ends)), list(chain.from_iterable(of))
+    return Contexts(tokens, 1 + np.array([len(ids) for ids, _ in cut]), document)
 
 
 def count_tokens(ids: list[list[int]], d_vocab: int) -> Int[np.ndarray, " d_vocab"]:

@@ -13,53 +13,27 @@ class Protocol:
     """The choices in which the three readings differ; everything else they share."""
 
     name: str
-    by: Literal["input", "target"]  # whose frequency makes a position rare
     rule: Rule  # which types are rare, and which common (see `rarity.type_classes`)
-    draw: Literal["whole contexts", "stratified"]  # which positions are scored
-    signed: bool  # influence: the mean of delta_loss, or of |delta_loss|
-    boost_only: bool  # keep the neurons whose mean delta_loss is positive
-    cross_fitted: bool  # groups are chosen on one half of the documents, measured on the other
-    matched: bool  # control groups are like the group in what its neurons do, else any neurons
-    note: str
+    by: Literal["input", "target"] = "target"  # whose frequency makes a position rare
+    draw: Literal["whole contexts", "stratified"] = "stratified"  # which positions are scored
+    signed: bool = False  # influence: the mean of delta_loss, or of |delta_loss|
+    boost_only: bool = False  # keep the neurons whose mean delta_loss is positive
+    cross_fitted: bool = False  # groups: chosen on one half of the documents, measured on the other
+    matched: bool = False  # control groups are like the group in what its neurons do, else any
 
 
 PROTOCOLS = {
-    "code": Protocol(
-        name="code",
-        by="input",
-        rule="released",
-        draw="whole contexts",
-        signed=False,
-        boost_only=True,
-        cross_fitted=False,
-        matched=False,
-        note="as released: every position of 10 contexts; a position is rare when its input "
-        "token is, and every type outside the most frequent 15 % and above the elbow is rare",
-    ),
-    "text": Protocol(
-        name="text",
-        by="target",
-        rule="percentile above elbow",
-        draw="stratified",
-        signed=False,
-        boost_only=False,
-        cross_fitted=False,
-        matched=False,
-        note="as written: a position is rare when its target is among the rarest 15 % of types, "
-        "the few below the elbow left out; all more frequent types are common",
-    ),
-    "corrected": Protocol(
-        name="corrected",
-        by="target",
-        rule="percentile",
-        draw="stratified",
-        signed=True,
-        boost_only=False,
-        cross_fitted=True,
-        matched=True,
-        note="target in the rarest 15 % of types against the most frequent 15 %; signed means; "
-        "curves ranked on one half of the documents, measured on the other",
-    ),
+    one.name: one
+    for one in (
+        # As released: every position of 10 contexts. A position is rare when its input token is;
+        # so is every type outside the most frequent 15 % and above the elbow.
+        Protocol("code", "released", by="input", draw="whole contexts", boost_only=True),
+        # As written: a position is rare when its target is among the rarest 15 % of types, the few
+        # below the elbow left out; all more frequent types are common.
+        Protocol("text", "percentile above elbow"),
+        # Targets in the rarest 15 % of types against the most frequent 15 %; signed means.
+        Protocol("corrected", "percentile", signed=True, cross_fitted=True, matched=True),
+    )
 }
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from raretok.errors import UserError
 from raretok.paths import DATA, RUNS
+from raretok.text.docstrings import digest
 
 SHELF = DATA / "corpus"
 LONGEST = 8_000  # characters of a document: many short documents tell more than a few long ones
@@ -37,23 +38,18 @@ def make_text(name: str, folder: Path) -> tuple[Path, bool]:
 
     Raises `UserError` for an unknown name and for a folder without its files.
     """
-    from raretok.text.docstrings import digest
-
     if name not in shelved():
         raise UserError(f"no text {name!r}: there are {', '.join(shelved())}")
-    record = record_of(name)
-    files = sorted(folder.glob(record["files"]))
-    if not files:
+    record, rows = record_of(name), []
+    for file in sorted(folder.glob(record["files"])):
+        content = file.read_text(encoding="utf-8", errors="replace")
+        content = json.loads(content)[record["field"]] if "field" in record else content
+        rows.append((content[:LONGEST].strip(), file.name, name))
+    if not rows:
         raise UserError(f"{folder.name} has no {record['files']}: unpack {record['package']} there")
-    rows = [(text_of(file, record.get("field")), file.name, name) for file in files]
+    rows = [row for row in rows if row[0]]
     out = RUNS / "corpora" / f"{name}.jsonl"
     out.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps({"text": t, "file": f, "domain": d}) + "\n" for t, f, d in rows if t]
-    out.write_text("".join(lines))
-    return out, digest([row for row in rows if row[0]]) == record["sha256"]
-
-
-def text_of(file: Path, field: str | None) -> str:
-    """The first characters of a file, or of a field of a JSON file."""
-    content = file.read_text(encoding="utf-8", errors="replace")
-    return (json.loads(content)[field] if field else content)[:LONGEST].strip()
+    lines = (json.dumps(dict(zip(("text", "file", "domain"), row, strict=True))) for row in rows)
+    out.write_text("".join(f"{line}\n" for line in lines))
+    return out, digest(rows) == record["sha256"]

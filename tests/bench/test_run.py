@@ -9,10 +9,9 @@ import torch
 from raretok import cli
 from raretok.ablation.head import final_head
 from raretok.bench import cases as bench_cases
-from raretok.bench import contenders
+from raretok.bench import contenders, cost
 from raretok.bench import measure as bench_measure
 from raretok.bench import run as bench
-from raretok.bench import scaling as bench_scaling
 from raretok.bench.cases import Case, byte_tokenizer, n_contexts, random_tokens
 from raretok.errors import UserError
 from raretok.models.adapter import load_model, random_model
@@ -80,7 +79,7 @@ def test_the_exact_ways_agree_with_brute_force(case, scored, exact):
     assert largest(exact) > 1e-2
     assert largest(contenders.reference_effects(model, scored, neurons) - exact) < 1e-9
     assert largest(contenders.fast(model, tokens, 2).effects - exact) < 1e-6
-    assert largest(contenders.full(model, tokens, neurons, mean) - exact) < 1e-6
+    assert largest(contenders.full(model, tokens, neurons, mean, 2) - exact) < 1e-6
     assert largest(contenders.released(model, tokens, neurons, mean) - exact) < 1e-6
     assert largest(contenders.hook_loop(model, tokens, neurons, mean, 2) - exact) < 1e-6
 
@@ -90,10 +89,9 @@ def test_a_slow_way_takes_some_neurons_or_none(case, scored):
     some = torch.tensor([40, 3, 17])
     every = contenders.released(model, tokens, torch.arange(48), mean)
     for way in (contenders.full, contenders.released, contenders.hook_loop):
-        more = (2,) if way is contenders.hook_loop else ()
-        found = way(model, tokens, some, mean, *more)
+        found = way(model, tokens, some, mean, 2)
         torch.testing.assert_close(found, every[some], atol=1e-6, rtol=0)
-        assert way(model, tokens, some[:0], mean, *more).shape == (0,)
+        assert way(model, tokens, some[:0], mean, 2).shape == (0,)
 
 
 def test_attribution_is_the_first_order_of_the_exact_effect(case, scored, exact):
@@ -133,26 +131,21 @@ def test_reference_neurons_are_all_or_random_and_the_largest(case, monkeypatch):
     assert 8 <= len(chosen) <= 12
 
 
-def test_a_partial_way_is_extrapolated_by_hand():
+def test_a_slow_way_is_extrapolated_by_hand():
     """2 s that no neuron changes and 3 s for 2 of 10 neurons, on 1 of 4 contexts."""
-    tokens, neurons = torch.zeros(1, 5, dtype=torch.long), torch.arange(2)
-    way = bench_measure.PartialWay("way", lambda t, n: len(n), tokens, neurons, 4, 10)
-    assert [run() for run in way.tasks.values()] == [0, 2]
-    seconds = dict(zip(way.tasks, (2.0, 5.0), strict=True))
-    assert way.extrapolated(seconds) == 4 * (2 + 10 * 3 / 2)
-    assert way.told == {"neurons": 2, "positions": 4}
+    assert bench.whole_time(2.0, 5.0, 10 / 2, 4 / 1) == 4 * (2 + 10 * 3 / 2)
 
 
 def test_peak_memory_sees_what_is_held_and_let_go():
     def hold():
         torch.ones(2**24)  # 64 MiB
 
-    found = bench_measure.peak_bytes(hold, "cpu")
+    found = bench_measure.peak_bytes(hold, torch.device("cpu"))
     assert 0.95 * 2**26 < found < 1.5 * 2**26
 
 
 def test_the_random_shapes_have_the_sizes_of_their_names():
-    gpt2, pythia = (bench_cases.RANDOM[name].config() for name in ("gpt2-small", "pythia-1b"))
+    gpt2, pythia = (kind(**given) for kind, given, _ in bench_cases.RANDOM.values())
     assert (gpt2.n_embd, gpt2.n_layer, gpt2.n_head, gpt2.vocab_size) == (768, 12, 12, 50_257)
     assert (pythia.hidden_size, pythia.num_hidden_layers) == (2_048, 16)
     assert (pythia.intermediate_size, pythia.vocab_size) == (8_192, 50_304)
@@ -194,9 +187,9 @@ def test_trained_weights_read_whole_contexts_of_the_held_out_text(case, monkeypa
 def test_scaling_varies_one_size_at_a_time(monkeypatch, tmp_path):
     base = {"positions": 4, "neurons": 8, "vocabulary": 16}
     grid = {axis: (value, 2 * value) for axis, value in base.items()}
-    monkeypatch.setattr(bench_scaling, "BASE", base)
-    monkeypatch.setattr(bench_scaling, "GRID", grid)
-    records = bench_scaling.scaling(out=tmp_path / "scaling.json")
+    monkeypatch.setattr(bench, "BASE", base)
+    monkeypatch.setattr(bench, "GRID", grid)
+    records = bench.scaling(out=tmp_path / "scaling.json")
     assert json.loads((tmp_path / "scaling.json").read_text()) == records
     assert [(r["axis"], r[r["axis"]]) for r in records] == [
         (axis, value) for axis, values in grid.items() for value in values
@@ -233,7 +226,7 @@ def test_the_command_prints_a_table_and_writes_what_was_promised(
 ):
     monkeypatch.setattr(bench, "load_case", lambda name, positions, device: case)
     monkeypatch.setattr(bench, "SUBSET_SECONDS", 1e-9)  # one context
-    monkeypatch.setattr(bench_measure, "REPEATS", 1)
+    monkeypatch.setattr(bench, "REPEATS", 1)
     out = tmp_path / "bench.json"
     words = ["bench", "--shape", "docs-gpt2", "--positions", "57", "--json", str(out)]
     monkeypatch.setattr(sys, "argv", ["raretok", *words])
@@ -244,7 +237,7 @@ def test_the_command_prints_a_table_and_writes_what_was_promised(
     assert "released way / fast path" in shown
     assert "whole model again, by hooks, s" in shown
     (row,) = json.loads(out.read_text())
-    assert tuple(row)[: len(bench.KEYS)] == bench.KEYS
+    assert row.keys() == cost.read()[0].keys()
     assert (row["neurons"], row["vocabulary"], row["positions"]) == (48, D_VOCAB, 57)
     assert (row["weights"], row["reference"]) == ("random", "all neurons")
     assert 0 < row["max_error_nats"] < 1e-6 < row["atp_max_error_nats"]

@@ -33,7 +33,7 @@ def test_blocks_are_those_of_the_bench_where_the_model_is_theirs():
     row = WORK | {"context": scale.CONTEXT}
     d, n, layers_ = (row[name] for name in ("d_model", "neurons", "n_layers"))
     ours = scale.Shape(d, layers_, n, row["vocabulary"], d_kv=d).forward()
-    assert ours - 2 * layers_ * d * n == cost.operations(row)[0].flops
+    assert ours - 2 * layers_ * d * n == cost.operations(row).flops.iloc[0]
 
 
 @pytest.mark.parametrize("shape", scale.MODELS.values(), ids=scale.MODELS)

@@ -42,7 +42,7 @@ def study(parameters, tmp_path_factory):
 
 
 def test_every_part_is_foretold_but_those_that_cannot_be_had(study):
-    said = cost.cost_of_run(study.parameters, parts_of(NEEDS)).seconds
+    said = cost.cost_of_run(study.measurements, parts_of(NEEDS)).seconds
     every = {name for some in NEEDS.values() for name in some}
     assert said.keys() == {"model", *every, "pages"} - {"domains", "layer: -4"}
     assert all(some > 0 for some in said.values())  # none is not a number
@@ -50,7 +50,7 @@ def test_every_part_is_foretold_but_those_that_cannot_be_had(study):
 
 def test_what_is_foretold_is_near_what_it_takes_and_then_costs_nothing(study):
     pages = parts_of(["regimes", "layers", "groups", "ledger"])
-    said = cost.cost_of_run(study.parameters, pages)
+    said = cost.cost_of_run(study.measurements, pages)
     study.prepare(pages)
     record = study.measurements.kept.record()["parts"]
     made = {name: one["made"]["seconds"] for name, one in record.items() if "made" in one}
@@ -60,16 +60,14 @@ def test_what_is_foretold_is_near_what_it_takes_and_then_costs_nothing(study):
     assert 0.2 < foretold / sum(made[name] for name in made if name != "model") < 5
     files = [one for one in study.measurements.kept.path.parent.rglob("*") if one.is_file()]
     assert 0.5 < said.disk / sum(one.stat().st_size for one in files) < 2
-    again = cost.cost_of_run(study.parameters, pages)
+    again = cost.cost_of_run(study.measurements, pages)
     assert again.seconds.keys() == {"pages"}
 
 
 def test_checkpoints_are_foretold_where_some_are_named(parameters, monkeypatch):
     asked = parameters.model_copy(update={"revisions": "step0,step8"})
-    monkeypatch.setattr(
-        cost, "there", lambda measurements, name: not measurements.parameters.revision
-    )
-    said = cost.cost_of_run(asked, {"dynamics": ()})
+    monkeypatch.setattr(find.Measurements, "there", lambda self, _: not self.parameters.revision)
+    said = cost.cost_of_run(find.Measurements(asked), {"dynamics": ()})
     assert said.seconds["checkpoints"] > 0
 
 
@@ -134,10 +132,19 @@ def test_published_models_are_extrapolated_by_the_law_of_the_bench():
     sizes = {"gpt2": 124, "pythia-12b": 11_846, "Qwen3-0.6B": 596, "gemma-3-1b": 1_000}
     for name, millions in sizes.items():
         assert scale.PUBLISHED[name].parameters() == pytest.approx(1e6 * millions, rel=0.01)
-    row = scale.measured()
-    assert scale.predicted(row, scale.MODELS["SmolLM2-135M"]) == pytest.approx(
-        row["seconds"], rel=0.5
-    )
+    row, (lead, made) = scale.measured(), cost.lead()
+    own = scale.MODELS["SmolLM2-135M"].load(lead, row)
+    took = {name: seconds for name, seconds in made.items() if name != "model"}  # loaded, not made
+    assert {name: own.seconds(name) for name in took} == pytest.approx(took)
+
+
+def test_parts_of_the_lead_model_follow_from_what_a_token_and_a_position_take():
+    """Before each is corrected by what it took; groups and screens are cheaper, or dearer."""
+    lead, made = cost.lead()
+    for name in ("attention: corrected", "heads: stratified, mean", "effects: whole contexts"):
+        tokens, positions = lead.work(name)
+        direct = tokens * lead.token + positions * lead.position
+        assert direct == pytest.approx(made[name], rel=0.6)
 
 
 def test_the_memory_of_an_ablation_is_that_of_the_measurements():

@@ -7,8 +7,8 @@ import pytest
 
 from raretok.errors import NotTestableError, UserError
 from raretok.measure.find import Measurements
-from raretok.measure.parameters import PageParameters, check_sources
-from raretok.measure.source import Source, read_counts
+from raretok.measure.parameters import PageParameters, check_sources, read_counts
+from raretok.measure.source import Source
 from raretok.text.protocol import PROTOCOLS
 from tests.tiny import write_model
 
@@ -121,8 +121,8 @@ def test_rows_of_a_reading_without_classes_are_missing_with_its_reason(counted_m
             raise NotTestableError("no type is rare")
         return made(counts, counted, rule, percentile)
 
-    made = module.classes_of
-    monkeypatch.setattr(module, "classes_of", classes_of)
+    made = module.rarity.classes_of
+    monkeypatch.setattr(module.rarity, "classes_of", classes_of)
     asked = Measurements(counted_model)
     given = Source(counted_model.model_copy(update={"n_positions": 50}))
     assert set(given.strata(given.positions("stratified"), "stratified")) == {"corrected"}
