@@ -19,7 +19,8 @@ from raretok.ablation.closed_form import delta_loss
 from raretok.ablation.gather import check_finite
 from raretok.ablation.head import FinalHead, clean_loss, final_head
 from raretok.errors import UserError
-from raretok.models.adapter import LanguageModel, capture
+from raretok.models.adapter import LanguageModel
+from raretok.models.rerun import capture
 from raretok.models.storage import set_dtype
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import Positions

@@ -16,9 +16,9 @@ from raretok.ablation.gather import (
     real_tokens,
     scored_in,
 )
-from raretok.ablation.partial import capture_layer
 from raretok.ablation.progress import blocks
 from raretok.models.adapter import LanguageModel
+from raretok.models.rerun import capture
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import Positions
 
@@ -49,8 +49,9 @@ def scored_batches(
     include_first: bool,
     *,
     size: int = BATCH,
+    most: int | None = SCORED,
 ) -> list[ScoredBatch]:
-    """All contexts that hold a scored position, at most `size` together.
+    """All contexts that hold a scored position, at most `size` together, or `most` such positions.
 
     Tokens after the last scored one change nothing, and are left out.
     """
@@ -58,7 +59,7 @@ def scored_batches(
     until = np.maximum.reduceat(positions.pos, start) + 1
     order = np.argsort(until, kind="stable")  # of like length together: little padding is run
     # Whole contexts in which every position is scored would else fill the memory with logits.
-    by_number = np.concatenate([[0], np.cumsum(held[order])[:-1]]) // SCORED
+    by_number = np.concatenate([[0], np.cumsum(held[order])[:-1]]) // (most or held.sum())
     edges = np.flatnonzero(np.diff(by_number)) + 1
     groups = [
         part[at : at + size] for part in np.split(order, edges) for at in range(0, len(part), size)
@@ -119,7 +120,7 @@ def _summed(
 ) -> Arrays:
     length = contexts.length[batch]
     tokens = torch.from_numpy(contexts.tokens[batch, : length.max()])
-    captured = capture_layer(model, tokens, layer)
+    captured = capture(model, tokens, layer)
     check_finite(model, captured.post, captured.final)
     real = real_tokens(length, include_first).to(model.device)
     total = captured.post[real].sum(dim=0, dtype=torch.float64)

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from raretok.ablation.progress import blocks
 from raretok.errors import UserError
-from raretok.models.adapter import LanguageModel, capture
+from raretok.models.adapter import LanguageModel
+from raretok.models.rerun import capture
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import Positions
 

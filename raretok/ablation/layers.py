@@ -21,7 +21,6 @@ from raretok.ablation.batches import mean_activation, scored_batches
 from raretok.ablation.checkpoints import Checkpoints
 from raretok.ablation.gather import BATCH, check_contexts
 from raretok.ablation.head import final_head, sandwich_of
-from raretok.ablation.partial import W_out_of, layer_index
 from raretok.ablation.plan import give_back
 from raretok.ablation.precision import TOLERANCE, check_tolerance, pair_error
 from raretok.ablation.run import audit_verdict, provenance
@@ -29,7 +28,7 @@ from raretok.ablation.screen import CLASSES, class_weights, screened, screened_d
 from raretok.ablation.split import token_rows
 from raretok.ablation.stacked import STACK, Layer, audit, exact
 from raretok.errors import NotTestableError, UserError
-from raretok.models.adapter import LanguageModel
+from raretok.models.adapter import LanguageModel, W_out_of
 from raretok.stats.documents import DocumentSums, document_sums, resample_documents
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import STRATA, Positions
@@ -166,7 +165,7 @@ def summary(data: xr.Dataset) -> str:
 
 def check_options(model: LanguageModel, options: LayerOptions) -> int:
     """The layer counted from the first. Raises `UserError` where it cannot be ablated as asked."""
-    index = layer_index(model, options.layer)
+    index = model.index(options.layer)
     if options.mode not in MODES:
         raise UserError(
             f"mode {options.mode!r} does not serve the layers before the last, whose neurons are "

@@ -18,10 +18,10 @@ from torch import Tensor
 from raretok.ablation.batches import ScoredBatch
 from raretok.ablation.checkpoints import Arrays, Checkpoints
 from raretok.ablation.head import FinalHead, Sandwich, clean_pass
-from raretok.ablation.partial import LayerCapture, capture_layer, run_from_at
 from raretok.ablation.progress import blocks
 from raretok.ablation.split import TokenRows, delta_of_pushes, split_vocabulary
 from raretok.models.adapter import LanguageModel
+from raretok.models.rerun import Capture, capture, run_from_at
 
 STACK = 32  # contexts, at most, that run through the later blocks together
 AUDIT_PAIRS = 8
@@ -96,7 +96,7 @@ def exact_at(
     pair_error: float,
 ) -> Arrays:
     """The same for one batch of contexts."""
-    captured = capture_layer(at.model, batch.tokens, at.index)
+    captured = capture(at.model, batch.tokens, at.index)
     clean = clean_pass(at.head, batch.scored(captured.final), batch.target, double=False)
     split = split_vocabulary(at.rows, clean, batch.target, offset)
     found = [
@@ -116,7 +116,7 @@ def exact_at(
 
 @torch.no_grad()
 def pushes(
-    at: Layer, batch: ScoredBatch, captured: LayerCapture, neurons: Int[Tensor, " neuron"]
+    at: Layer, batch: ScoredBatch, captured: Capture, neurons: Int[Tensor, " neuron"]
 ) -> Float[Tensor, "scored neuron d_model"]:
     """What ablating each neuron adds to the final residual at the scored positions."""
     change = (at.value[neurons] - captured.post[..., neurons]) * batch.ablated[..., None]

@@ -19,7 +19,6 @@ from raretok.ablation.gather import gather
 from raretok.ablation.groups import group_delta_loss
 from raretok.ablation.head import final_head
 from raretok.ablation.method import apply_method, make_method
-from raretok.ablation.partial import W_out_of
 from raretok.ablation.plan import cut_to_fit, forward_memory, memory_of
 from raretok.ablation.precision import PILOT, TOLERANCE
 from raretok.ablation.run import BLOCK
@@ -34,6 +33,7 @@ from raretok.measure.head_ablation import ablate_heads, targets_of
 from raretok.measure.influence import EXACT, SCORED
 from raretok.measure.parameters import PageParameters
 from raretok.measure.source import MEMORY, STRATIFIED, WHOLE, Source
+from raretok.models.adapter import W_out_of
 from raretok.text.protocol import PROTOCOLS
 from raretok.text.rarity import KINDS, MIDDLE, RARE, Positions
 

@@ -3,15 +3,15 @@
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
 
-from raretok.measure.resume import keeper, watch
 from raretok.models.adapter import LanguageModel
+from raretok.models.rerun import run
 from raretok.text.corpus import Contexts
 
 BATCH = 8  # contexts a forward pass
 
 
+@torch.no_grad()
 def gate_rate(
     model: LanguageModel, contexts: Contexts, used: Int[np.ndarray, " context"]
 ) -> Float[np.ndarray, " neuron"]:
@@ -24,8 +24,7 @@ def gate_rate(
         width = int(contexts.length[some].max())
         pos = np.arange(width)
         real = torch.from_numpy((pos > 0) & (pos < contexts.length[some, None])).to(model.device)
-        seen: dict[str, Tensor] = {}
-        watch(model, torch.from_numpy(contexts.tokens[some, :width]), {name: keeper(seen, name)})
-        opened += (seen[name][real] > 0).sum(dim=0).cpu().numpy()
+        seen = run(model, torch.from_numpy(contexts.tokens[some, :width]), [name])[name]
+        opened += (seen[real] > 0).sum(dim=0).cpu().numpy()
         count += int(real.sum())
     return opened / count

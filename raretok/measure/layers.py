@@ -16,7 +16,6 @@ from raretok.ablation.checkpoints import Arrays, Checkpoints
 from raretok.ablation.gather import context_batches, real_tokens
 from raretok.ablation.head import final_head, sandwich_of
 from raretok.ablation.layers import LayerOptions, ablate_layer
-from raretok.ablation.partial import W_out_of, capture_layers
 from raretok.ablation.progress import blocks
 from raretok.ablation.screen import class_weights, screen
 from raretok.ablation.split import token_rows
@@ -26,6 +25,8 @@ from raretok.measure.attention_capture import contexts_of
 from raretok.measure.influence import PRECISE, Blocks, blocks_of, counted_in
 from raretok.measure.record import digest, rounded
 from raretok.measure.source import STRATIFIED, Source
+from raretok.models.adapter import W_out_of
+from raretok.models.rerun import capture_layers
 from raretok.paths import RUNS
 from raretok.text.rarity import MIDDLE, Positions
 

@@ -23,8 +23,8 @@ from tqdm import tqdm
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
 from raretok.errors import UserError
-from raretok.models.adapter import untrained_twin
 from raretok.models.families import Family, architecture
+from raretok.models.loading import untrained_twin
 from raretok.text.corpus import cut_contexts, load_corpus
 from raretok.text.docstrings import DOMAINS
 from raretok.text.streams import batch_tokens, prepare, write_json

@@ -24,7 +24,8 @@ from raretok.ablation.run import (
     sampling_offsets,
 )
 from raretok.ablation.sampled import Estimate
-from raretok.models.adapter import LanguageModel, capture
+from raretok.models.adapter import LanguageModel
+from raretok.models.rerun import capture
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import Positions
 from tests.ablation.modules import delta_loss_modules, real_modules

@@ -15,7 +15,7 @@ from raretok.ablation.plan import Options
 from raretok.ablation.store import read_run
 from raretok.ablation.stream import ablate_to_disk
 from raretok.errors import UserError
-from raretok.models.adapter import load_model
+from raretok.models.loading import load_model
 from raretok.text.corpus import Contexts
 from tests.kill import files_of
 from tests.tiny import positions_at, write_model

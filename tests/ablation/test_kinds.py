@@ -16,7 +16,9 @@ from raretok.ablation.groups import group_delta_loss
 from raretok.ablation.head import final_head
 from raretok.ablation.layers import LayerOptions, ablate_layer
 from raretok.errors import NotTestableError, UserError
-from raretok.models.adapter import LanguageModel, capture, load_model
+from raretok.models.adapter import LanguageModel
+from raretok.models.loading import load_model
+from raretok.models.rerun import capture
 from raretok.text.corpus import Contexts
 from tests.ablation.reference import ablate
 from tests.kinds import KINDS, REFUSED, write_kind

@@ -16,7 +16,7 @@ from raretok.ablation.screen import screened
 from raretok.ablation.stacked import STACK
 from raretok.ablation.store import Run, open_run, read_run
 from raretok.errors import UserError
-from raretok.models.adapter import load_model
+from raretok.models.loading import load_model
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import Positions
 from tests.kill import files_of, flip, killed_at

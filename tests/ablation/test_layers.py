@@ -9,9 +9,9 @@ from raretok.ablation import batches, gather, layers, stacked
 from raretok.ablation.batches import scored_batches
 from raretok.ablation.checkpoints import Checkpoints
 from raretok.ablation.layers import LayerOptions, ablate_layer, summary
-from raretok.ablation.partial import capture_layer, run_from, run_from_at
 from raretok.errors import UserError
-from raretok.models.adapter import load_model
+from raretok.models.loading import load_model
+from raretok.models.rerun import capture, run_from, run_from_at
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import Positions
 from tests.ablation.reference import ablate
@@ -105,9 +105,9 @@ def test_exact_effects_equal_hooks_on_the_whole_model(deep, contexts, positions,
 def test_the_mean_runs_over_the_text_of_the_contexts_run(gpt2, contexts, positions):
     found = run_layer(gpt2, contexts, positions, 0)
     posts = [
-        capture_layer(
-            gpt2, torch.from_numpy(contexts.tokens[c, : contexts.length[c]])[None], 0
-        ).post[0, 1:]
+        capture(gpt2, torch.from_numpy(contexts.tokens[c, : contexts.length[c]])[None], 0).post[
+            0, 1:
+        ]
         for c in (0, 1, 2, 3, 5)
     ]
     np.testing.assert_allclose(found.mean_post, torch.cat(posts).mean(dim=0), atol=1e-6)
@@ -159,7 +159,7 @@ def test_the_screen_is_the_effect_of_a_tiny_step(folder, contexts, positions, la
 
 def test_only_later_blocks_run_and_all_run_again_afterwards(deep):
     tokens = torch.randint(1, 257, (2, 12), generator=torch.Generator().manual_seed(0))
-    captured = capture_layer(deep, tokens, 1)
+    captured = capture(deep, tokens, 1)
     ran = []
     handles = [
         deep.bridge.blocks[index].mlp.register_forward_pre_hook(lambda *_, i=index: ran.append(i))
@@ -167,7 +167,7 @@ def test_only_later_blocks_run_and_all_run_again_afterwards(deep):
     ]
     final = run_from(deep, captured.resid, 1)
     assert ran == [2]
-    capture_layer(deep, tokens, 1)
+    capture(deep, tokens, 1)
     assert ran == [2, 0, 1, 2]
     for handle in handles:
         handle.remove()
@@ -176,7 +176,7 @@ def test_only_later_blocks_run_and_all_run_again_afterwards(deep):
 
 def test_the_last_mlp_may_run_at_some_positions_alone(deep):
     tokens = torch.randint(1, 257, (2, 12), generator=torch.Generator().manual_seed(0))
-    captured = capture_layer(deep, tokens, 0)
+    captured = capture(deep, tokens, 0)
     place, pos = torch.tensor([1, 0, 1]), torch.tensor([3, 11, 10])
     seen = []
     handle = deep.last_block.mlp.original_component.register_forward_hook(
@@ -186,7 +186,7 @@ def test_the_last_mlp_may_run_at_some_positions_alone(deep):
     handle.remove()
     assert int((seen[0] != 0).any(dim=-1).sum()) == 3
     torch.testing.assert_close(found, captured.final[place, pos], rtol=1e-5, atol=1e-5)
-    assert torch.equal(capture_layer(deep, tokens, 0).final, captured.final)
+    assert torch.equal(capture(deep, tokens, 0).final, captured.final)
 
 
 def test_batches_and_stacks_do_not_change_the_numbers(gpt2, contexts, positions, monkeypatch):

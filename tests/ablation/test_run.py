@@ -12,7 +12,7 @@ from raretok.ablation.closed_form import delta_loss
 from raretok.ablation.head import clean_loss, final_head
 from raretok.ablation.method import apply_method
 from raretok.errors import UserError
-from raretok.models.adapter import capture
+from raretok.models.rerun import capture
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import Positions
 from tests.ablation import reference

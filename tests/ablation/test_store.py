@@ -18,7 +18,8 @@ from raretok.ablation.plan import MOST_PARTS, Options, cut_to_fit, memory_of
 from raretok.ablation.store import Run, open_run, read_run
 from raretok.ablation.stream import ablate_to_disk
 from raretok.errors import UserError
-from raretok.models.adapter import LanguageModel, load_model
+from raretok.models.adapter import LanguageModel
+from raretok.models.loading import load_model
 from raretok.paths import locked
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import Positions
