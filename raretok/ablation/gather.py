@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from raretok.ablation.progress import blocks
+from raretok.ablation.progress import shown
 from raretok.errors import UserError
 from raretok.models.adapter import LanguageModel
 from raretok.models.rerun import capture
@@ -38,9 +38,8 @@ def gather(
     resid = torch.empty(len(positions), model.architecture.d_model, device=model.device)
     post = torch.empty(len(positions), model.architecture.d_mlp, device=model.device)
     total, count = torch.zeros_like(post[0], dtype=torch.float64), 0
-    batches = context_batches(contexts, positions)
-    for rows in blocks(len(batches), 1, "contexts", progress):
-        batch = run_batch(model, contexts, positions, batches[rows.start], include_first)
+    for some in shown(context_batches(contexts, positions), "contexts", progress):
+        batch = run_batch(model, contexts, positions, some, include_first)
         total += batch.total
         count += batch.count
         resid[batch.scored], post[batch.scored] = batch.resid, batch.post

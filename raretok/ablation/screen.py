@@ -22,7 +22,7 @@ from torch import Tensor
 from raretok.ablation.batches import ScoredBatch
 from raretok.ablation.checkpoints import Arrays, Checkpoints
 from raretok.ablation.head import clean_pass
-from raretok.ablation.progress import blocks
+from raretok.ablation.progress import shown
 from raretok.ablation.split import push_gradient
 from raretok.ablation.stacked import Layer
 from raretok.models.adapter import LanguageModel
@@ -76,10 +76,9 @@ def _parts(
     kept: Checkpoints,
     progress: bool,
 ) -> Iterator[Float[np.ndarray, "token_class batch d_mlp"]]:
-    for step in blocks(len(batches), 1, "screen", progress):
-        batch = batches[step.start]
+    for k, batch in enumerate(shown(batches, "screen", progress)):
         make = partial(screen, at, batch, weight[:, batch.rows])
-        yield kept.part(f"screen-{step.start}", make)["total"]
+        yield kept.part(f"screen-{k}", make)["total"]
 
 
 def screen(

@@ -8,22 +8,23 @@ push that raretok/ablation/split.py turns into a loss change.
 import hashlib
 import math
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from raretok.ablation.audit import Where, twice
 from raretok.ablation.batches import ScoredBatch
 from raretok.ablation.checkpoints import Arrays, Checkpoints
-from raretok.ablation.head import FinalHead, Sandwich, clean_pass
-from raretok.ablation.progress import blocks
+from raretok.ablation.head import FinalHead, Sandwich, clean_pass, sandwich_of
+from raretok.ablation.plan import STACK
+from raretok.ablation.progress import shown
 from raretok.ablation.split import TokenRows, delta_of_pushes, split_vocabulary
-from raretok.models.adapter import LanguageModel
+from raretok.models.adapter import LanguageModel, W_out_of
 from raretok.models.rerun import Capture, capture, run_from_at
 
-STACK = 32  # contexts, at most, that run through the later blocks together
 AUDIT_PAIRS = 8
 AUDIT_SEED = 0
 AUDIT_LIMIT = 1e-3  # nats; a hundred times what rounding was measured to leave
@@ -37,11 +38,18 @@ class Layer:
     head: FinalHead
     rows: TokenRows
     index: int
-    W_out: Float[Tensor, "d_mlp d_model"]  # as the MLP has it, times its multiplier
     mean_post: Float[Tensor, " d_mlp"]
-    mode: str
+    mode: str = "mean"
     stack: int = STACK
-    sandwich: Sandwich | None = None
+
+    @cached_property
+    def W_out(self) -> Float[Tensor, "d_mlp d_model"]:
+        """As the MLP has it, times its multiplier."""
+        return W_out_of(self.model, self.index)
+
+    @cached_property
+    def sandwich(self) -> Sandwich | None:
+        return sandwich_of(self.model, layer=self.index)
 
     @property
     def value(self) -> Float[Tensor, " d_mlp"]:
@@ -78,11 +86,10 @@ def exact(
     chosen = torch.from_numpy(neurons).to(at.model.device)
     # A screen that was computed again on another machine may choose other neurons.
     named = hashlib.sha256(neurons.tobytes()).hexdigest()[:8]
-    for step in blocks(len(batches), 1, "exact", progress):
-        batch = batches[step.start]
+    for k, batch in enumerate(shown(batches, "exact", progress)):
         drawn = torch.from_numpy(offset[batch.rows]).to(at.model.device)
         make = partial(exact_at, at, batch, chosen, drawn, pair_error)
-        parts.append(kept.part(f"exact-{named}-{step.start}", make))
+        parts.append(kept.part(f"exact-{named}-{k}", make))
     order = np.argsort(rows)
     delta, loss = (np.concatenate([part[n] for part in parts]) for n in ("delta_loss", "loss"))
     return delta[order], loss[order]
@@ -141,7 +148,7 @@ def audit(
     neurons: Int[np.ndarray, " neuron"],
     found: Float[np.ndarray, "position neuron"],
 ) -> float:
-    """Largest error, in nats, of random pairs of context and neuron run in full through hooks.
+    """Largest error, in nats, of random pairs of context and neuron, by whole runs of the model.
 
     No number if any effect is none.
     """
@@ -149,30 +156,14 @@ def audit(
     for _ in range(AUDIT_PAIRS):
         batch = batches[rng.integers(len(batches))]
         place, column = rng.integers(len(batch.contexts)), rng.integers(len(neurons))
-        mine = (batch.place == place).cpu().numpy()
-        expected = through_hooks(at, batch, int(place), int(neurons[column]))
-        errors.append(np.abs(found[batch.rows[mine], column] - expected).max())
+        mine, some, neuron = batch.place == int(place), [int(place)], int(neurons[column])
+        pos, ablated = batch.pos[mine], batch.ablated[some]
+
+        def change(post: Tensor, ablated=ablated, neuron=neuron) -> None:
+            post[..., neuron] = torch.where(ablated, at.value[neuron], post[..., neuron])
+
+        where = Where(batch.tokens[some], torch.zeros_like(pos), pos, batch.target[mine])
+        expected = twice(at.model, where, change, "total", at.index).cpu().numpy()
+        rows = batch.rows[mine.cpu().numpy()]
+        errors.append(np.abs(found[rows, column] - expected).max())
     return float(np.max(errors)) if np.isfinite(found).all() else math.nan
-
-
-@torch.no_grad()
-def through_hooks(
-    at: Layer, batch: ScoredBatch, place: int, neuron: int
-) -> Float[np.ndarray, " scored"]:
-    """The same by two runs of the whole model over one context, one of them hooked."""
-    name = at.model.hook_post(at.index)
-    tokens, ablated = batch.tokens[place, None], batch.ablated[place, None]
-    mine = batch.place == place
-
-    def ablate(post, hook):
-        post = post.clone()
-        mine = post.view(*tokens.shape, -1)  # OPT joins batch and positions before its MLP
-        mine[..., neuron] = torch.where(ablated, at.value[neuron], mine[..., neuron])
-        return post
-
-    def loss(hooks):
-        logits = at.model.bridge.run_with_hooks(tokens, fwd_hooks=hooks, return_type="logits")
-        log_p = logits[0, batch.pos[mine]].double().log_softmax(dim=-1)
-        return -log_p.gather(1, batch.target[mine][:, None]).squeeze(1)
-
-    return (loss([(name, ablate)]) - loss([])).cpu().numpy()

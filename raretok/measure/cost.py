@@ -19,12 +19,11 @@ from raretok.ablation.gather import gather
 from raretok.ablation.groups import group_delta_loss
 from raretok.ablation.head import final_head
 from raretok.ablation.method import apply_method, make_method
-from raretok.ablation.plan import cut_to_fit, forward_memory, memory_of
+from raretok.ablation.plan import BLOCK, STACK, cut_to_fit, forward_memory, memory_of
 from raretok.ablation.precision import PILOT, TOLERANCE
-from raretok.ablation.run import BLOCK
 from raretok.ablation.screen import class_weights
 from raretok.ablation.split import token_rows
-from raretok.ablation.stacked import AUDIT_PAIRS, STACK, Layer
+from raretok.ablation.stacked import AUDIT_PAIRS, Layer
 from raretok.errors import NotTestableError
 from raretok.measure import groups, layers, parts
 from raretok.measure.attention_capture import capture_rows, contexts_of
@@ -258,9 +257,8 @@ class Probe:
         """A token of the pass in which the last layers are screened."""
         model, few, at = self.source.model, self.few(passes=2.0), []
         for index in list(range(self.sizes.n_layers))[-layers.DEEPEST :]:
-            W_out = W_out_of(model, index)
-            none = torch.zeros_like(W_out[:, 0])
-            at.append(Layer(model, self.head, token_rows(self.head), index, W_out, none, "mean"))
+            none = torch.zeros_like(W_out_of(model, index)[:, 0])
+            at.append(Layer(model, self.head, token_rows(self.head), index, none))
         batches, weight = scored_batches(*self.inputs, few, False), class_weights(few)
 
         def work() -> None:

@@ -12,8 +12,7 @@ from torch import Tensor
 from raretok.ablation import layers
 from raretok.ablation.head import check_effect, final_head, sandwich_of
 from raretok.ablation.interventions import check_name
-from raretok.ablation.layer_runs import ablate_layer_to_disk
-from raretok.ablation.layers import LayerOptions
+from raretok.ablation.layers import LayerOptions, ablate_layer_to_disk
 from raretok.ablation.plan import MAX_MEMORY, Options
 from raretok.ablation.precision import TOLERANCE, check_tolerance
 from raretok.ablation.records import TABLE, is_run
