@@ -40,7 +40,6 @@ def scored_batches(
     model: LanguageModel,
     contexts: Contexts,
     positions: Positions,
-    include_first: bool,
     *,
     size: int = BATCH,
     most: int | None = SCORED,
@@ -58,10 +57,7 @@ def scored_batches(
     groups = [
         part[at : at + size] for part in np.split(order, edges) for at in range(0, len(part), size)
     ]
-    return [
-        _batch(model, contexts, positions, used[group], until[group], include_first)
-        for group in groups
-    ]
+    return [_batch(model, contexts, positions, used[group], until[group]) for group in groups]
 
 
 def _batch(
@@ -70,12 +66,11 @@ def _batch(
     positions: Positions,
     chosen: Int[np.ndarray, " batch"],
     until: Int[np.ndarray, " batch"],
-    include_first: bool,
 ) -> ScoredBatch:
     rows, place = scored_in(chosen, positions)
     tensors = (
         torch.from_numpy(contexts.tokens[chosen, : until.max()]),
-        real_tokens(contexts.length[chosen], include_first)[:, : until.max()],
+        real_tokens(contexts.length[chosen])[:, : until.max()],
         torch.from_numpy(place),
         torch.from_numpy(positions.pos[rows]),
         torch.from_numpy(positions.target[rows]),
@@ -89,7 +84,6 @@ def mean_activations(
     batches: list[Int[np.ndarray, " batch"]],
     layers: list[int],
     *,
-    include_first: bool,
     kept: Checkpoints,
     progress: bool,
 ) -> Float[Tensor, "layer d_mlp"]:
@@ -100,7 +94,7 @@ def mean_activations(
         tokens = torch.from_numpy(contexts.tokens[batch, : length.max()])
         seen = capture_layers(model, tokens, layers)
         check_finite(model, *(one.post for one in seen), seen[0].final)
-        real = real_tokens(length, include_first).to(model.device)
+        real = real_tokens(length).to(model.device)
         total = torch.stack([one.post[real].sum(dim=0, dtype=torch.float64) for one in seen])
         return {"total": total.cpu().numpy(), "count": np.array(int(real.sum()))}
 

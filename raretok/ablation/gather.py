@@ -114,7 +114,7 @@ def check_contexts(model: LanguageModel, contexts: Contexts) -> None:
         )
 
 
-def real_tokens(length: Int[np.ndarray, " batch"], include_first: bool) -> Tensor:
+def real_tokens(length: Int[np.ndarray, " batch"], include_first: bool = False) -> Tensor:
     """True where a token is text: not padding and, unless asked for, not the first one."""
     pos = np.arange(length.max())
     return torch.from_numpy((pos < length[:, None]) & (pos >= (0 if include_first else 1)))

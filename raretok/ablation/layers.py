@@ -4,7 +4,7 @@ Neuron i of layer l is ablated at every position of the text of a context at onc
 becomes its corpus mean (or zero), and the loss is measured at the scored positions. For the last
 layer that is the ablation of one position at a time (ablation/stream.py), since nothing after its
 MLP mixes positions. The first token of a context is a marker, not text: it is left out of the mean
-and stays as it is, unless `include_first` asks otherwise.
+and stays as it is.
 """
 
 import itertools
@@ -47,6 +47,7 @@ from raretok.text.rarity import STRATA, Positions
 MODES = ("mean", "zero")
 SUBSETS = ("top", "random")
 SMALLEST = 3  # neurons; fewer have no rank correlation worth the name
+RESAMPLES = 1000  # of the documents, for an interval
 DOCUMENTS = 3  # with positions of a class; two have but three resamples
 
 
@@ -59,8 +60,6 @@ class LayerOptions:
     n_random: int = 50
     mode: str = "mean"
     tolerance: float = TOLERANCE  # nats, of the mean effect of a neuron; 0 is exact
-    include_first: bool = False  # first tokens of contexts count for the mean and are ablated
-    n_bootstrap: int = 1000
     seed: int = 0  # of the random subset, the sampled tokens and the intervals
 
 
@@ -130,20 +129,21 @@ def ablate_layer(
     check_contexts(model, contexts)
     check_scored(positions)
     kept, rng, n = kept or Checkpoints(), np.random.default_rng(options.seed), len(positions)
-    inputs, first, head = (model, contexts), options.include_first, final_head(model)
-    shared = {"include_first": first, "kept": kept, "progress": progress}
-    of_means = context_batches(contexts, positions)
-    mean = mean_activations(*inputs, of_means, [index], **shared)[0]
+    inputs, head, shared = (
+        (model, contexts),
+        final_head(model),
+        {"kept": kept, "progress": progress},
+    )
+    mean = mean_activations(*inputs, context_batches(contexts, positions), [index], **shared)[0]
     give_back()
     at = Layer(model, head, token_rows(head), index, mean, options.mode, stack)
-    batches = scored_batches(*inputs, positions, first, size=min(BATCH, stack))
-    screens = screened(at, batches, positions, kept, progress)
+    batches = scored_batches(*inputs, positions, size=min(BATCH, stack))
+    screens = screened(at, batches, positions, **shared)
     give_back()
     top = np.argsort(-np.abs(screens[0]), kind="stable")[: options.n_top]
     random = rng.choice(len(mean), size=options.n_random, replace=False)
     neurons, limit = np.union1d(top, random), pair_error(options.tolerance, n)
-    more = {"pair_error": limit, "kept": kept, "progress": progress}
-    delta, loss = exact(at, batches, neurons, rng.random(n), **more)
+    delta, loss = exact(at, batches, neurons, rng.random(n), pair_error=limit, **shared)
     sums = screened_documents(at, batches, positions, neurons, kept)
     arrays = {
         "delta_loss": (("position", "neuron"), delta, {"units": "nats"}),
@@ -152,11 +152,11 @@ def ablate_layer(
         "mean_post": ("screened", mean.cpu().numpy()),
         "agreement": (
             ("token_class", "subset", "bound", "measure"),
-            agreements(sums, delta, positions, neurons, (top, random), options.n_bootstrap, rng),
+            agreements(sums, delta, positions, neurons, (top, random), rng),
         ),
     }
     error = audit(at, batches, neurons, delta)
-    made = {**provenance(model), **asdict(options), "layer": index, "include_first": int(first)}
+    made = {**provenance(model), **asdict(options), "layer": index}
     made |= audit_verdict(model, error, AUDIT_PAIRS, options.tolerance, n, AUDIT_LIMIT)
     return xr.Dataset(arrays, labels(positions, neurons, top, random), made)
 
@@ -212,11 +212,6 @@ def check_options(model: LanguageModel, options: LayerOptions) -> int:
             f"ablated at every position at once: choose one of {', '.join(MODES)}"
         )
     check_tolerance(options.tolerance)
-    if options.n_bootstrap < 2 or options.seed < 0:
-        raise UserError(
-            "an interval needs n_bootstrap of 2 or more and a seed of 0 or more, got "
-            f"{options.n_bootstrap} and {options.seed}"
-        )
     reason = model.architecture.earlier_layers_refusal
     if reason:
         raise NotTestableError(
@@ -254,12 +249,11 @@ def agreements(
     positions: Positions,
     neurons: Int[np.ndarray, " neuron"],
     subsets: tuple[Int[np.ndarray, " top"], Int[np.ndarray, " random"]],
-    n_bootstrap: int,
     rng: np.random.Generator,
 ) -> Float[np.ndarray, "token_class subset bound measure"]:
     """Rank agreement of screen and exact for each of CLASSES, over the top and the random ones."""
     documents, document = np.unique(positions.document, return_inverse=True)
-    counts = resample_documents(documents.size, n_bootstrap, rng=rng)
+    counts = resample_documents(documents.size, RESAMPLES, rng=rng)
     found = []
     for of_class, weight in zip(screens, class_weights(positions), strict=True):
         exactly = document_sums(delta.astype(np.float64), document, weight, documents.size)

@@ -94,7 +94,7 @@ class Run:
         """Write a result; of arrays that are not there yet, their places alone."""
         shutil.rmtree(self.data, ignore_errors=True)
         # Activations and effects are noise to a compressor.
-        plain = {name: {"compressors": None} for name in data.data_vars}
+        plain = {name: {"compressors": None, "_FillValue": None} for name in data.data_vars}
         with warnings.catch_warnings():
             # What xarray looks for first is not yet in the specification, nor are text labels.
             warnings.simplefilter("ignore")

@@ -133,7 +133,7 @@ def whole_batches(
     model: LanguageModel, contexts: Contexts, queries: Positions
 ) -> list[ScoredBatch]:
     """The contexts that hold a query, cut after the last one, those of like length together."""
-    return scored_batches(model, contexts, queries, False, size=BATCH, most=None)
+    return scored_batches(model, contexts, queries, size=BATCH, most=None)
 
 
 def causal(rows: AttentionRows, pos: Int[Tensor, " query"]) -> AttentionRows:

@@ -259,7 +259,7 @@ class Probe:
         for index in list(range(self.sizes.n_layers))[-layers.DEEPEST :]:
             none = torch.zeros_like(W_out_of(model, index)[:, 0])
             at.append(Layer(model, self.head, token_rows(self.head), index, none))
-        batches, weight = scored_batches(*self.inputs, few, False), class_weights(few)
+        batches, weight = scored_batches(*self.inputs, few), class_weights(few)
 
         def work() -> None:
             for batch in batches:

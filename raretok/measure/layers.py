@@ -92,12 +92,11 @@ def screened_blocks(
         raise NotTestableError(f"the last {len(layers)} layers of {model.name} differ in width")
     used = source.rng("means of layers").permutation(np.unique(positions.context))[:MEANS]
     of_means = context_batches(source.contexts, positions[np.isin(positions.context, used)])
-    options = {"include_first": False, "kept": kept, "progress": True}
-    means = mean_activations(model, source.contexts, of_means, layers, **options)
+    means = mean_activations(model, source.contexts, of_means, layers, kept=kept, progress=True)
     head, weight = final_head(model), class_weights(positions)
     every = model, head, token_rows(head)
     at = [Layer(*every, n, mean) for n, mean in zip(layers, means, strict=True)]
-    batches = scored_batches(model, source.contexts, positions, False)
+    batches = scored_batches(model, source.contexts, positions)
     of_context = np.zeros(positions.context.max() + 1, dtype=np.int64)
     of_context[positions.context] = block
     shape = (len(weight), block.max() + 1, model.W_out.shape[0])

@@ -11,7 +11,7 @@ import xarray as xr
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from raretok.ablation.audit import own_loss
+from raretok.ablation.audit import Where, own_loss
 from raretok.ablation.groups import group_delta_loss
 from raretok.ablation.head import final_head
 from raretok.ablation.layers import LayerOptions, ablate_layer
@@ -121,7 +121,7 @@ def test_a_kind_that_cannot_be_served_is_refused_in_one_line(kind, line, context
 def an_earlier_layer(folder: Path, contexts: Contexts) -> xr.Dataset:
     context, pos = np.repeat(np.arange(4), 6), np.tile(np.arange(3, 19, 3), 4)
     scored = positions_at(contexts, context, pos, 1 + np.arange(24) % 2)
-    options = LayerOptions(0, 5, 5, n_bootstrap=20)
+    options = LayerOptions(0, 5, 5)
     return ablate_layer(load_model(str(folder)), contexts, scored, options, progress=False)
 
 
@@ -159,7 +159,8 @@ def test_a_group_is_what_the_model_itself_says(kind, contexts, tmp_path):
     def silence(post: Tensor) -> None:
         post[0, pos[:, None], members] = 0
 
-    own = own_loss(model, tokens, place, pos, silence) - own_loss(model, tokens, place, pos)
+    at = Where(tokens, place, pos, tokens[0, pos + 1])
+    own = own_loss(model, at, silence) - own_loss(model, at)
     assert float(own.abs().max()) > 0.05
     torch.testing.assert_close(group_delta_loss(*inputs)[:, 0].double(), own, atol=1e-5, rtol=0)
 
