@@ -48,8 +48,9 @@ def scored_batches(
 
     Tokens after the last scored one change nothing, and are left out.
     """
-    used, start, held = np.unique(positions.context, return_index=True, return_counts=True)
-    until = np.maximum.reduceat(positions.pos, start) + 1
+    used, of, held = np.unique(positions.context, return_inverse=True, return_counts=True)
+    until = np.zeros_like(used)
+    np.maximum.at(until, of, positions.pos + 1)
     order = np.argsort(until, kind="stable")  # of like length together: little padding is run
     # Whole contexts in which every position is scored would else fill the memory with logits.
     by_number = np.concatenate([[0], np.cumsum(held[order])[:-1]]) // (most or held.sum())

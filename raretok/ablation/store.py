@@ -100,7 +100,7 @@ class Run:
             warnings.simplefilter("ignore")
             data.to_zarr(self.data, zarr_format=3, compute=False, encoding=plain)
 
-    def fill(self, rows: slice, **values: Shaped[np.ndarray, "entry *neuron"]) -> None:
+    def fill(self, rows: slice, **values: Shaped[np.ndarray, "..."]) -> None:
         """Write some entries of arrays that have their places."""
         group = zarr.open_group(self.data)
         for name, some in values.items():

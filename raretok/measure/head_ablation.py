@@ -12,7 +12,9 @@ nothing there reads another position any more. The first token is left alone: a 
 nothing but itself there.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -64,6 +66,7 @@ class HeadEffects:
     delta_loss: Float[np.ndarray, "target position"]  # nats
 
 
+@torch.no_grad()
 def ablate_heads(
     model: LanguageModel,
     contexts: Contexts,
@@ -89,17 +92,16 @@ def ablate_heads(
     post = np.empty((len(positions), model.architecture.d_mlp), dtype=np.float32)
     change = np.zeros((len(targets), *post.shape), dtype=np.float32)
     delta_loss = np.zeros((len(targets), len(positions)), dtype=np.float32)
-    with torch.no_grad():
-        pooled = mode in ("mean", "resample")
-        pool = gather_pool(model, contexts, positions, layers) if pooled else None
-        for batch in whole_batches(model, contexts, positions):
-            clean = AblationRun(model, batch, layers)
-            post[batch.rows] = clean.clean.post.cpu().numpy()
-            clean.replace(mode, pool, positions, rng=rng)
-            for index, target in enumerate(targets):
-                new, loss = clean.ablated(*target)
-                change[index, batch.rows] = new.cpu().numpy()
-                delta_loss[index, batch.rows] = loss.cpu().numpy()
+    pooled = mode in ("mean", "resample")
+    pool = gather_pool(model, contexts, positions, layers) if pooled else None
+    for batch in whole_batches(model, contexts, positions):
+        donor = donors(positions, batch, rng=rng) if mode == "resample" else None
+        clean = AblationRun(model, batch, layers, partial(replacement, mode, pool, donor))
+        post[batch.rows] = clean.clean.post.cpu().numpy()
+        for index, target in enumerate(targets):
+            new, loss = clean.ablated(*target, one_by_one=mode == "first")
+            change[index, batch.rows] = new.cpu().numpy()
+            delta_loss[index, batch.rows] = loss.cpu().numpy()
     return HeadEffects(targets, positions, post, change, delta_loss)
 
 
@@ -132,6 +134,23 @@ def gather_pool(
     )
 
 
+def replacement(
+    mode: str,
+    pool: Pool | None,
+    donor: Int[Tensor, "context pos"] | None,
+    layer: int,
+    z: HeadOutputs,
+) -> HeadOutputs:
+    """What the heads of a layer write where they are ablated."""
+    if mode == "mean":
+        return pool.mean[layer].expand_as(z)
+    if mode == "zero":
+        return torch.zeros_like(z)
+    if mode == "resample":
+        return pool.z[layer][donor.to(z.device)]
+    return z[:, :1].expand_as(z)  # alone with itself, the first token hands on its value
+
+
 @dataclass(frozen=True)
 class Ended:
     """Where a run ended at some positions: what the last MLP and the final norm saw."""
@@ -143,49 +162,41 @@ class Ended:
 class AblationRun:
     """One batch of contexts, run clean, to be run again with heads ablated."""
 
-    def __init__(self, model: LanguageModel, batch: ScoredBatch, layers: list[int]) -> None:
-        """Run it. Raises `NotTestableError` for a model that cannot be run from its middle."""
+    def __init__(
+        self,
+        model: LanguageModel,
+        batch: ScoredBatch,
+        layers: list[int],
+        replacement: Callable[[int, HeadOutputs], HeadOutputs],
+    ) -> None:
+        """Run it; what heads of a layer write is `replacement(layer, z)` where they are ablated.
+
+        Raises `NotTestableError` for a model that cannot be run from its middle.
+        """
         check_resumes(model)
-        self.model, self.batch, self.layers = model, batch, layers
-        self.last = model.architecture.n_layers - 1
+        self.model, self.batch, self.last = model, batch, model.architecture.n_layers - 1
         self.names = model.hook_post(), f"blocks.{self.last}.hook_resid_post"
         before = {*layers, *(layer + 1 for layer in layers if layer < self.last)}
         of_layers = [f"blocks.{n}.hook_resid_pre" for n in before] + [hook_z(n) for n in layers]
         seen = run(model, batch.tokens, [*self.names, *of_layers])
         self.resid = {n: seen[f"blocks.{n}.hook_resid_pre"] for n in before}
         self.z = {n: seen[hook_z(n)] for n in layers}
+        self.new = {n: replacement(n, z) for n, z in self.z.items()}
         self.clean = Ended(*(batch.scored(seen[name]) for name in self.names))
         self.loss = row_loss(model, self.clean.resid, batch.target)
-        # What rows are compared with is run as they are, so that no effect is exactly 0.
         self.every = torch.arange(len(batch.rows), device=model.device)
-        self.alone = (
-            self._rows(self.last, self.z[self.last], self.every) if (self.last in layers) else None
-        )
 
-    def replace(self, mode: str, pool: Pool | None, positions: Positions, *, rng: Random) -> None:
-        """Choose what head outputs are replaced with from now on."""
-        self.one_by_one = mode == "first"
-        donor = donors(positions, self.batch, rng=rng) if mode == "resample" else None
-        self.new = {layer: self._replacement(mode, layer, pool, donor) for layer in self.layers}
+    @cached_property
+    def alone(self) -> Ended:
+        """What rows of the last layer are compared with, run as they are: no effect is then 0."""
+        return self._rows(self.last, self.z[self.last], self.every)
 
-    def _replacement(
-        self, mode: str, layer: int, pool: Pool | None, donor: Int[Tensor, "context pos"] | None
-    ) -> HeadOutputs:
-        z = self.z[layer]
-        if mode == "mean":
-            return pool.mean[layer].expand_as(z)
-        if mode == "zero":
-            return torch.zeros_like(z)
-        if mode == "resample":
-            return pool.z[layer][donor.to(z.device)]
-        return z[:, :1].expand_as(z)  # alone with itself, the first token hands on its value
-
-    def ablated(self, layer: int, head: int) -> Changes:
+    def ablated(self, layer: int, head: int, one_by_one: bool) -> Changes:
         """Change of the last MLP and of the loss at each scored position."""
         batch, z = self.batch, self._ablated_z(layer, head)
         if layer == self.last:
             return self._changes(self._rows(layer, z, self.every), self.alone)
-        if not self.one_by_one:
+        if not one_by_one:
             hooks = [written(layer, z)]
             seen = run_after(self.model, self.resid[layer], layer - 1, self.names, hooks)
             return self._changes(Ended(*(batch.scored(seen[name]) for name in self.names)))
