@@ -10,13 +10,13 @@ last MLP looks at another position; so a context serves many pairs at once.
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from raretok.ablation.batches import ScoredBatch, scored_batches
 from raretok.ablation.closed_form import delta_loss
 from raretok.ablation.gather import check_finite
 from raretok.ablation.head import clean_loss, final_head
@@ -87,31 +87,10 @@ def own_scale(model: LanguageModel, hook: Callable[..., Tensor | None]) -> Itera
             inner.weight = None
 
 
-@dataclass(frozen=True)
-class Where:
-    """Scored positions of a few contexts, and the tokens of these contexts."""
-
-    tokens: Int[Tensor, "context pos"]
-    place: Int[Tensor, " pair"]
-    pos: Int[Tensor, " pair"]
-    target: Int[Tensor, " pair"]
-
-
-def one_by_one(
-    contexts: Contexts, positions: Positions
-) -> Iterator[tuple[Int[np.ndarray, " row"], Where]]:
-    """Each context that holds a position, up to the last one, and which positions these are."""
-    for context in np.unique(positions.context):
-        rows = np.flatnonzero(positions.context == context)
-        pos, target = (torch.from_numpy(of[rows]) for of in (positions.pos, positions.target))
-        tokens = torch.from_numpy(contexts.tokens[[context], : int(pos.max()) + 2])
-        yield rows, Where(tokens, torch.zeros_like(pos), pos, target)
-
-
 @torch.no_grad()
 def own_loss(
     model: LanguageModel,
-    at: Where,
+    at: ScoredBatch,
     change: Callable[[Float[Tensor, "context pos d_mlp"]], None] | None = None,
     layer: int = -1,
 ) -> Float[Tensor, " pair"]:
@@ -128,7 +107,7 @@ def own_loss(
     with ExitStack() as stack:
         if change is not None:
             stack.callback(model.down_projection(layer).register_forward_pre_hook(hook).remove)
-        logits = model.bridge(at.tokens.to(model.device), return_type="logits", use_cache=False)
+        logits = model.bridge(at.tokens, return_type="logits", use_cache=False)
     target = at.target.to(logits.device)
     return nn.functional.cross_entropy(logits[at.place, at.pos].double(), target, reduction="none")
 
@@ -149,14 +128,14 @@ def own_delta_loss(
     found = np.zeros(len(positions))
 
     def run() -> Float[np.ndarray, " position"]:
-        for rows, at in one_by_one(contexts, positions):
-            which = at.place, at.pos, torch.from_numpy(neuron[rows])
-            new = torch.from_numpy(replacement[rows])
+        for at in scored_batches(model, contexts, positions, size=1):
+            which = at.place, at.pos, torch.from_numpy(neuron[at.rows]).to(at.pos.device)
+            new = torch.from_numpy(replacement[at.rows])
 
             def change(post: Tensor, which=which, new=new) -> None:
                 post[which] = new.to(post)
 
-            found[rows] = twice(model, at, change, effect).cpu().numpy()
+            found[at.rows] = twice(model, at, change, effect).cpu().numpy()
         return found
 
     try:
@@ -167,7 +146,7 @@ def own_delta_loss(
 
 
 def twice(
-    model: LanguageModel, at: Where, change: Callable[..., None], effect: str, layer: int = -1
+    model: LanguageModel, at: ScoredBatch, change: Callable[..., None], effect: str, layer: int = -1
 ) -> Float[Tensor, " pair"]:
     """Ablated less clean loss; under `direct` the final norm keeps its unablated scale."""
     if effect == "total":
@@ -228,16 +207,15 @@ def in_closed_form(
     """Largest difference, in nats, of the loss in closed form from the model's own; and the loss
     change of setting one neuron to zero at each position."""
     head, apart, effect = final_head(model), np.zeros(len(positions)), np.zeros(len(positions))
-    for rows, at in one_by_one(contexts, positions):
+    for at in scored_batches(model, contexts, positions, size=1):
         own, seen = own_loss(model, at), capture(model, at.tokens)
         check_finite(model, seen.resid, seen.post)
-        resid, post = (part[at.place, at.pos] for part in (seen.resid, seen.post))
-        target, some = at.target.to(post.device), torch.from_numpy(neuron[rows]).to(post.device)
-        loss = clean_loss(head, resid, target)
-        apart[rows] = (own.to(loss.device) - loss.double()).abs().cpu().numpy()
-        zero = torch.zeros_like(post[0])
-        every = delta_loss(head, resid, post, target, zero, neurons=some)
-        effect[rows] = every.diagonal().cpu().numpy()
+        resid, post = at.scored(seen.resid), at.scored(seen.post)
+        loss = clean_loss(head, resid, at.target)
+        apart[at.rows] = (own.to(loss.device) - loss.double()).abs().cpu().numpy()
+        some, zero = torch.from_numpy(neuron[at.rows]).to(post.device), torch.zeros_like(post[0])
+        every = delta_loss(head, resid, post, at.target, zero, neurons=some)
+        effect[at.rows] = every.diagonal().cpu().numpy()
     return float(apart.max()), effect
 
 

@@ -35,6 +35,14 @@ class ScoredBatch:
         """What stands at the scored positions."""
         return values[self.place, self.pos]
 
+    def alone(self, place: int) -> "ScoredBatch":
+        """One of the contexts."""
+        mine, some = self.place == place, slice(place, place + 1)
+        per_context = self.tokens[some], self.ablated[some]
+        rows, pos = self.rows[mine.cpu().numpy()], self.pos[mine]
+        scored = torch.zeros_like(pos), pos, self.target[mine]
+        return ScoredBatch(self.contexts[some], rows, *per_context, *scored)
+
 
 def scored_batches(
     model: LanguageModel,

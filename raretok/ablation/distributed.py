@@ -27,10 +27,10 @@ from distributed import Client, Future, LocalCluster, as_completed
 from raretok import __version__
 from raretok.ablation import plan
 from raretok.ablation.gather import context_batches
-from raretok.ablation.plan import MAX_MEMORY, cut_to_fit, layout_of, numerics
+from raretok.ablation.plan import MAX_MEMORY, cut_to_fit, layout_of, numerics, settings_of
 from raretok.ablation.records import key_of, read_record
 from raretok.ablation.store import Run
-from raretok.ablation.stream import Work, ablate_to_disk, compute_block, run_batch, settings_for
+from raretok.ablation.stream import Work, ablate_to_disk, compute_block, run_batch
 from raretok.errors import UserError
 from raretok.paths import RUNS, locked
 
@@ -209,9 +209,10 @@ def written(run: Run, k: int) -> bool:
 
 def work_of(**asked: Any) -> Work:
     """The work that a share is of; the last one is kept, with its mean and its method."""
-    given = [asked[name] for name in ("model", "contexts", "positions", "options")]
-    model, contexts, positions, options = given
-    key = key_of(settings_for(*given, asked.get("source")))
+    given = ("model", "contexts", "positions", "options")
+    model, contexts, positions, options = (asked[name] for name in given)
+    settings = settings_of(model, contexts, positions, asked.get("source"), options.asked)
+    key = key_of(settings)
     if key not in _works:
         cut = cut_to_fit(model, contexts, asked.get("max_memory", MAX_MEMORY))
         record = {"key": key, **layout_of(model, positions, *cut)}

@@ -35,7 +35,6 @@ from raretok.ablation.plan import (
 from raretok.ablation.precision import TOLERANCE, check_tolerance, pair_error
 from raretok.ablation.resumption import run_to_write
 from raretok.ablation.screen import CLASSES, class_weights, screened, screened_documents
-from raretok.ablation.split import token_rows
 from raretok.ablation.stacked import AUDIT_LIMIT, AUDIT_PAIRS, Layer, audit, exact
 from raretok.ablation.store import open_run
 from raretok.errors import NotTestableError, UserError
@@ -84,7 +83,7 @@ def ablate_layer_to_disk(
     check_contexts(model, contexts)
     check_scored(positions)
     asked = {**asdict(options), "layer": check_options(model, options)}
-    settings = settings_of(model, contexts, positions, source or {}, asked)
+    settings = settings_of(model, contexts, positions, source, asked)
 
     def layout() -> dict[str, Any]:
         parts = parts_to_fit(model, contexts, positions, asked["layer"], max_memory)
@@ -129,14 +128,11 @@ def ablate_layer(
     check_contexts(model, contexts)
     check_scored(positions)
     kept, rng, n = kept or Checkpoints(), np.random.default_rng(options.seed), len(positions)
-    inputs, head, shared = (
-        (model, contexts),
-        final_head(model),
-        {"kept": kept, "progress": progress},
-    )
+    inputs, head = (model, contexts), final_head(model)
+    shared = {"kept": kept, "progress": progress}
     mean = mean_activations(*inputs, context_batches(contexts, positions), [index], **shared)[0]
     give_back()
-    at = Layer(model, head, token_rows(head), index, mean, options.mode, stack)
+    at = Layer(model, head, index, mean, options.mode, stack)
     batches = scored_batches(*inputs, positions, size=min(BATCH, stack))
     screens = screened(at, batches, positions, **shared)
     give_back()

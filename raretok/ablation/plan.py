@@ -59,11 +59,12 @@ def settings_of(
     model: LanguageModel,
     contexts: Contexts,
     positions: Positions,
-    source: dict[str, Any],
+    source: dict[str, Any] | None,
     asked: dict[str, Any],
 ) -> dict[str, Any]:
     """Everything that decides the numbers; `asked` is what a run can be asked for."""
-    return source | {
+    return (source or {}) | {
+        "layer": model.architecture.n_layers - 1,
         "files_sha256": model.files_sha256,
         "contexts_sha256": digest_of(contexts),
         "positions_sha256": digest_of(positions),

@@ -96,7 +96,7 @@ def screen(
     """
     captured = captured or capture(at.model, batch.tokens, at.index)
     clean = clean_pass(at.head, batch.scored(captured.final), batch.target, double=False)
-    at_end = push_gradient(at.head, at.rows, clean, batch.target)
+    at_end = push_gradient(at.head, clean, batch.target)
     change = (at.value - captured.post) * batch.ablated[..., None]
     weighted = torch.from_numpy(weight).to(at_end)[..., None] * at_end
     after = gradients_at(at.model, at.index, batch, captured, weighted)

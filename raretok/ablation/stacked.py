@@ -15,13 +15,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from raretok.ablation.audit import Where, twice
+from raretok.ablation.audit import twice
 from raretok.ablation.batches import ScoredBatch
 from raretok.ablation.checkpoints import Arrays, Checkpoints
 from raretok.ablation.head import FinalHead, Sandwich, clean_pass, sandwich_of
 from raretok.ablation.plan import STACK
 from raretok.ablation.progress import shown
-from raretok.ablation.split import TokenRows, delta_of_pushes, split_vocabulary
+from raretok.ablation.split import delta_of_pushes, split_vocabulary
 from raretok.models.adapter import LanguageModel, W_out_of
 from raretok.models.rerun import Capture, capture, run_from_at
 
@@ -36,7 +36,6 @@ class Layer:
 
     model: LanguageModel
     head: FinalHead
-    rows: TokenRows
     index: int
     mean_post: Float[Tensor, " d_mlp"]
     mode: str = "mean"
@@ -105,7 +104,7 @@ def exact_at(
     """The same for one batch of contexts."""
     captured = capture(at.model, batch.tokens, at.index)
     clean = clean_pass(at.head, batch.scored(captured.final), batch.target, double=False)
-    split = split_vocabulary(at.rows, clean, batch.target, offset)
+    split = split_vocabulary(at.head, clean, batch.target, offset)
     found = [
         delta_of_pushes(
             at.head,
@@ -156,14 +155,11 @@ def audit(
     for _ in range(AUDIT_PAIRS):
         batch = batches[rng.integers(len(batches))]
         place, column = rng.integers(len(batch.contexts)), rng.integers(len(neurons))
-        mine, some, neuron = batch.place == int(place), [int(place)], int(neurons[column])
-        pos, ablated = batch.pos[mine], batch.ablated[some]
+        one, neuron = batch.alone(int(place)), int(neurons[column])
 
-        def change(post: Tensor, ablated=ablated, neuron=neuron) -> None:
+        def change(post: Tensor, ablated=one.ablated, neuron=neuron) -> None:
             post[..., neuron] = torch.where(ablated, at.value[neuron], post[..., neuron])
 
-        where = Where(batch.tokens[some], torch.zeros_like(pos), pos, batch.target[mine])
-        expected = twice(at.model, where, change, "total", at.index).cpu().numpy()
-        rows = batch.rows[mine.cpu().numpy()]
-        errors.append(np.abs(found[rows, column] - expected).max())
+        expected = twice(at.model, one, change, "total", at.index).cpu().numpy()
+        errors.append(np.abs(found[one.rows, column] - expected).max())
     return float(np.max(errors)) if np.isfinite(found).all() else math.nan

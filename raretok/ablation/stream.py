@@ -81,7 +81,7 @@ def ablate_to_disk(
     check_effect(options.effect)
     check_tolerance(options.tolerance)
     final_head(model)  # refuses a model that the closed form does not hold for
-    settings = settings_for(model, contexts, positions, options, source)
+    settings = settings_of(model, contexts, positions, source, options.asked)
 
     @cache
     def layout() -> dict[str, Any]:
@@ -92,18 +92,6 @@ def ablate_to_disk(
         if not run.complete:
             complete(Work(run, model, contexts, positions, options, progress, forward))
     return run.folder, open_run(run.folder)
-
-
-def settings_for(
-    model: LanguageModel,
-    contexts: Contexts,
-    positions: Positions,
-    options: Options,
-    source: dict[str, Any] | None,
-) -> dict[str, Any]:
-    """Everything that decides the numbers of a run."""
-    asked = {"layer": model.architecture.n_layers - 1, **options.asked}
-    return settings_of(model, contexts, positions, source or {}, asked)
 
 
 @dataclass(frozen=True)

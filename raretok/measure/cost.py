@@ -22,7 +22,6 @@ from raretok.ablation.method import apply_method, make_method
 from raretok.ablation.plan import BLOCK, STACK, cut_to_fit, forward_memory, memory_of
 from raretok.ablation.precision import PILOT, TOLERANCE
 from raretok.ablation.screen import class_weights
-from raretok.ablation.split import token_rows
 from raretok.ablation.stacked import AUDIT_PAIRS, Layer
 from raretok.errors import NotTestableError
 from raretok.measure import groups, layers, parts
@@ -258,7 +257,7 @@ class Probe:
         model, few, at = self.source.model, self.few(passes=2.0), []
         for index in list(range(self.sizes.n_layers))[-layers.DEEPEST :]:
             none = torch.zeros_like(W_out_of(model, index)[:, 0])
-            at.append(Layer(model, self.head, token_rows(self.head), index, none))
+            at.append(Layer(model, self.head, index, none))
         batches, weight = scored_batches(*self.inputs, few), class_weights(few)
 
         def work() -> None:

@@ -16,7 +16,6 @@ from raretok.ablation.head import final_head
 from raretok.ablation.layers import LayerOptions, ablate_layer
 from raretok.ablation.progress import shown
 from raretok.ablation.screen import class_weights, screen
-from raretok.ablation.split import token_rows
 from raretok.ablation.stacked import Layer
 from raretok.errors import NotTestableError
 from raretok.measure.attention_capture import contexts_of
@@ -94,8 +93,7 @@ def screened_blocks(
     of_means = context_batches(source.contexts, positions[np.isin(positions.context, used)])
     means = mean_activations(model, source.contexts, of_means, layers, kept=kept, progress=True)
     head, weight = final_head(model), class_weights(positions)
-    every = model, head, token_rows(head)
-    at = [Layer(*every, n, mean) for n, mean in zip(layers, means, strict=True)]
+    at = [Layer(model, head, n, mean) for n, mean in zip(layers, means, strict=True)]
     batches = scored_batches(model, source.contexts, positions)
     of_context = np.zeros(positions.context.max() + 1, dtype=np.int64)
     of_context[positions.context] = block

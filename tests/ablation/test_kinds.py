@@ -11,7 +11,8 @@ import xarray as xr
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from raretok.ablation.audit import Where, own_loss
+from raretok.ablation.audit import own_loss
+from raretok.ablation.batches import scored_batches
 from raretok.ablation.groups import group_delta_loss
 from raretok.ablation.head import final_head
 from raretok.ablation.layers import LayerOptions, ablate_layer
@@ -152,14 +153,15 @@ def test_an_earlier_layer_out_of_reach_is_a_gap_with_its_reason(kind, line, cont
 def test_a_group_is_what_the_model_itself_says(kind, contexts, tmp_path):
     model, members = load_model(str(write_kind(tmp_path / "tiny", kind))), torch.arange(0, 40, 3)
     tokens, pos = torch.from_numpy(contexts.tokens[:1]), torch.arange(3, 19, 3)
-    seen, place = capture(model, tokens), torch.zeros_like(pos)
+    seen = capture(model, tokens)
     resid, post, head = seen.resid[0, pos], seen.post[0, pos], final_head(model)
     inputs = head, resid, -post, tokens[0, pos + 1], [members], head.mlp_output(post)
 
     def silence(post: Tensor) -> None:
         post[0, pos[:, None], members] = 0
 
-    at = Where(tokens, place, pos, tokens[0, pos + 1])
+    nowhere = np.zeros(len(pos), dtype=np.int64)
+    (at,) = scored_batches(model, contexts, positions_at(contexts, nowhere, pos.numpy(), nowhere))
     own = own_loss(model, at, silence) - own_loss(model, at)
     assert float(own.abs().max()) > 0.05
     torch.testing.assert_close(group_delta_loss(*inputs)[:, 0].double(), own, atol=1e-5, rtol=0)
