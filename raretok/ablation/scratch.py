@@ -23,7 +23,7 @@ class Scratch:
     """
 
     def __init__(self, folder: Path, n_positions: int, model: LanguageModel):
-        self.records, self.n_positions = Checkpoints(folder), n_positions
+        self.folder, self.records, self.n_positions = folder, Checkpoints(folder), n_positions
         sizes = model.architecture
         self.widths = {"resid": sizes.d_model, "post": sizes.d_mlp}
         self.files = {name: folder / f"{name}.f32" for name in self.widths}
