@@ -59,8 +59,13 @@ class Batch:
 
 def context_batches(contexts: Contexts, positions: Positions) -> list[Int[np.ndarray, " context"]]:
     """Contexts that hold a scored position, as they are run together."""
-    used = np.unique(positions.context)
-    # Contexts of like length together: little padding is run.
+    return batches_of(contexts, np.unique(positions.context))
+
+
+def batches_of(
+    contexts: Contexts, used: Int[np.ndarray, " context"]
+) -> list[Int[np.ndarray, " context"]]:
+    """Contexts of like length together: little padding is run."""
     used = used[np.argsort(contexts.length[used], kind="stable")]
     return [used[start : start + BATCH] for start in range(0, len(used), BATCH)]
 

@@ -28,6 +28,7 @@ from jaxtyping import Float, Shaped
 from raretok.ablation.checkpoints import Checkpoints
 from raretok.ablation.records import FORMAT, damaged, key_of, read_record, write_record
 from raretok.errors import UserError
+from raretok.models.gguf import file_sha256
 from raretok.text.rarity import Positions
 
 NATS = {"units": "nats"}
@@ -122,12 +123,8 @@ class Run:
 
     def files(self) -> dict[str, str]:
         """The sha256 of every file of the store."""
-        found = {}
-        for file in sorted(f for f in self.data.rglob("*") if f.is_file()):
-            with file.open("rb") as opened:
-                sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
-            found[file.relative_to(self.data).as_posix()] = sha256
-        return found
+        files = sorted(f for f in self.data.rglob("*") if f.is_file())
+        return {f.relative_to(self.data).as_posix(): file_sha256(f) for f in files}
 
     def check(self) -> None:
         """Raise `UserError` naming the first file of a finished run that is not as written."""
