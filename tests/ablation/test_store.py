@@ -92,9 +92,9 @@ def killed(broken, tmp_path) -> Path:
 
 @pytest.fixture(scope="module")
 def other(work, tmp_path_factory) -> Path:
-    """A run with another source."""
+    """A run with other numbers."""
     folder = tmp_path_factory.mktemp("other") / "run"
-    work(folder, source={"seed": 1})
+    work(folder, options=Options(mode="zero"))
     return folder
 
 
