@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from raretok.models.adapter import untrained_twin
+from raretok.models.loading import untrained_twin
 from tests.tiny import write_tokenizer
 
 IDS = {"vocab_size": 300, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}

@@ -237,7 +237,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_model_is_read(
     llama, texts, tmp_path, out, capsys, monkeypatch
 ):
     (tmp_path / "letters.txt").write_text("dear")
-    monkeypatch.setattr("raretok.models.adapter.load_model", None)
+    monkeypatch.setattr("raretok.models.loading.load_model", None)
     words = ablate_words(llama, texts, tmp_path / out)
     refused(words, "cannot write to ", capsys, monkeypatch)
 

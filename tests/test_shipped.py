@@ -14,8 +14,8 @@ from raretok.measure.find import LEAD, TRAINED, UNTRAINED, WITHOUT, Measurements
 from raretok.measure.find import SHIPPED as MEASUREMENTS
 from raretok.measure.parameters import PageParameters
 from raretok.measure.source import Source
-from raretok.models.adapter import capture
 from raretok.models.files import COUNTS_FILE, SHIPPED
+from raretok.models.rerun import capture
 from raretok.text import docstrings
 from tests.ablation.modules import delta_loss_modules, real_modules
 

@@ -20,7 +20,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from raretok.models.adapter import untrained_twin
+from raretok.models.loading import untrained_twin
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import Positions
 

@@ -7,6 +7,7 @@ as the model has it. Two tokens of one context do not disturb each other, since 
 last MLP looks at another position; so a context serves many pairs at once.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -15,11 +16,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from raretok.ablation.batches import ScoredBatch, scored_batches
 from raretok.ablation.closed_form import delta_loss
 from raretok.ablation.gather import check_finite
-from raretok.ablation.head import FinalHead, clean_loss, final_head
+from raretok.ablation.head import clean_loss, final_head
+from raretok.ablation.precision import pair_error
 from raretok.errors import UserError
-from raretok.models.adapter import LanguageModel, capture
+from raretok.models.adapter import LanguageModel
+from raretok.models.rerun import capture
 from raretok.models.storage import set_dtype
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import Positions
@@ -86,27 +90,26 @@ def own_scale(model: LanguageModel, hook: Callable[..., Tensor | None]) -> Itera
 @torch.no_grad()
 def own_loss(
     model: LanguageModel,
-    tokens: Int[Tensor, "context pos"],
-    place: Int[Tensor, " pair"],
-    pos: Int[Tensor, " pair"],
+    at: ScoredBatch,
     change: Callable[[Float[Tensor, "context pos d_mlp"]], None] | None = None,
+    layer: int = -1,
 ) -> Float[Tensor, " pair"]:
-    """Loss, in nats, of the token after each position, from the model's own logits.
+    """Loss, in nats, of the target of each position, from the model's own logits.
 
-    `change` may write into the input of the last down-projection.
+    `change` may write into the input of a layer's down-projection.
     """
 
     def hook(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         post = args[0].clone()
-        change(post.view(*tokens.shape, -1))  # OPT joins batch and positions before its MLP
+        change(post.view(*at.tokens.shape, -1))  # OPT joins batch and positions before its MLP
         return (post, *args[1:])
 
     with ExitStack() as stack:
         if change is not None:
-            stack.callback(model.down_projection().register_forward_pre_hook(hook).remove)
-        logits = model.bridge(tokens.to(model.device), return_type="logits", use_cache=False)
-    target = tokens[place, pos + 1].to(logits.device)
-    return nn.functional.cross_entropy(logits[place, pos].double(), target, reduction="none")
+            stack.callback(model.down_projection(layer).register_forward_pre_hook(hook).remove)
+        logits = model.bridge(at.tokens, return_type="logits", use_cache=False)
+    target = at.target.to(logits.device)
+    return nn.functional.cross_entropy(logits[at.place, at.pos].double(), target, reduction="none")
 
 
 def own_delta_loss(
@@ -125,17 +128,14 @@ def own_delta_loss(
     found = np.zeros(len(positions))
 
     def run() -> Float[np.ndarray, " position"]:
-        for context in np.unique(positions.context):
-            rows = np.flatnonzero(positions.context == context)
-            pos = torch.from_numpy(positions.pos[rows])
-            place, at = torch.zeros_like(pos), torch.from_numpy(neuron[rows])
-            tokens = torch.from_numpy(contexts.tokens[context, : positions.pos[rows].max() + 2])
-            new = torch.from_numpy(replacement[rows])
+        for at in scored_batches(model, contexts, positions, size=1):
+            which = at.place, at.pos, torch.from_numpy(neuron[at.rows]).to(at.pos.device)
+            new = torch.from_numpy(replacement[at.rows])
 
-            def change(post: Tensor, place=place, pos=pos, at=at, new=new) -> None:
-                post[place, pos, at] = new.to(post)
+            def change(post: Tensor, which=which, new=new) -> None:
+                post[which] = new.to(post)
 
-            found[rows] = twice(model, (tokens[None], place, pos), change, effect).cpu().numpy()
+            found[at.rows] = twice(model, at, change, effect).cpu().numpy()
         return found
 
     try:
@@ -146,17 +146,17 @@ def own_delta_loss(
 
 
 def twice(
-    model: LanguageModel, where: tuple[Tensor, ...], change: Callable[..., None], effect: str
+    model: LanguageModel, at: ScoredBatch, change: Callable[..., None], effect: str, layer: int = -1
 ) -> Float[Tensor, " pair"]:
     """Ablated less clean loss; under `direct` the final norm keeps its unablated scale."""
     if effect == "total":
-        return own_loss(model, *where, change) - own_loss(model, *where)
+        return own_loss(model, at, change, layer) - own_loss(model, at)
     scale: list[Tensor] = []
     with own_scale(model, lambda module, args, seen: scale.append(seen)):
-        clean = own_loss(model, *where)
+        clean = own_loss(model, at)
     again = iter(scale)  # NanoChat's final norm is its first one too
     with own_scale(model, lambda module, args, seen: next(again)):
-        return own_loss(model, *where, change) - clean
+        return own_loss(model, at, change, layer) - clean
 
 
 def pairs_to_check(
@@ -176,17 +176,15 @@ def check_model(model: LanguageModel, contexts: Contexts, positions: Positions) 
     Raises `UserError` where its logits, or the effect of a few neurons, are not what the closed
     form makes of its residual.
     """
-    head = final_head(model)
     sizes = {"n_pairs": FIRST_PAIRS, "n_contexts": FIRST_CONTEXTS}
     rows, neuron = pairs_to_check(positions, model.architecture.d_mlp, **sizes)
     some = positions[rows]
-    apart = path_difference(model, head, contexts, some)
+    apart, effect = in_closed_form(model, contexts, some, neuron)
     if not apart <= PATH_LIMIT:
         why = "another step follows its last block"
         raise refusal(model, f"its loss differs by up to {apart:.1g} nats", why)
-    zero = np.zeros(len(some))
-    own = own_delta_loss(model, contexts, some, neuron, zero)
-    apart = np.abs(own - closed_form_at(model, head, contexts, some, neuron)).max()
+    own = own_delta_loss(model, contexts, some, neuron, np.zeros(len(some)))
+    apart = np.abs(own - effect).max()
     # Small effects, as of fresh weights, must be right for their size too.
     if not apart <= min(PATH_LIMIT, max(ROUNDING, SHARE * np.abs(own).max())):
         why = "the output of its last MLP is changed on its way"
@@ -200,43 +198,55 @@ def refusal(model: LanguageModel, what: str, why: str) -> UserError:
     )
 
 
-def path_difference(
-    model: LanguageModel, head: FinalHead, contexts: Contexts, positions: Positions
-) -> float:
-    """Largest difference, in nats, between the model's own loss and that of the closed form."""
-    apart = []
-    for context in np.unique(positions.context):
-        rows = positions[positions.context == context]
-        pos = torch.from_numpy(rows.pos)
-        tokens = torch.from_numpy(contexts.tokens[[context], : rows.pos.max() + 2])
-        own = own_loss(model, tokens, torch.zeros_like(pos), pos)
-        seen = capture(model, tokens)
-        check_finite(model, seen.resid, seen.post)
-        resid = seen.resid[0, pos.to(seen.resid.device)]
-        found = clean_loss(head, resid, torch.from_numpy(rows.target).to(resid.device))
-        apart.append(float((own - found.double()).abs().max()))
-    return max(apart)
-
-
-def closed_form_at(
+def in_closed_form(
     model: LanguageModel,
-    head: FinalHead,
     contexts: Contexts,
     positions: Positions,
     neuron: Int[np.ndarray, " position"],
-) -> Float[np.ndarray, " position"]:
-    """Loss change of setting one neuron to zero at each position, in closed form."""
-    found = np.zeros(len(positions))
-    for context in np.unique(positions.context):
-        rows = np.flatnonzero(positions.context == context)
-        pos = torch.from_numpy(positions.pos[rows]).to(model.device)
-        seen = capture(model, torch.from_numpy(contexts.tokens[[context], : int(pos.max()) + 1]))
-        target = torch.from_numpy(positions.target[rows]).to(model.device)
-        here = (seen.resid[0, pos], seen.post[0, pos], target)
-        some = torch.from_numpy(neuron[rows]).to(model.device)
-        every = delta_loss(head, *here, torch.zeros_like(here[1][0]), neurons=some)
-        found[rows] = every.diagonal().cpu().numpy()
-    return found
+) -> tuple[float, Float[np.ndarray, " position"]]:
+    """Largest difference, in nats, of the loss in closed form from the model's own; and the loss
+    change of setting one neuron to zero at each position."""
+    head, apart, effect = final_head(model), np.zeros(len(positions)), np.zeros(len(positions))
+    for at in scored_batches(model, contexts, positions, size=1):
+        own, seen = own_loss(model, at), capture(model, at.tokens)
+        check_finite(model, seen.resid, seen.post)
+        resid, post = at.scored(seen.resid), at.scored(seen.post)
+        loss = clean_loss(head, resid, at.target)
+        apart[at.rows] = (own.to(loss.device) - loss.double()).abs().cpu().numpy()
+        some, zero = torch.from_numpy(neuron[at.rows]).to(post.device), torch.zeros_like(post[0])
+        every = delta_loss(head, resid, post, at.target, zero, neurons=some)
+        effect[at.rows] = every.diagonal().cpu().numpy()
+    return float(apart.max()), effect
+
+
+def audit_verdict(
+    model: LanguageModel,
+    error: float,
+    n_pairs: int,
+    tolerance: float,
+    n_positions: int,
+    limit: float = LIMIT,
+) -> dict[str, int | float]:
+    """What a run says of its accuracy; warns where the audit found more than the method explains.
+
+    A pair may be off by rounding (`limit`, nats) and, on the fast path, by what its neighbours
+    average out.
+    """
+    limit += 10 * pair_error(tolerance, n_positions)
+    passed = bool(error <= limit)
+    if not passed:
+        warnings.warn(
+            f"THE AUDIT FAILED: the effects are up to {error:.1g} nats off the own forward pass of "
+            f"{model.name} in {n_pairs} random pairs, {limit:.1g} are allowed; do not use this "
+            f"run, its {model.architecture.family} architecture may not be supported",
+            stacklevel=2,
+        )
+    return {
+        "audit_pairs": n_pairs,
+        "audit_limit": limit,
+        "audit_max_error": error,
+        "audit_passed": int(passed),
+    }
 
 
 def audit_pairs(

@@ -23,8 +23,6 @@ class Checkpoints:
     def __init__(self, folder: Path | None = None):
         self.folder = folder
         self._held: dict[str, Arrays] = {}
-        if folder:
-            folder.mkdir(parents=True, exist_ok=True)
 
     def part(self, name: str, make: Callable[[], Arrays]) -> Arrays:
         """The part of this name; made and kept if it is not there."""
@@ -36,6 +34,7 @@ class Checkpoints:
         if self.folder is None:
             self._held[name] = part
             return part
+        self.folder.mkdir(parents=True, exist_ok=True)
         content = io.BytesIO()
         np.savez(content, **part)
         partial = self.folder / f"{secrets.token_hex(4)}.partial"  # several processes may keep

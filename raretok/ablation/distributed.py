@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,12 @@ import xarray as xr
 from distributed import Client, Future, LocalCluster, as_completed
 
 from raretok import __version__
-from raretok.ablation import run as in_memory
+from raretok.ablation import plan
 from raretok.ablation.gather import context_batches
-from raretok.ablation.plan import MAX_MEMORY, cut_to_fit, layout_of, numerics
-from raretok.ablation.records import key_of
-from raretok.ablation.store import Run, n_blocks, read_run
-from raretok.ablation.stream import Work, ablate_to_disk, compute_block, run_batch, settings_for
+from raretok.ablation.plan import MAX_MEMORY, cut_to_fit, layout_of, numerics, settings_of
+from raretok.ablation.records import key_of, read_record
+from raretok.ablation.store import Run
+from raretok.ablation.stream import Work, ablate_to_disk, compute_block, run_batch
 from raretok.errors import UserError
 from raretok.paths import RUNS, locked
 
@@ -183,9 +182,8 @@ def submit_shares(
 def batches_share(make: Callable[..., dict], args: tuple, index: int, n: int) -> None:
     """Run every n-th batch of contexts that was not run."""
     work = work_of(**make(*args))
-    for k, batch in islice(
-        enumerate(context_batches(work.contexts, work.positions)), index, None, n
-    ):
+    batches = context_batches(work.contexts, work.positions)
+    for k, batch in list(enumerate(batches))[index::n]:
         with locked(work.scratch.folder / "locks" / f"batch-{k}", wait=True):
             run_batch(work, k, batch)
 
@@ -193,22 +191,26 @@ def batches_share(make: Callable[..., dict], args: tuple, index: int, n: int) ->
 def blocks_share(make: Callable[..., dict], args: tuple, index: int, n: int) -> None:
     """Compute every n-th block of positions that is neither in the run nor beside it."""
     work = work_of(**make(*args))
-    for k in range(n_blocks(work.run.record))[index::n]:
+    for k in range(work.run.n_blocks)[index::n]:
         with locked(work.ahead.folder / "locks" / str(k), wait=True):
-            if str(k) not in steps_of(work.run.folder):
+            if not written(work.run, k):
                 work.ahead.part(str(k), partial(compute_block, work, k))
 
 
-def steps_of(folder: Path) -> Iterable[str]:
-    """Steps that a run has finished; none where it has not begun."""
-    return read_run(folder).steps if (folder / "run.json").is_file() else ()
+def written(run: Run, k: int) -> bool:
+    """Whether a run has a block already, or is finished."""
+    if not (run.folder / "run.json").is_file():
+        return False
+    finished = read_record(run.folder)["state"] == "complete"
+    return finished or run.parts.read(f"block-{k}") is not None
 
 
 def work_of(**asked: Any) -> Work:
     """The work that a share is of; the last one is kept, with its mean and its method."""
-    given = [asked[name] for name in ("model", "contexts", "positions", "options")]
-    model, contexts, positions, options = given
-    key = key_of(settings_for(*given, asked.get("source")))
+    given = ("model", "contexts", "positions", "options")
+    model, contexts, positions, options = (asked[name] for name in given)
+    settings = settings_of(model, contexts, positions, asked.get("source"), options.asked)
+    key = key_of(settings)
     if key not in _works:
         cut = cut_to_fit(model, contexts, asked.get("max_memory", MAX_MEMORY))
         record = {"key": key, **layout_of(model, positions, *cut)}
@@ -227,7 +229,7 @@ def ablate_on(
     caller removes it. Raises `UserError`.
     """
     tasks, asked = Tasks(client), make(*args)
-    n = n or -(-len(asked["positions"]) // in_memory.BLOCK)
+    n = n or -(-len(asked["positions"]) // plan.BLOCK)
     submit_shares(tasks, str(asked["forward"]), make, [args], n)
     for *_, error in tasks.finished():
         if error:

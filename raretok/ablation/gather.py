@@ -7,9 +7,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from raretok.ablation.progress import blocks
+from raretok.ablation.progress import shown
 from raretok.errors import UserError
-from raretok.models.adapter import LanguageModel, capture
+from raretok.models.adapter import LanguageModel
+from raretok.models.rerun import capture
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import Positions
 
@@ -37,9 +38,8 @@ def gather(
     resid = torch.empty(len(positions), model.architecture.d_model, device=model.device)
     post = torch.empty(len(positions), model.architecture.d_mlp, device=model.device)
     total, count = torch.zeros_like(post[0], dtype=torch.float64), 0
-    batches = context_batches(contexts, positions)
-    for rows in blocks(len(batches), 1, "contexts", progress):
-        batch = run_batch(model, contexts, positions, batches[rows.start], include_first)
+    for some in shown(context_batches(contexts, positions), "contexts", progress):
+        batch = run_batch(model, contexts, positions, some, include_first)
         total += batch.total
         count += batch.count
         resid[batch.scored], post[batch.scored] = batch.resid, batch.post
@@ -59,8 +59,13 @@ class Batch:
 
 def context_batches(contexts: Contexts, positions: Positions) -> list[Int[np.ndarray, " context"]]:
     """Contexts that hold a scored position, as they are run together."""
-    used = np.unique(positions.context)
-    # Contexts of like length together: little padding is run.
+    return batches_of(contexts, np.unique(positions.context))
+
+
+def batches_of(
+    contexts: Contexts, used: Int[np.ndarray, " context"]
+) -> list[Int[np.ndarray, " context"]]:
+    """Contexts of like length together: little padding is run."""
     used = used[np.argsort(contexts.length[used], kind="stable")]
     return [used[start : start + BATCH] for start in range(0, len(used), BATCH)]
 
@@ -114,7 +119,7 @@ def check_contexts(model: LanguageModel, contexts: Contexts) -> None:
         )
 
 
-def real_tokens(length: Int[np.ndarray, " batch"], include_first: bool) -> Tensor:
+def real_tokens(length: Int[np.ndarray, " batch"], include_first: bool = False) -> Tensor:
     """True where a token is text: not padding and, unless asked for, not the first one."""
     pos = np.arange(length.max())
     return torch.from_numpy((pos < length[:, None]) & (pos >= (0 if include_first else 1)))

@@ -10,7 +10,8 @@ $\tau = \tanh(u/k)$; its slope at 0 is $1 - T^2$.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -80,6 +81,16 @@ class FinalHead:
     sandwich: Sandwich | None = None
     softcap: float | None = None
 
+    @cached_property
+    def rows(self) -> Float[Tensor, "d_vocab d_model"]:
+        """Columns of G, one a row."""
+        return self.G.T.contiguous()
+
+    @cached_property
+    def length_sq(self) -> Float[Tensor, " d_vocab"]:
+        """Squared length of each column of G."""
+        return self.G.square().sum(dim=0)
+
     @property
     def plain(self) -> bool:
         """Whether an ablation moves the logits in one direction, and nothing bends them."""
@@ -104,7 +115,8 @@ class FinalHead:
 
 def doubled(part: FinalHead | Sandwich) -> FinalHead | Sandwich:
     """The tensors of a part of the head in float64."""
-    tensors = {name: v.double() for name, v in vars(part).items() if isinstance(v, Tensor)}
+    values = {one.name: getattr(part, one.name) for one in fields(part)}
+    tensors = {name: v.double() for name, v in values.items() if isinstance(v, Tensor)}
     return replace(part, **tensors)
 
 

@@ -2,34 +2,43 @@ r"""Ablation of the neurons of any MLP layer: all by a first-order screen, some 
 
 Neuron i of layer l is ablated at every position of the text of a context at once: its activation
 becomes its corpus mean (or zero), and the loss is measured at the scored positions. For the last
-layer that is the ablation of one position at a time (raretok/ablation/run.py), since nothing after
-its MLP mixes positions. The first token of a context is a marker, not text: it is left out of the
-mean and stays as it is, unless `include_first` asks otherwise.
+layer that is the ablation of one position at a time (ablation/stream.py), since nothing after its
+MLP mixes positions. The first token of a context is a marker, not text: it is left out of the mean
+and stays as it is.
 """
 
 import itertools
+import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
 
-from raretok.ablation import stacked
 from raretok.ablation.agreement import BOUNDS, MEASURES, rank_agreement
-from raretok.ablation.batches import mean_activation, scored_batches
+from raretok.ablation.audit import audit_verdict
+from raretok.ablation.batches import mean_activations, scored_batches
 from raretok.ablation.checkpoints import Checkpoints
-from raretok.ablation.gather import BATCH, check_contexts
-from raretok.ablation.head import final_head, sandwich_of
-from raretok.ablation.partial import W_out_of, layer_index
-from raretok.ablation.plan import give_back
+from raretok.ablation.gather import BATCH, check_contexts, context_batches
+from raretok.ablation.head import final_head
+from raretok.ablation.plan import (
+    MAX_MEMORY,
+    STACK,
+    give_back,
+    layout_of,
+    parts_to_fit,
+    provenance,
+    settings_of,
+)
 from raretok.ablation.precision import TOLERANCE, check_tolerance, pair_error
-from raretok.ablation.run import audit_verdict, provenance
+from raretok.ablation.resumption import run_to_write
 from raretok.ablation.screen import CLASSES, class_weights, screened, screened_documents
-from raretok.ablation.split import token_rows
-from raretok.ablation.stacked import STACK, Layer, audit, exact
+from raretok.ablation.stacked import AUDIT_LIMIT, AUDIT_PAIRS, Layer, audit, exact
+from raretok.ablation.store import open_run
 from raretok.errors import NotTestableError, UserError
-from raretok.models.adapter import LanguageModel
+from raretok.models.adapter import LanguageModel, W_out_of
 from raretok.stats.documents import DocumentSums, document_sums, resample_documents
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import STRATA, Positions
@@ -37,6 +46,7 @@ from raretok.text.rarity import STRATA, Positions
 MODES = ("mean", "zero")
 SUBSETS = ("top", "random")
 SMALLEST = 3  # neurons; fewer have no rank correlation worth the name
+RESAMPLES = 1000  # of the documents, for an interval
 DOCUMENTS = 3  # with positions of a class; two have but three resamples
 
 
@@ -49,9 +59,45 @@ class LayerOptions:
     n_random: int = 50
     mode: str = "mean"
     tolerance: float = TOLERANCE  # nats, of the mean effect of a neuron; 0 is exact
-    include_first: bool = False  # first tokens of contexts count for the mean and are ablated
-    n_bootstrap: int = 1000
     seed: int = 0  # of the random subset, the sampled tokens and the intervals
+
+
+def ablate_layer_to_disk(
+    model: LanguageModel,
+    contexts: Contexts,
+    positions: Positions,
+    out: Path | None = None,
+    *,
+    options: LayerOptions,
+    source: dict[str, Any] | None = None,
+    max_memory: float = MAX_MEMORY,
+    resume: bool = True,
+    progress: bool = True,
+) -> tuple[Path, xr.Dataset]:
+    """Ablate as `ablate_layer` does, batch by batch of contexts into a run directory; both.
+
+    `out` is `runs/KEY` unless given; `source` is what else identifies the corpus. Killed and
+    resumed on the same machine, a run ends with the same bytes. `max_memory`, in GB above the
+    model, decides how many contexts are run together. Raises `UserError`.
+    """
+    check_contexts(model, contexts)
+    check_scored(positions)
+    asked = {**asdict(options), "layer": check_options(model, options)}
+    settings = settings_of(model, contexts, positions, source, asked)
+
+    def layout() -> dict[str, Any]:
+        parts = parts_to_fit(model, contexts, positions, asked["layer"], max_memory)
+        return layout_of(model, positions, len(positions), parts)
+
+    with run_to_write(out, settings, layout, resume=resume) as run:
+        if not run.complete:
+            started, stack = time.monotonic(), STACK // run.record["parts"]
+            more = {"stack": stack, "kept": run.parts, "progress": progress}
+            data = ablate_layer(model, contexts, positions, options, **more)
+            run.write(data)
+            audit = {name: value for name, value in data.attrs.items() if name.startswith("audit")}
+            run.finish(audit, time.monotonic() - started)
+    return run.folder, open_run(run.folder)
 
 
 def ablate_layer(
@@ -61,14 +107,14 @@ def ablate_layer(
     options: LayerOptions,
     *,
     stack: int = STACK,
-    checkpoints: Checkpoints | None = None,
+    kept: Checkpoints | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     """Screen every neuron of a layer; ablate the top ones and a random subset exactly.
 
     Top are those with the largest first-order effect on rare positions; the random ones are drawn
     from the whole layer, top ones included. At most `stack` contexts go through the later blocks
-    together. What `checkpoints` keep is not computed again.
+    together. What is `kept` is not computed again.
 
     Returns, in nats, `screen[token_class, screened]` for all neurons, `loss[position]` and, for the
     exact ones, `delta_loss[position, neuron]` (`neuron` is the index in the layer, `top` and
@@ -81,45 +127,34 @@ def ablate_layer(
     index = check_options(model, options)
     check_contexts(model, contexts)
     check_scored(positions)
-    kept, rng = checkpoints or Checkpoints(), np.random.default_rng(options.seed)
-    first, W_out, head = options.include_first, W_out_of(model, index), final_head(model)
-    mean = mean_activation(
-        model, contexts, positions, index, include_first=first, kept=kept, progress=progress
-    )
+    kept, rng, n = kept or Checkpoints(), np.random.default_rng(options.seed), len(positions)
+    inputs, head = (model, contexts), final_head(model)
+    shared = {"kept": kept, "progress": progress}
+    mean = mean_activations(*inputs, context_batches(contexts, positions), [index], **shared)[0]
     give_back()
-    shape = (W_out, mean, options.mode, stack, sandwich_of(model, layer=index))
-    at = Layer(model, head, token_rows(head), index, *shape)
-    batches = scored_batches(model, contexts, positions, first, size=min(BATCH, stack))
-    screens = screened(at, batches, positions, kept, progress)
+    at = Layer(model, head, index, mean, options.mode, stack)
+    batches = scored_batches(*inputs, positions, size=min(BATCH, stack))
+    screens = screened(at, batches, positions, **shared)
     give_back()
     top = np.argsort(-np.abs(screens[0]), kind="stable")[: options.n_top]
-    random = rng.choice(len(W_out), size=options.n_random, replace=False)
-    neurons = np.union1d(top, random)
-    limit = pair_error(options.tolerance, len(positions))
-    delta, loss = exact(
-        at,
-        batches,
-        neurons,
-        rng.random(len(positions)),
-        pair_error=limit,
-        kept=kept,
-        progress=progress,
-    )
+    random = rng.choice(len(mean), size=options.n_random, replace=False)
+    neurons, limit = np.union1d(top, random), pair_error(options.tolerance, n)
+    delta, loss = exact(at, batches, neurons, rng.random(n), pair_error=limit, **shared)
     sums = screened_documents(at, batches, positions, neurons, kept)
-    agreement = agreements(sums, delta, positions, neurons, (top, random), options.n_bootstrap, rng)
     arrays = {
         "delta_loss": (("position", "neuron"), delta, {"units": "nats"}),
         "loss": ("position", loss, {"units": "nats"}),
         "screen": (("token_class", "screened"), screens, {"units": "nats"}),
         "mean_post": ("screened", mean.cpu().numpy()),
-        "agreement": (("token_class", "subset", "bound", "measure"), agreement),
+        "agreement": (
+            ("token_class", "subset", "bound", "measure"),
+            agreements(sums, delta, positions, neurons, (top, random), rng),
+        ),
     }
     error = audit(at, batches, neurons, delta)
-    made = {**asdict(options), "layer": index, "include_first": int(first)}
-    made |= audit_verdict(model, error, stacked.AUDIT_LIMIT + 10 * limit, stacked.AUDIT_PAIRS)
-    return xr.Dataset(
-        arrays, labels(positions, neurons, top, random), {**provenance(model), **made}
-    )
+    made = {**provenance(model), **asdict(options), "layer": index}
+    made |= audit_verdict(model, error, AUDIT_PAIRS, options.tolerance, n, AUDIT_LIMIT)
+    return xr.Dataset(arrays, labels(positions, neurons, top, random), made)
 
 
 def labels(
@@ -166,18 +201,13 @@ def summary(data: xr.Dataset) -> str:
 
 def check_options(model: LanguageModel, options: LayerOptions) -> int:
     """The layer counted from the first. Raises `UserError` where it cannot be ablated as asked."""
-    index = layer_index(model, options.layer)
+    index = model.index(options.layer)
     if options.mode not in MODES:
         raise UserError(
             f"mode {options.mode!r} does not serve the layers before the last, whose neurons are "
             f"ablated at every position at once: choose one of {', '.join(MODES)}"
         )
     check_tolerance(options.tolerance)
-    if options.n_bootstrap < 2 or options.seed < 0:
-        raise UserError(
-            "an interval needs n_bootstrap of 2 or more and a seed of 0 or more, got "
-            f"{options.n_bootstrap} and {options.seed}"
-        )
     reason = model.architecture.earlier_layers_refusal
     if reason:
         raise NotTestableError(
@@ -215,12 +245,11 @@ def agreements(
     positions: Positions,
     neurons: Int[np.ndarray, " neuron"],
     subsets: tuple[Int[np.ndarray, " top"], Int[np.ndarray, " random"]],
-    n_bootstrap: int,
     rng: np.random.Generator,
 ) -> Float[np.ndarray, "token_class subset bound measure"]:
     """Rank agreement of screen and exact for each of CLASSES, over the top and the random ones."""
     documents, document = np.unique(positions.document, return_inverse=True)
-    counts = resample_documents(documents.size, n_bootstrap, rng=rng)
+    counts = resample_documents(documents.size, RESAMPLES, rng=rng)
     found = []
     for of_class, weight in zip(screens, class_weights(positions), strict=True):
         exactly = document_sums(delta.astype(np.float64), document, weight, documents.size)

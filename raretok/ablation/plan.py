@@ -7,26 +7,33 @@ import platform
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import zarr
 
 from raretok import __version__
-from raretok.ablation import run as in_memory
+from raretok.ablation.batches import SCORED
 from raretok.ablation.gather import BATCH
 from raretok.ablation.head import POSITION_BUDGET
 from raretok.ablation.precision import TOLERANCE
 from raretok.ablation.sampled import TILE, short_type
+from raretok.ablation.split import N_PICKED
 from raretok.errors import UserError
 from raretok.models.adapter import LanguageModel
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import Positions
 
+BLOCK = 1024  # positions a step of the closed form; it cuts them further to fit the memory
+STACK = 32  # contexts, at most, that run through the later blocks together
+SLACK = 1.5  # freed memory lies in pieces between what is kept; measured up to 1.4
 MAX_MEMORY = 2.0  # GB above the model
 SMALLEST_BLOCK = 8  # positions; below, a block is all overhead
 MOST_PARTS = 64  # that the neurons are cut into to save memory
+# Beside the engine, what decides numbers: how models are loaded and run, what is drawn.
+OTHERS = ("models/adapter", "models/loading", "models/rerun", "text/rarity", "stats/documents")
+Cut = TypeVar("Cut")
 
 
 @dataclass(frozen=True)
@@ -52,11 +59,12 @@ def settings_of(
     model: LanguageModel,
     contexts: Contexts,
     positions: Positions,
-    source: dict[str, Any],
+    source: dict[str, Any] | None,
     asked: dict[str, Any],
 ) -> dict[str, Any]:
     """Everything that decides the numbers; `asked` is what a run can be asked for."""
-    return source | {
+    return (source or {}) | {
+        "layer": model.architecture.n_layers - 1,
         "files_sha256": model.files_sha256,
         "contexts_sha256": digest_of(contexts),
         "positions_sha256": digest_of(positions),
@@ -76,8 +84,7 @@ def numerics() -> str:
     """One sha256 over the sources that make the numbers: a run by other code is another run."""
     here = Path(__file__).parent
     total = hashlib.sha256()
-    shared = ("models/adapter", "text/rarity", "stats/documents")
-    others = [here.parent / f"{name}.py" for name in shared]
+    others = [here.parent / f"{name}.py" for name in OTHERS]
     for file in [*sorted(here.glob("*.py")), *others]:
         total.update(file.read_bytes())
     return total.hexdigest()[:16]
@@ -109,6 +116,19 @@ def layout_of(model: LanguageModel, positions: Positions, block: int, parts: int
     }
 
 
+def provenance(model: LanguageModel) -> dict[str, str | int]:
+    """What a result was made with."""
+    return {
+        "model": model.name,
+        "files_sha256": model.files_sha256,
+        "family": model.architecture.family,
+        "layer": model.architecture.n_layers - 1,
+        "basis": "raw",
+        "raretok": __version__,
+        "torch": torch.__version__,
+    }
+
+
 def memory_of(model: LanguageModel, n_ctx: int, block: int, parts: int) -> int:
     """Most memory of a block, in bytes above the model; an upper bound.
 
@@ -125,6 +145,21 @@ def memory_of(model: LanguageModel, n_ctx: int, block: int, parts: int) -> int:
     # One block or the head in float64, and the logits of a context.
     audit = 24 * sizes.d_model * sizes.d_vocab + 32 * n_ctx * sizes.d_vocab
     return max(forward, audit, head + tokens + logits + effects)
+
+
+def layer_memory(
+    model: LanguageModel, contexts: Contexts, positions: Positions, layer: int, parts: int
+) -> int:
+    """The same of a batch of contexts, where an earlier layer is ablated."""
+    n_ctx, scored = contexts.tokens.shape[1], SCORED + int(np.bincount(positions.context).max())
+    sizes, stack = model.architecture, STACK // parts
+    later = sizes.n_layers - 1 - layer
+    head = 8 * sizes.d_model * sizes.d_vocab
+    logits = 24 * scored * sizes.d_vocab
+    directions = 8 * scored * N_PICKED * sizes.d_model
+    graph = forward_memory(model, n_ctx, min(BATCH, stack)) * (1 + later)
+    passes = forward_memory(model, n_ctx, BATCH), forward_memory(model, n_ctx, stack), graph
+    return head + int(SLACK * max(*passes, logits + directions))
 
 
 def forward_memory(model: LanguageModel, n_ctx: int, n_contexts: int) -> int:
@@ -147,16 +182,34 @@ def cut_to_fit(model: LanguageModel, contexts: Contexts, max_memory: float) -> t
     The layer is cut before blocks get smaller: both cost time. Raises `UserError` where no cut
     fits.
     """
-    n_ctx, block, parts = contexts.tokens.shape[1], in_memory.BLOCK, 1
-    while not memory_of(model, n_ctx, block, parts) <= max_memory * 1e9:
-        if parts < MOST_PARTS:
-            parts *= 2
-        elif block > SMALLEST_BLOCK:
-            block //= 2
-        else:
-            needed = memory_of(model, n_ctx, block, parts)
-            raise UserError(
-                f"a memory budget of {max_memory:g} GB is too small for one block of {block} "
-                f"positions of {model.name}: it takes {needed / 1e9:.2g} GB, raise --max-memory"
-            )
-    return block, parts
+    cuts = [(BLOCK, parts) for parts in powers(1, MOST_PARTS)]
+    cuts += [(BLOCK // n, MOST_PARTS) for n in powers(2, BLOCK // SMALLEST_BLOCK)]
+    needed = {cut: memory_of(model, contexts.tokens.shape[1], *cut) for cut in cuts}
+    smallest = f"one block of {cuts[-1][0]} positions of {model.name}"
+    return first_to_fit(needed, max_memory, smallest)
+
+
+def parts_to_fit(
+    model: LanguageModel, contexts: Contexts, positions: Positions, layer: int, max_memory: float
+) -> int:
+    """Into how many parts the contexts are cut that run together. Raises `UserError`."""
+    inputs = model, contexts, positions, layer
+    needed = {parts: layer_memory(*inputs, parts) for parts in powers(1, STACK)}
+    smallest = f"one context of {contexts.tokens.shape[1]} tokens of {model.name}"
+    return first_to_fit(needed, max_memory, smallest)
+
+
+def powers(first: int, last: int) -> list[int]:
+    """Powers of two."""
+    return [2**k for k in range(first.bit_length() - 1, last.bit_length())]
+
+
+def first_to_fit(needed: dict[Cut, int], max_memory: float, smallest: str) -> Cut:
+    """The first cut that needs no more bytes than there are. Raises `UserError`."""
+    for cut, size in needed.items():
+        if size <= max_memory * 1e9:
+            return cut
+    raise UserError(
+        f"a memory budget of {max_memory:g} GB is too small for {smallest}: it takes "
+        f"{size / 1e9:.2g} GB, raise --max-memory"
+    )

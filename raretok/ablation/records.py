@@ -9,9 +9,9 @@ from typing import Any
 
 from raretok.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 TABLE = "neurons.parquet"  # made from the run (raretok/measure/neurons.py)
-OWN = (TABLE, "blocks.jsonl", "data.zarr", "scratch", "timings.json", "run.json")
+OWN = (TABLE, "data.zarr", "scratch", "timings.json", "run.json")
 PARTIAL = "run.partial"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from raretok.ablation.records import is_run, key_of, read_record, remove_run
-from raretok.ablation.store import Run, create_run, read_run
+from raretok.ablation.store import Run, create_run
 from raretok.errors import UserError
 from raretok.paths import RUNS, locked, one_line
 
@@ -48,7 +48,7 @@ def run_to_write(
 
 def resumed(folder: Path, settings: dict[str, Any], layout: Callable[[], dict[str, Any]]) -> Run:
     """The run in a directory, checked and ready to go on. Raises `UserError`."""
-    run = read_run(folder)
+    run = Run(folder, read_record(folder))
     theirs = run.record["settings"]
     different = [n for n in sorted({*theirs, *settings}) if theirs.get(n) != settings.get(n)]
     if different:
@@ -59,9 +59,6 @@ def resumed(folder: Path, settings: dict[str, Any], layout: Callable[[], dict[st
         )
     if not run.complete:
         check_cut(run, layout())
-    run.check()
-    if not run.complete:
-        run.discard_unfinished()
     return run
 
 

@@ -19,6 +19,7 @@ is decided by the probes of raretok/ablation/tokens.py, which keeps the estimate
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -49,6 +50,7 @@ from raretok.ablation.tokens import (
 TILE = {"cpu": 2**20, "cuda": 2**26}
 PROBE = 16  # tokens that tell whether the sampled ones are enough; no more than these
 AGAIN, PROBE_AGAIN = 192, 64  # tokens for a pair of which fewer say too little
+SEED = 0  # of the sampling
 OVERFLOW = 80.0  # nats; float32 holds exp(88)
 
 
@@ -87,6 +89,11 @@ class Directions:
 def directions(head: FinalHead) -> Directions:
     """Computed once for a model."""
     return Directions(head.W_out, head.G, head.G.T @ head.W_out.T, head.G.square().sum(dim=0))
+
+
+def sampling_offsets(n_positions: int) -> Float[Tensor, " position"]:
+    """What is random in the sampling of tokens: the same for a position whatever its block."""
+    return torch.from_numpy(np.random.default_rng(SEED).random(n_positions))
 
 
 def short_type(device: torch.device) -> torch.dtype:

@@ -22,11 +22,11 @@ from torch import Tensor
 from raretok.ablation.batches import ScoredBatch
 from raretok.ablation.checkpoints import Arrays, Checkpoints
 from raretok.ablation.head import clean_pass
-from raretok.ablation.partial import LayerCapture, capture_layer, run_from
-from raretok.ablation.progress import blocks
+from raretok.ablation.progress import shown
 from raretok.ablation.split import push_gradient
 from raretok.ablation.stacked import Layer
 from raretok.models.adapter import LanguageModel
+from raretok.models.rerun import Capture, capture, run_from
 from raretok.stats.documents import DocumentSums
 from raretok.text.rarity import COMMON, RARE, Positions
 
@@ -76,17 +76,16 @@ def _parts(
     kept: Checkpoints,
     progress: bool,
 ) -> Iterator[Float[np.ndarray, "token_class batch d_mlp"]]:
-    for step in blocks(len(batches), 1, "screen", progress):
-        batch = batches[step.start]
+    for k, batch in enumerate(shown(batches, "screen", progress)):
         make = partial(screen, at, batch, weight[:, batch.rows])
-        yield kept.part(f"screen-{step.start}", make)["total"]
+        yield kept.part(f"screen-{k}", make)["total"]
 
 
 def screen(
     at: Layer,
     batch: ScoredBatch,
     weight: Float[np.ndarray, "token_class scored"],
-    captured: LayerCapture | None = None,
+    captured: Capture | None = None,
 ) -> Arrays:
     """First-order change of the weighted sum of losses, in nats, by class, context and neuron.
 
@@ -95,9 +94,9 @@ def screen(
     the final norm, `unmediated` by later layers: of the scored positions' own activations. What was
     `captured` before is not run again.
     """
-    captured = captured or capture_layer(at.model, batch.tokens, at.index)
+    captured = captured or capture(at.model, batch.tokens, at.index)
     clean = clean_pass(at.head, batch.scored(captured.final), batch.target, double=False)
-    at_end = push_gradient(at.head, at.rows, clean, batch.target)
+    at_end = push_gradient(at.head, clean, batch.target)
     change = (at.value - captured.post) * batch.ablated[..., None]
     weighted = torch.from_numpy(weight).to(at_end)[..., None] * at_end
     after = gradients_at(at.model, at.index, batch, captured, weighted)
@@ -112,7 +111,7 @@ def gradients_at(
     model: LanguageModel,
     layer: int,
     batch: ScoredBatch,
-    captured: LayerCapture,
+    captured: Capture,
     at_end: Float[Tensor, "token_class scored d_model"],
 ) -> Float[Tensor, "token_class batch pos d_model"]:
     """Gradients by the residual leaving `layer`, from those before the final norm."""

@@ -26,18 +26,6 @@ N_PICKED = N_HEAD + 2 * N_TAIL + 1
 
 
 @dataclass(frozen=True)
-class TokenRows:
-    """Columns of G, one a row, and their squared lengths: computed once for a model."""
-
-    G: Float[Tensor, "d_vocab d_model"]
-    length_sq: Float[Tensor, " d_vocab"]
-
-
-def token_rows(head: FinalHead) -> TokenRows:
-    return TokenRows(head.G.T.contiguous(), head.G.square().sum(dim=0))
-
-
-@dataclass(frozen=True)
 class Split:
     """Tokens that stand for the vocabulary at some positions, and last the target."""
 
@@ -47,7 +35,7 @@ class Split:
 
 
 def split_vocabulary(
-    rows: TokenRows,
+    head: FinalHead,
     clean: CleanPass,
     target: Int[Tensor, " pos"],
     offset: Float[Tensor, " pos"],
@@ -56,11 +44,10 @@ def split_vocabulary(
     n_tail: int = N_TAIL,
 ) -> Split:
     """Choose the tokens; `offset` in [0, 1), one number a position, is what is random in it."""
-    ranked = rank_tokens(clean, rows.length_sq, n_head)
+    ranked = rank_tokens(clean, head.length_sq, n_head)
     picked = ranked.pick(n_tail, offset, n_tail, digits(offset, 1))
     token = torch.cat([picked.token, target[:, None]], dim=1)
-    mean_G = clean.p @ rows.G
-    direction = rows.G[token] - mean_G[:, None]
+    direction = head.rows[token] - (clean.p @ head.rows)[:, None]
     return Split(picked, clean.z.gather(1, token), direction)
 
 
@@ -138,7 +125,7 @@ def delta_of_push(
 
 
 def push_gradient(
-    head: FinalHead, rows: TokenRows, clean: CleanPass, target: Int[Tensor, " pos"]
+    head: FinalHead, clean: CleanPass, target: Int[Tensor, " pos"]
 ) -> Float[Tensor, "pos d_model"]:
     r"""Gradient of the loss by the residual before the final norm: the first order of the above.
 
@@ -146,6 +133,6 @@ def push_gradient(
     """
     inv_scale = clean.var.rsqrt()
     at_target = clean.z.gather(1, target[:, None])
-    gradient = (clean.p @ rows.G - rows.G[target]) * inv_scale
+    gradient = (clean.p @ head.rows - head.rows[target]) * inv_scale
     gradient = gradient + clean.resid * at_target * inv_scale.square() / head.G.shape[0]
     return gradient - gradient.mean(dim=1, keepdim=True) if head.centred else gradient

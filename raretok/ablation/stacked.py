@@ -8,22 +8,23 @@ push that raretok/ablation/split.py turns into a loss change.
 import hashlib
 import math
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from raretok.ablation.audit import twice
 from raretok.ablation.batches import ScoredBatch
 from raretok.ablation.checkpoints import Arrays, Checkpoints
-from raretok.ablation.head import FinalHead, Sandwich, clean_pass
-from raretok.ablation.partial import LayerCapture, capture_layer, run_from_at
-from raretok.ablation.progress import blocks
-from raretok.ablation.split import TokenRows, delta_of_pushes, split_vocabulary
-from raretok.models.adapter import LanguageModel
+from raretok.ablation.head import FinalHead, Sandwich, clean_pass, sandwich_of
+from raretok.ablation.plan import STACK
+from raretok.ablation.progress import shown
+from raretok.ablation.split import delta_of_pushes, split_vocabulary
+from raretok.models.adapter import LanguageModel, W_out_of
+from raretok.models.rerun import Capture, capture, run_from_at
 
-STACK = 32  # contexts, at most, that run through the later blocks together
 AUDIT_PAIRS = 8
 AUDIT_SEED = 0
 AUDIT_LIMIT = 1e-3  # nats; a hundred times what rounding was measured to leave
@@ -35,13 +36,19 @@ class Layer:
 
     model: LanguageModel
     head: FinalHead
-    rows: TokenRows
     index: int
-    W_out: Float[Tensor, "d_mlp d_model"]  # as the MLP has it, times its multiplier
     mean_post: Float[Tensor, " d_mlp"]
-    mode: str
+    mode: str = "mean"
     stack: int = STACK
-    sandwich: Sandwich | None = None
+
+    @cached_property
+    def W_out(self) -> Float[Tensor, "d_mlp d_model"]:
+        """As the MLP has it, times its multiplier."""
+        return W_out_of(self.model, self.index)
+
+    @cached_property
+    def sandwich(self) -> Sandwich | None:
+        return sandwich_of(self.model, layer=self.index)
 
     @property
     def value(self) -> Float[Tensor, " d_mlp"]:
@@ -78,11 +85,10 @@ def exact(
     chosen = torch.from_numpy(neurons).to(at.model.device)
     # A screen that was computed again on another machine may choose other neurons.
     named = hashlib.sha256(neurons.tobytes()).hexdigest()[:8]
-    for step in blocks(len(batches), 1, "exact", progress):
-        batch = batches[step.start]
+    for k, batch in enumerate(shown(batches, "exact", progress)):
         drawn = torch.from_numpy(offset[batch.rows]).to(at.model.device)
         make = partial(exact_at, at, batch, chosen, drawn, pair_error)
-        parts.append(kept.part(f"exact-{named}-{step.start}", make))
+        parts.append(kept.part(f"exact-{named}-{k}", make))
     order = np.argsort(rows)
     delta, loss = (np.concatenate([part[n] for part in parts]) for n in ("delta_loss", "loss"))
     return delta[order], loss[order]
@@ -96,9 +102,9 @@ def exact_at(
     pair_error: float,
 ) -> Arrays:
     """The same for one batch of contexts."""
-    captured = capture_layer(at.model, batch.tokens, at.index)
+    captured = capture(at.model, batch.tokens, at.index)
     clean = clean_pass(at.head, batch.scored(captured.final), batch.target, double=False)
-    split = split_vocabulary(at.rows, clean, batch.target, offset)
+    split = split_vocabulary(at.head, clean, batch.target, offset)
     found = [
         delta_of_pushes(
             at.head,
@@ -116,7 +122,7 @@ def exact_at(
 
 @torch.no_grad()
 def pushes(
-    at: Layer, batch: ScoredBatch, captured: LayerCapture, neurons: Int[Tensor, " neuron"]
+    at: Layer, batch: ScoredBatch, captured: Capture, neurons: Int[Tensor, " neuron"]
 ) -> Float[Tensor, "scored neuron d_model"]:
     """What ablating each neuron adds to the final residual at the scored positions."""
     change = (at.value[neurons] - captured.post[..., neurons]) * batch.ablated[..., None]
@@ -141,7 +147,7 @@ def audit(
     neurons: Int[np.ndarray, " neuron"],
     found: Float[np.ndarray, "position neuron"],
 ) -> float:
-    """Largest error, in nats, of random pairs of context and neuron run in full through hooks.
+    """Largest error, in nats, of random pairs of context and neuron, by whole runs of the model.
 
     No number if any effect is none.
     """
@@ -149,30 +155,11 @@ def audit(
     for _ in range(AUDIT_PAIRS):
         batch = batches[rng.integers(len(batches))]
         place, column = rng.integers(len(batch.contexts)), rng.integers(len(neurons))
-        mine = (batch.place == place).cpu().numpy()
-        expected = through_hooks(at, batch, int(place), int(neurons[column]))
-        errors.append(np.abs(found[batch.rows[mine], column] - expected).max())
+        one, neuron = batch.alone(int(place)), int(neurons[column])
+
+        def change(post: Tensor, ablated=one.ablated, neuron=neuron) -> None:
+            post[..., neuron] = torch.where(ablated, at.value[neuron], post[..., neuron])
+
+        expected = twice(at.model, one, change, "total", at.index).cpu().numpy()
+        errors.append(np.abs(found[one.rows, column] - expected).max())
     return float(np.max(errors)) if np.isfinite(found).all() else math.nan
-
-
-@torch.no_grad()
-def through_hooks(
-    at: Layer, batch: ScoredBatch, place: int, neuron: int
-) -> Float[np.ndarray, " scored"]:
-    """The same by two runs of the whole model over one context, one of them hooked."""
-    name = at.model.hook_post(at.index)
-    tokens, ablated = batch.tokens[place, None], batch.ablated[place, None]
-    mine = batch.place == place
-
-    def ablate(post, hook):
-        post = post.clone()
-        mine = post.view(*tokens.shape, -1)  # OPT joins batch and positions before its MLP
-        mine[..., neuron] = torch.where(ablated, at.value[neuron], mine[..., neuron])
-        return post
-
-    def loss(hooks):
-        logits = at.model.bridge.run_with_hooks(tokens, fwd_hooks=hooks, return_type="logits")
-        log_p = logits[0, batch.pos[mine]].double().log_softmax(dim=-1)
-        return -log_p.gather(1, batch.target[mine][:, None]).squeeze(1)
-
-    return (loss([(name, ablate)]) - loss([])).cpu().numpy()

@@ -1,4 +1,4 @@
-"""`ablate` with its result on disk: bounded memory, and a killed run goes on where it stopped."""
+"""Ablation of the last MLP's neurons, on disk: bounded memory, and a killed run goes on."""
 
 import json
 import shutil
@@ -16,8 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from raretok.ablation import gather
-from raretok.ablation import run as in_memory
-from raretok.ablation.audit import audit_pairs, check_model
+from raretok.ablation.audit import audit_pairs, audit_verdict, check_model
 from raretok.ablation.checkpoints import Arrays, Checkpoints
 from raretok.ablation.gather import check_contexts, context_batches
 from raretok.ablation.head import check_effect, final_head
@@ -29,16 +28,20 @@ from raretok.ablation.plan import (
     cut_to_fit,
     give_back,
     layout_of,
+    provenance,
     settings_of,
 )
 from raretok.ablation.precision import check_tolerance, pilot_positions
-from raretok.ablation.progress import bar
+from raretok.ablation.progress import shown
 from raretok.ablation.resumption import run_to_write
-from raretok.ablation.scratch import Part, Scratch
-from raretok.ablation.store import Run, n_blocks, open_run
+from raretok.ablation.sampled import sampling_offsets
+from raretok.ablation.scratch import Scratch
+from raretok.ablation.store import Run, open_run
 from raretok.models.adapter import LanguageModel
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import Positions
+
+SUMMED = ("variance", "summed_in_full", "plan")  # what a run needs of a block beside its numbers
 
 
 def ablate_to_disk(
@@ -55,26 +58,30 @@ def ablate_to_disk(
     progress: bool = True,
     forward: Path | None = None,
 ) -> tuple[Path, xr.Dataset]:
-    """Ablate as `ablate` does, block by block into a run directory; it and the result.
+    """Ablate each neuron of the last MLP at each scored position; a run directory and the result.
+
+    The result has `delta_loss[position, neuron]` and `loss[position]` in nats, `post[position,
+    neuron]` and `mean_post[neuron]`, labelled by position, and `sampling_error[neuron]`, the
+    standard error of the mean effect that the sampling leaves. The mean runs over all real
+    positions of the contexts that hold a scored one. A random sample is recomputed by brute force
+    and its largest error kept in the attributes; a run whose audit fails is kept, marked and warned
+    of.
 
     `out` is `runs/KEY` unless given; `source` is what else identifies the corpus (its sha256, the
     seed of the draw). An unfinished run goes on, a finished one is opened; `resume=False` starts
     again. `max_memory`, in GB above the model, decides how many positions make a block and how
-    many neurons are handled together: with the blocks of `ablate` (1,024) and all neurons the
-    numbers equal its numbers to the bit, else to rounding and `tolerance`. Killed and resumed on
-    the same machine, a run ends with the same bytes. Another process that writes the same run is
-    refused, or awaited with `wait`. `forward` is a folder of activations that runs of the same
-    model, contexts and positions share; the caller removes it. A run whose audit fails is kept,
-    marked and warned of.
-    Raises `UserError`.
+    many neurons are handled together, which changes rounding only. Killed and resumed on the same
+    machine, a run ends with the same bytes. Another process that writes the same run is refused, or
+    awaited with `wait`. `forward` is a folder of activations that runs of the same model, contexts
+    and positions share; the caller removes it. Raises `UserError`.
     """
     options = options or Options()
     check_contexts(model, contexts)
-    check_mode(options.mode, positions.stratum, np.random.default_rng(options.resample_seed))
+    check_mode(options.mode, positions.stratum)
     check_effect(options.effect)
     check_tolerance(options.tolerance)
     final_head(model)  # refuses a model that the closed form does not hold for
-    settings = settings_for(model, contexts, positions, options, source)
+    settings = settings_of(model, contexts, positions, source, options.asked)
 
     @cache
     def layout() -> dict[str, Any]:
@@ -85,28 +92,6 @@ def ablate_to_disk(
         if not run.complete:
             complete(Work(run, model, contexts, positions, options, progress, forward))
     return run.folder, open_run(run.folder)
-
-
-def settings_for(
-    model: LanguageModel,
-    contexts: Contexts,
-    positions: Positions,
-    options: Options,
-    source: dict[str, Any] | None,
-) -> dict[str, Any]:
-    """Everything that decides the numbers of a run."""
-    asked = {"layer": model.architecture.n_layers - 1, **options.asked}
-    return settings_of(model, contexts, positions, source or {}, asked)
-
-
-@dataclass(frozen=True)
-class Rows:
-    """What the ablation needs at some positions."""
-
-    resid: Float[Tensor, "pos d_model"]
-    post: Float[Tensor, "pos d_mlp"]
-    target: Int[Tensor, " pos"]
-    new: Float[Tensor, "pos d_mlp"]
 
 
 @dataclass(frozen=True)
@@ -129,82 +114,72 @@ class Work:
     def ahead(self) -> Checkpoints:
         """Blocks that other processes computed (raretok/ablation/distributed.py)."""
         cut = "-".join(str(self.run.record[name]) for name in ("key", "block", "parts"))
-        return Checkpoints(self.scratch.folder / f"ahead-{cut}")
+        return Checkpoints((self.forward or self.run.scratch) / f"ahead-{cut}")
 
     @cached_property
     def mean(self) -> Float[Tensor, " d_mlp"]:
-        return gather_to(self)
+        """The mean activations; the contexts not yet run are run."""
+        batches = context_batches(self.contexts, self.positions)
+        total, count = np.zeros(self.model.architecture.d_mlp), 0
+        for index, batch in enumerate(shown(batches, "contexts", self.progress)):
+            part = run_batch(self, index, batch)
+            total, count = total + part["total"], count + int(part["count"])
+        return torch.from_numpy(total / count).to(self.model.device, torch.float32)
 
     @cached_property
     def method(self) -> Method:
-        return method_for(self, self.mean)
-
-    @cached_property
-    def target(self) -> Int[Tensor, " position"]:
-        return torch.from_numpy(self.positions.target)
+        """The method, by what the pilot positions need."""
+        n, head = len(self.positions), final_head(self.model)
+        resid, post, target, new = self.rows(pilot_positions(n).numpy())
+        return make_method(
+            head,
+            resid,
+            new - post,
+            target,
+            output=head.mlp_output(post),
+            tolerance=self.options.tolerance,
+            n_positions=n,
+            effect=self.options.effect,
+            n_parts=self.run.record["parts"],
+        )
 
     @cached_property
     def donor(self) -> Int[np.ndarray, " position"]:
         rng = np.random.default_rng(self.options.resample_seed)
         return donors(self.positions.stratum, rng)
 
-    def new_post(
-        self, chosen: Int[np.ndarray, " chosen"], mean: Float[Tensor, " d_mlp"]
-    ) -> Float[Tensor, "*chosen d_mlp"]:
-        """What replaces the activations at some positions."""
+    def rows(self, chosen: Int[np.ndarray, " chosen"]) -> tuple[Tensor, ...]:
+        """Residuals, activations, targets, and what replaces the activations at some positions."""
+        resid, post = (self.scratch.at(name, chosen).to(self.mean) for name in ("resid", "post"))
+        target = torch.from_numpy(self.positions.target[chosen]).to(self.mean.device)
         if self.options.mode == "resample":
-            return self.scratch.at("post", self.donor[chosen]).to(mean.device)
-        return mean if self.options.mode == "mean" else torch.zeros_like(mean)
-
-    def rows(self, chosen: Int[np.ndarray, " chosen"], mean: Float[Tensor, " d_mlp"]) -> Rows:
-        """Residuals, activations, targets and replacements at some positions."""
-        resid, post = (self.scratch.at(name, chosen) for name in ("resid", "post"))
-        post = post.to(mean.device)
-        new = self.new_post(chosen, mean).expand_as(post)
-        return Rows(resid.to(mean.device), post, self.target[chosen].to(mean.device), new)
+            return resid, post, target, self.scratch.at("post", self.donor[chosen]).to(self.mean)
+        new = self.mean if self.options.mode == "mean" else torch.zeros_like(self.mean)
+        return resid, post, target, new.expand_as(post)
 
 
 def complete(work: Work) -> None:
     """Compute what is missing of a run, audit it and seal it."""
-    started, run, options = time.monotonic(), work.run, work.options
-    if "labels" not in run.steps:
-        made = {"mode": options.mode, "effect": options.effect, "tolerance": options.tolerance}
-        run.add_labels(work.positions, in_memory.provenance(work.model) | made)
+    started, run, options, n = time.monotonic(), work.run, work.options, len(work.positions)
     mean = work.mean
     give_back()
-    if "mean_post" not in run.steps:
-        run.add_neurons("mean_post", mean.cpu().numpy())
-    described = fill_blocks(work)
+    if run.parts.read("layout") is None:
+        made = {"mode": options.mode, "effect": options.effect, "tolerance": options.tolerance}
+        run.lay_out(work.positions, mean.cpu().numpy(), provenance(work.model) | made)
+        run.parts.keep("layout", {})
+    blocks = [fill_block(work, k) for k in shown(range(run.n_blocks), "blocks", work.progress)]
     vars(work).pop("method", None)  # the audit needs memory of its own
-    variance, in_full = run.sums()
-    if "sampling_error" not in run.steps:
-        error = in_memory.sampling_error(variance, len(work.positions))
-        run.add_neurons("sampling_error", error)
-    audit = in_memory.audit_record(
-        work.model,
-        described,
-        *audit_stored(work, mean),
-        options.tolerance,
-        len(work.positions),
-        in_full,
-    )
+    variance, in_full = (sum(part[name] for part in blocks) for name in SUMMED[:2])
+    run.fill(slice(None), sampling_error=np.sqrt(variance) / n)
+    plans = [json.loads(str(part["plan"])) for part in blocks]
+    audit = {name: max(plan[name] for plan in plans) for name in plans[0]}
+    audit["summed_in_full"] = int(in_full) / (n * len(mean))
+    audit |= audit_verdict(work.model, *audit_stored(work), options.tolerance, n)
     run.finish(audit, time.monotonic() - started)
     shutil.rmtree(work.ahead.folder, ignore_errors=True)
 
 
-def gather_to(work: Work) -> Float[Tensor, " d_mlp"]:
-    """Run the contexts not yet run; the mean activations, summed in the order `ablate` sums."""
-    batches = context_batches(work.contexts, work.positions)
-    total, count = np.zeros(work.model.architecture.d_mlp), 0
-    with bar("contexts", sum(map(len, batches)), work.progress) as shown:
-        for index, batch in enumerate(batches):
-            part = run_batch(work, index, batch)
-            total, count = total + part[0], count + part[1]
-            shown.update(len(batch))
-    return torch.from_numpy(total / count).to(work.model.device, torch.float32)
-
-
-def run_batch(work: Work, index: int, batch: Int[np.ndarray, " context"]) -> Part:
+def run_batch(work: Work, index: int, batch: Int[np.ndarray, " context"]) -> Arrays:
     """Run a batch of contexts, unless it was; its part of the mean activations."""
     scored = np.flatnonzero(np.isin(work.positions.context, batch))
     part = work.scratch.kept(index, scored)
@@ -215,55 +190,24 @@ def run_batch(work: Work, index: int, batch: Int[np.ndarray, " context"]) -> Par
     return part
 
 
-def method_for(work: Work, mean: Float[Tensor, " d_mlp"]) -> Method:
-    """The method `ablate` would choose; it depends on the pilot positions alone."""
-    n, options = len(work.positions), work.options
-    pilot = work.rows(pilot_positions(n).numpy(), mean)
-    head = final_head(work.model)
-    return make_method(
-        head,
-        pilot.resid,
-        pilot.new - pilot.post,
-        pilot.target,
-        output=head.mlp_output(pilot.post),
-        tolerance=options.tolerance,
-        n_positions=n,
-        effect=options.effect,
-        n_parts=work.run.record["parts"],
-    )
-
-
-def fill_blocks(work: Work) -> dict[str, int]:
-    """Write the blocks that are not finished; how they were computed."""
-    n, run = len(work.positions), work.run
-    missing = [k for k in range(n_blocks(run.record)) if str(k) not in run.steps]
-    todo = sum(positions_of(work, k).size for k in missing)
-    plans = []
-    with bar("positions", n, work.progress, initial=n - todo) as shown:
-        for k in missing:
-            block = work.ahead.read(str(k)) or compute_block(work, k)
-            post = work.scratch.at("post", positions_of(work, k)).numpy()
-            values = {"delta_loss": block["delta_loss"], "post": post, "loss": block["loss"]}
-            run.add_block(k, values, block["variance"], int(block["summed_in_full"]))
-            plans.append(json.loads(str(block["plan"])))
-            shown.update(len(post))
-    if not plans:
-        return work.method.described
-    return {name: max(plan[name] for plan in plans) for name in plans[0]}
-
-
-def positions_of(work: Work, k: int) -> Int[np.ndarray, " chosen"]:
-    """The positions of a block."""
-    size = work.run.record["block"]
-    return np.arange(k * size, min((k + 1) * size, len(work.positions)))
+def fill_block(work: Work, k: int) -> Arrays:
+    """Write a block, unless it is there as it was written; what the whole run needs of it."""
+    run, rows = work.run, work.run.rows(k)
+    part = run.parts.read(f"block-{k}")
+    if part is None or str(part["sha256"]) != run.digest(rows):
+        block = work.ahead.read(str(k)) or compute_block(work, k)
+        post = work.scratch.at("post", np.arange(rows.start, rows.stop)).numpy()
+        run.fill(rows, delta_loss=block["delta_loss"], post=post, loss=block["loss"])
+        part = {name: block[name] for name in SUMMED} | {"sha256": np.array(run.digest(rows))}
+        run.parts.keep(f"block-{k}", part)
+    return part
 
 
 def compute_block(work: Work, k: int) -> Arrays:
     """The numbers of one block, and the plan they were computed by."""
-    chosen = positions_of(work, k)
-    rows = work.rows(chosen, work.mean)
-    here = in_memory.sampling_offsets(len(work.positions))[chosen].to(work.mean.device)
-    found = apply_method(work.method, rows.resid, rows.post, rows.target, rows.new, here)
+    rows = work.run.rows(k)
+    offset = sampling_offsets(len(work.positions))[rows].to(work.mean.device)
+    found = apply_method(work.method, *work.rows(np.arange(rows.start, rows.stop)), offset)
     return {
         "delta_loss": found.delta_loss.cpu().numpy(),
         "loss": found.loss.cpu().numpy(),
@@ -273,12 +217,12 @@ def compute_block(work: Work, k: int) -> Arrays:
     }
 
 
-def audit_stored(work: Work, mean: Float[Tensor, " d_mlp"]) -> tuple[float, int]:
+def audit_stored(work: Work) -> tuple[float, int]:
     """Largest error, in nats, of the audited pairs as they are on disk, and their number."""
     stored = zarr.open_group(work.run.data, mode="r")["delta_loss"]
 
     def new(rows: Int[np.ndarray, " pair"], neuron: Int[np.ndarray, " pair"]) -> np.ndarray:
-        replaced = work.rows(rows, mean).new
+        replaced = work.rows(rows)[-1]
         return replaced[torch.arange(rows.size), torch.from_numpy(neuron)].cpu().numpy()
 
     return audit_pairs(

@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers import GPT2Config, GPTNeoXConfig, PreTrainedTokenizerFast
 
 from raretok.errors import UserError
-from raretok.models.adapter import LanguageModel, load_model, random_model
+from raretok.models.adapter import LanguageModel
+from raretok.models.loading import load_model, random_model
 from raretok.text.corpus import cut_contexts, load_corpus
 
 Tokens = Int[Tensor, "context pos"]

@@ -16,9 +16,9 @@ from raretok.ablation.closed_form import delta_loss
 from raretok.ablation.head import FinalHead, final_head
 from raretok.ablation.method import apply_method, make_method
 from raretok.ablation.precision import TOLERANCE, pilot_positions
-from raretok.ablation.run import sampling_offsets
-from raretok.ablation.sampled import AGAIN, PROBE_AGAIN
-from raretok.models.adapter import LanguageModel, capture
+from raretok.ablation.sampled import AGAIN, PROBE_AGAIN, sampling_offsets
+from raretok.models.adapter import LanguageModel
+from raretok.models.rerun import capture
 
 Tokens = Int[Tensor, "context pos"]
 Neurons = Int[Tensor, " neuron"]

@@ -19,7 +19,7 @@ from jupyter_core.utils import ensure_event_loop
 from tqdm import tqdm
 
 from raretok.ablation.distributed import Tasks, submit_shares
-from raretok.ablation.run import BLOCK
+from raretok.ablation.plan import BLOCK
 from raretok.book.comparison import JOURNAL, summarise
 from raretok.book.grid import COPY, Cell, Plan
 from raretok.book.pages import run_page, with_parameters, write_whole

@@ -4,21 +4,20 @@ A *query* is the position that attends; its row is the attention it pays to each
 Rows are summed up while a batch runs, so that no pattern is kept.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from raretok.ablation.batches import ScoredBatch, scored_batches
 from raretok.errors import NotTestableError
-from raretok.measure.resume import watch
 from raretok.measure.rows import Rows
 from raretok.models.adapter import LanguageModel
+from raretok.models.rerun import run
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import COMMON, RARE, Positions
 
@@ -107,58 +106,34 @@ def offset_edges(n_ctx: int) -> Edges:
     return edges[edges < n_ctx]
 
 
+@torch.no_grad()
 def capture_rows(model: LanguageModel, contexts: Contexts, queries: Positions) -> Rows:
     """Run the contexts of the queries and sum up the rows of every head."""
     shape = (model.architecture.n_layers, len(queries), model.architecture.n_heads)
     edges = offset_edges(contexts.tokens.shape[1])
     mass = np.zeros((*shape, edges.size + 1), dtype=np.float32)
     gini, gini_rest = np.zeros(shape), np.zeros(shape)
-    for batch in batches(contexts, queries):
+    for batch in whole_batches(model, contexts, queries):
+        pos = batch.pos.cpu()
 
-        def keep(layer: int, pattern: Tensor, hook: Any, batch=batch) -> None:
-            rows = causal(pattern[batch.place, :, batch.pos].float().cpu(), batch.pos)
-            mass[layer, batch.scored] = category_mass(rows, batch.pos, edges).numpy()
-            gini[layer, batch.scored] = causal_gini(rows, batch.pos + 1).numpy()
-            gini_rest[layer, batch.scored] = causal_gini(rows[..., 1:], batch.pos).numpy()
+        def keep(layer: int, pattern: Tensor, hook: Any, batch=batch, pos=pos) -> None:
+            rows = causal(pattern[batch.place, :, batch.pos].float().cpu(), pos)
+            mass[layer, batch.rows] = category_mass(rows, pos, edges).numpy()
+            gini[layer, batch.rows] = causal_gini(rows, pos + 1).numpy()
+            gini_rest[layer, batch.rows] = causal_gini(rows[..., 1:], pos).numpy()
 
         layers = range(model.architecture.n_layers)
-        watch(
-            model, batch.tokens, {f"blocks.{n}.attn.hook_pattern": partial(keep, n) for n in layers}
-        )
+        hooks = [(f"blocks.{n}.attn.hook_pattern", partial(keep, n)) for n in layers]
+        run(model, batch.tokens, hooks=hooks)
     keys = category_keys(queries.pos, edges)
     return Rows(queries, edges, keys, mass, gini, gini_rest)
 
 
-@dataclass(frozen=True)
-class Batch:
-    """A few contexts, cut after the last query in them."""
-
-    scored: Int[np.ndarray, " query"]  # indices into all queries
-    tokens: Int[Tensor, "context pos"]
-    place: Int[Tensor, " query"]  # context of each query, and its position
-    pos: Int[Tensor, " query"]
-    real: Bool[Tensor, "context pos"]  # a token of the text: neither padding nor the first
-
-
-def batches(contexts: Contexts, queries: Positions) -> Iterator[Batch]:
-    """The contexts that hold a query, those with queries to a like position together."""
-    used, row = np.unique(queries.context, return_inverse=True)
-    last = np.zeros(used.size, dtype=np.int64)
-    np.maximum.at(last, row, queries.pos)
-    order = np.argsort(last, kind="stable")
-    for start in range(0, used.size, BATCH):
-        chosen = order[start : start + BATCH]
-        place = np.full(used.size, -1)
-        place[chosen] = np.arange(chosen.size)
-        scored = np.flatnonzero(place[row] >= 0)
-        at = np.arange(last[chosen].max() + 1)
-        yield Batch(
-            scored=scored,
-            tokens=torch.from_numpy(contexts.tokens[used[chosen], : at.size]),
-            place=torch.from_numpy(place[row[scored]]),
-            pos=torch.from_numpy(queries.pos[scored]),
-            real=torch.from_numpy((at > 0) & (at < contexts.length[used[chosen], None])),
-        )
+def whole_batches(
+    model: LanguageModel, contexts: Contexts, queries: Positions
+) -> list[ScoredBatch]:
+    """The contexts that hold a query, cut after the last one, those of like length together."""
+    return scored_batches(model, contexts, queries, size=BATCH, most=None)
 
 
 def causal(rows: AttentionRows, pos: Int[Tensor, " query"]) -> AttentionRows:

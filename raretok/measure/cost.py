@@ -22,10 +22,8 @@ import torch
 from raretok.ablation.gather import Gathered, gather
 from raretok.ablation.head import final_head
 from raretok.ablation.method import apply_method, make_method
-from raretok.ablation.plan import cut_to_fit, forward_memory, memory_of
+from raretok.ablation.plan import BLOCK, STACK, cut_to_fit, forward_memory, memory_of
 from raretok.ablation.precision import PILOT, TOLERANCE
-from raretok.ablation.run import BLOCK
-from raretok.ablation.stacked import STACK
 from raretok.errors import NotTestableError
 from raretok.measure import groups, layers, parts
 from raretok.measure.find import LEAD, SHIPPED, STEP_POSITIONS, Measurements, step_parameters

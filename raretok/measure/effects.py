@@ -12,9 +12,7 @@ from torch import Tensor
 from raretok.ablation import layers
 from raretok.ablation.head import check_effect, final_head, sandwich_of
 from raretok.ablation.interventions import check_name
-from raretok.ablation.layer_runs import ablate_layer_to_disk
-from raretok.ablation.layers import LayerOptions
-from raretok.ablation.partial import W_out_of, layer_index
+from raretok.ablation.layers import LayerOptions, ablate_layer_to_disk
 from raretok.ablation.plan import MAX_MEMORY, Options
 from raretok.ablation.precision import TOLERANCE, check_tolerance
 from raretok.ablation.records import TABLE, is_run
@@ -26,7 +24,7 @@ from raretok.measure.parameters import check_sources, validated
 from raretok.measure.parts import GATED
 from raretok.measure.source import Source
 from raretok.measure.unembedding import NEURONS
-from raretok.models.adapter import LanguageModel
+from raretok.models.adapter import LanguageModel, W_out_of
 from raretok.paths import check_writable, one_line
 from raretok.text.rarity import all_positions, draw_total
 
@@ -69,7 +67,7 @@ def ablate(
     check_sources(source.parameters)
     everything = all_positions(source.contexts, source.classes("corrected"), "target")
     drawn = draw_total(everything, n=positions, rng=source.rng("positions of a run"))
-    index = layer_index(source.model, layer)
+    index = source.model.index(layer)
     where = {
         "source": {"corpus_sha256": source.corpus.sha256, "seed": seed},
         "max_memory": max_memory,

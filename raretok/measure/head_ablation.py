@@ -12,18 +12,21 @@ nothing there reads another position any more. The first token is left alone: a 
 nothing but itself there.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, partial
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from raretok.ablation.batches import ScoredBatch
 from raretok.errors import UserError
-from raretok.measure.attention_capture import Batch, batches
+from raretok.measure.attention_capture import whole_batches
 from raretok.measure.head_sums import WHOLE, Target
-from raretok.measure.resume import CleanPass, Ended, row_loss
 from raretok.models.adapter import Architecture, LanguageModel
+from raretok.models.rerun import Hook, check_resumes, run, run_after
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import MIDDLE, Positions
 
@@ -63,6 +66,7 @@ class HeadEffects:
     delta_loss: Float[np.ndarray, "target position"]  # nats
 
 
+@torch.no_grad()
 def ablate_heads(
     model: LanguageModel,
     contexts: Contexts,
@@ -88,17 +92,16 @@ def ablate_heads(
     post = np.empty((len(positions), model.architecture.d_mlp), dtype=np.float32)
     change = np.zeros((len(targets), *post.shape), dtype=np.float32)
     delta_loss = np.zeros((len(targets), len(positions)), dtype=np.float32)
-    with torch.no_grad():
-        pooled = mode in ("mean", "resample")
-        pool = gather_pool(model, contexts, positions, layers) if pooled else None
-        for batch in batches(contexts, positions):
-            run = AblationRun(model, batch, positions, layers)
-            post[batch.scored] = run.clean_rows.post[:, 0].cpu().numpy()
-            run.replace(mode, pool, positions, rng=rng)
-            for index, target in enumerate(targets):
-                new, loss = run.ablated(*target)
-                change[index, batch.scored] = new.cpu().numpy()
-                delta_loss[index, batch.scored] = loss.cpu().numpy()
+    pooled = mode in ("mean", "resample")
+    pool = gather_pool(model, contexts, positions, layers) if pooled else None
+    for batch in whole_batches(model, contexts, positions):
+        donor = donors(positions, batch, rng=rng) if mode == "resample" else None
+        clean = AblationRun(model, batch, layers, partial(replacement, mode, pool, donor))
+        post[batch.rows] = clean.clean.post.cpu().numpy()
+        for index, target in enumerate(targets):
+            new, loss = clean.ablated(*target, one_by_one=mode == "first")
+            change[index, batch.rows] = new.cpu().numpy()
+            delta_loss[index, batch.rows] = loss.cpu().numpy()
     return HeadEffects(targets, positions, post, change, delta_loss)
 
 
@@ -116,13 +119,14 @@ def gather_pool(
     """One pass over the contexts of the scored positions."""
     rows: dict[int, list] = {layer: [] for layer in layers}
     total, count, order = dict.fromkeys(layers, 0.0), 0, []
-    for batch in batches(contexts, positions):
-        clean = CleanPass(model, batch.tokens, layers)
-        count += int(batch.real.sum())
-        order.append(batch.scored)
+    for batch in whole_batches(model, contexts, positions):
+        seen = run(model, batch.tokens, [hook_z(layer) for layer in layers])
+        count += int(batch.ablated.sum())
+        order.append(batch.rows)
         for layer in layers:
-            total[layer] = total[layer] + clean.z[layer][batch.real].sum(dim=0)
-            rows[layer].append(clean.z[layer][batch.place, batch.pos])
+            z = seen[hook_z(layer)]
+            total[layer] = total[layer] + z[batch.ablated].sum(dim=0)
+            rows[layer].append(batch.scored(z))
     back = torch.from_numpy(np.argsort(np.concatenate(order)))
     return Pool(
         {layer: torch.cat(rows[layer])[back] for layer in layers},
@@ -130,81 +134,136 @@ def gather_pool(
     )
 
 
+def replacement(
+    mode: str,
+    pool: Pool | None,
+    donor: Int[Tensor, "context pos"] | None,
+    layer: int,
+    z: HeadOutputs,
+) -> HeadOutputs:
+    """What the heads of a layer write where they are ablated."""
+    if mode == "mean":
+        return pool.mean[layer].expand_as(z)
+    if mode == "zero":
+        return torch.zeros_like(z)
+    if mode == "resample":
+        return pool.z[layer][donor.to(z.device)]
+    return z[:, :1].expand_as(z)  # alone with itself, the first token hands on its value
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Where a run ended at some positions: what the last MLP and the final norm saw."""
+
+    post: Float[Tensor, "query d_mlp"]
+    resid: Float[Tensor, "query d_model"]
+
+
 class AblationRun:
     """One batch of contexts, run clean, to be run again with heads ablated."""
 
     def __init__(
-        self, model: LanguageModel, batch: Batch, positions: Positions, layers: list[int]
+        self,
+        model: LanguageModel,
+        batch: ScoredBatch,
+        layers: list[int],
+        replacement: Callable[[int, HeadOutputs], HeadOutputs],
     ) -> None:
-        self.model, self.batch, self.layers = model, batch, layers
-        self.last = model.architecture.n_layers - 1
-        kept = sorted({*layers, *(layer + 1 for layer in layers if layer < self.last)})
-        self.clean = CleanPass(model, batch.tokens, kept)
-        self.clean_rows = self.clean.ended.at(batch.place, batch.pos)
-        self.target = torch.from_numpy(positions.target[batch.scored])
-        self.loss = row_loss(model, self.clean_rows.resid[:, 0], self.target)
-        # What rows are compared with is run as they are, so that no effect is exactly 0.
-        self.every = torch.arange(len(batch.scored))
-        self.alone = {
-            n: self._rows(n, self.clean.z[n], self.every) for n in layers if n == self.last
-        }
+        """Run it; what heads of a layer write is `replacement(layer, z)` where they are ablated.
 
-    def replace(self, mode: str, pool: Pool | None, positions: Positions, *, rng: Random) -> None:
-        """Choose what head outputs are replaced with from now on."""
-        self.one_by_one = mode == "first"
-        donor = donors(positions, self.batch, rng=rng) if mode == "resample" else None
-        self.new = {layer: self._replacement(mode, layer, pool, donor) for layer in self.layers}
+        Raises `NotTestableError` for a model that cannot be run from its middle.
+        """
+        check_resumes(model)
+        self.model, self.batch, self.last = model, batch, model.architecture.n_layers - 1
+        self.names = model.hook_post(), f"blocks.{self.last}.hook_resid_post"
+        before = {*layers, *(layer + 1 for layer in layers if layer < self.last)}
+        of_layers = [f"blocks.{n}.hook_resid_pre" for n in before] + [hook_z(n) for n in layers]
+        seen = run(model, batch.tokens, [*self.names, *of_layers])
+        self.resid = {n: seen[f"blocks.{n}.hook_resid_pre"] for n in before}
+        self.z = {n: seen[hook_z(n)] for n in layers}
+        self.new = {n: replacement(n, z) for n, z in self.z.items()}
+        self.clean = Ended(*(batch.scored(seen[name]) for name in self.names))
+        self.loss = row_loss(model, self.clean.resid, batch.target)
+        self.every = torch.arange(len(batch.rows), device=model.device)
 
-    def _replacement(
-        self, mode: str, layer: int, pool: Pool | None, donor: Int[Tensor, "context pos"] | None
-    ) -> HeadOutputs:
-        z = self.clean.z[layer]
-        if mode == "mean":
-            return pool.mean[layer].expand_as(z)
-        if mode == "zero":
-            return torch.zeros_like(z)
-        if mode == "resample":
-            return pool.z[layer][donor.to(z.device)]
-        return z[:, :1].expand_as(z)  # alone with itself, the first token hands on its value
+    @cached_property
+    def alone(self) -> Ended:
+        """What rows of the last layer are compared with, run as they are: no effect is then 0."""
+        return self._rows(self.last, self.z[self.last], self.every)
 
-    def ablated(self, layer: int, head: int) -> Changes:
+    def ablated(self, layer: int, head: int, one_by_one: bool) -> Changes:
         """Change of the last MLP and of the loss at each scored position."""
         batch, z = self.batch, self._ablated_z(layer, head)
         if layer == self.last:
-            return self._changes(self._rows(layer, z, self.every), self.alone[layer])
-        if not self.one_by_one:
-            ended = self.clean.again(layer, z)
-            return self._changes(ended.at(batch.place, batch.pos), self.clean_rows)
-        turn = rank_among_equals(batch.place.numpy())  # one query of a context at a time
-        post, resid = self.clean_rows.post.clone(), self.clean_rows.resid.clone()
+            return self._changes(self._rows(layer, z, self.every), self.alone)
+        if not one_by_one:
+            hooks = [written(layer, z)]
+            seen = run_after(self.model, self.resid[layer], layer - 1, self.names, hooks)
+            return self._changes(Ended(*(batch.scored(seen[name]) for name in self.names)))
+        turn = rank_among_equals(batch.place.cpu().numpy())  # one query of a context at a time
+        post, resid = self.clean.post.clone(), self.clean.resid.clone()
         for number in range(turn.max() + 1):
-            query = torch.from_numpy(np.flatnonzero(turn == number))
+            query = self.every[torch.from_numpy(turn == number)]
             ended = self._rows(layer, z, query)
             post[query], resid[query] = ended.post, ended.resid
-        return self._changes(Ended(post, resid), self.clean_rows)
+        return self._changes(Ended(post, resid))
 
     def _ablated_z(self, layer: int, head: int) -> HeadOutputs:
         """Head outputs with one head, or all of them, replaced at every position but the first."""
-        z = self.clean.z[layer]
-        heads = torch.arange(z.shape[2]) == head if head != WHOLE else torch.ones(z.shape[2]) > 0
-        mask = (self.batch.real[:, :, None] & heads)[..., None]
-        return torch.where(mask.to(z.device), self.new[layer], z)
+        z = self.z[layer]
+        heads = torch.arange(z.shape[2], device=z.device)
+        heads = heads == head if head != WHOLE else heads >= 0
+        mask = (self.batch.ablated[:, :, None] & heads)[..., None]
+        return torch.where(mask, self.new[layer], z)
 
     def _rows(self, layer: int, z: HeadOutputs, query: Int[Tensor, " chosen"]) -> Ended:
-        """Run on with `z` at some of the scored positions only."""
-        place, pos = self.batch.place[query], self.batch.pos[query]
-        return self.clean.with_rows(layer, z[place, pos], place, pos)
+        """Run on with `z` at some of the scored positions only; what these end with.
 
-    def _changes(self, ended: Ended, clean: Ended) -> Changes:
-        loss = row_loss(self.model, ended.resid[:, 0], self.target)
-        return (ended.post - clean.post)[:, 0], loss - self.loss
+        Given its `z`, a layer reads no other position: it is run at these alone.
+        """
+        at = self.batch.place[query], self.batch.pos[query]
+        through, hooks = f"blocks.{layer}.hook_resid_post", [written(layer, z[at][:, None])]
+        alone = self.resid[layer][at][:, None]
+        rows = run_after(self.model, alone, layer - 1, [self.names[0], through], hooks)
+        if layer == self.last:
+            return Ended(rows[self.names[0]][:, 0], rows[through][:, 0])
+        resid = self.resid[layer + 1].clone()
+        resid[at] = rows[through][:, 0]
+        seen = run_after(self.model, resid, layer, self.names)
+        return Ended(*(seen[name][at] for name in self.names))
+
+    def _changes(self, ended: Ended, clean: Ended | None = None) -> Changes:
+        loss = row_loss(self.model, ended.resid, self.batch.target)
+        return ended.post - (clean or self.clean).post, loss - self.loss
 
 
-def donors(positions: Positions, batch: Batch, *, rng: Random) -> Int[Tensor, "context pos"]:
+def hook_z(layer: int) -> str:
+    """Name of the hook that sees what the heads of a layer hand on."""
+    return f"blocks.{layer}.attn.hook_z"
+
+
+def written(layer: int, z: Float[Tensor, "batch pos head d_head"]) -> Hook:
+    """A hook that lets the heads of a layer write `z`."""
+    return hook_z(layer), lambda activation, hook: z
+
+
+def row_loss(
+    model: LanguageModel, resid: Float[Tensor, "query d_model"], target: Int[Tensor, " query"]
+) -> Float[Tensor, " query"]:
+    """Loss of each target, nats, from the residual before the final norm."""
+    logits = model.bridge.unembed(model.bridge.ln_final(resid)).float()
+    logits = model.architecture.logit_scale * logits
+    softcap = model.architecture.softcap
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    return torch.nn.functional.cross_entropy(logits, target.to(logits.device), reduction="none")
+
+
+def donors(positions: Positions, batch: ScoredBatch, *, rng: Random) -> Int[Tensor, "context pos"]:
     """For every position of a batch a scored one; of its class, where it is scored itself."""
     n = len(positions)
     donor = rng.integers(n, size=tuple(batch.tokens.shape))
-    at = (batch.scored.tolist(), batch.place.tolist(), batch.pos.tolist())
+    at = (batch.rows.tolist(), batch.place.tolist(), batch.pos.tolist())
     for row, place, pos in zip(*at, strict=True):
         others = np.flatnonzero(positions.stratum == positions.stratum[row])
         others = others[others != row]

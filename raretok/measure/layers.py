@@ -6,26 +6,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 import xarray as xr
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Float
 
-from raretok.ablation.batches import ScoredBatch, scored_batches
+from raretok.ablation.batches import ScoredBatch, mean_activations, scored_batches
 from raretok.ablation.checkpoints import Arrays, Checkpoints
-from raretok.ablation.gather import context_batches, real_tokens
-from raretok.ablation.head import final_head, sandwich_of
+from raretok.ablation.gather import batches_of
+from raretok.ablation.head import final_head
 from raretok.ablation.layers import LayerOptions, ablate_layer
-from raretok.ablation.partial import W_out_of, capture_layers
-from raretok.ablation.progress import blocks
+from raretok.ablation.progress import shown
 from raretok.ablation.screen import class_weights, screen
-from raretok.ablation.split import token_rows
 from raretok.ablation.stacked import Layer
 from raretok.errors import NotTestableError
 from raretok.measure.attention_capture import contexts_of
 from raretok.measure.influence import PRECISE, Blocks, blocks_of, counted_in
 from raretok.measure.record import digest, rounded
 from raretok.measure.source import STRATIFIED, Source
+from raretok.models.adapter import W_out_of
+from raretok.models.rerun import capture_layers
 from raretok.paths import RUNS
 from raretok.text.rarity import MIDDLE, Positions
 
@@ -58,7 +56,7 @@ def layer_part(source: Source, asked: "Measurements | None", layer: str) -> xr.D
     weights = [np.bincount(block, one, block.max() + 1) for one in class_weights(positions)]
     options = LayerOptions(int(layer), n_top=TOP, n_random=RANDOM, seed=source.parameters.seed)
     kept = Checkpoints(folder / f"exact{layer}")
-    exact = ablate_layer(model, source.contexts, scored(source, ABLATED), options, checkpoints=kept)
+    exact = ablate_layer(model, source.contexts, scored(source, ABLATED), options, kept=kept)
     if -int(layer) == min(DEEPEST, n_layers):
         shutil.rmtree(folder)
     wide = ("token_class", "block", "neuron")
@@ -89,25 +87,21 @@ def screened_blocks(
     """
     kept, model = Checkpoints(folder), source.model
     layers = list(range(model.architecture.n_layers))[-DEEPEST:]
-    W_out = {n: W_out_of(model, n) for n in layers}
-    if len({len(rows) for rows in W_out.values()}) > 1:
+    if len({len(W_out_of(model, n)) for n in layers}) > 1:
         raise NotTestableError(f"the last {len(layers)} layers of {model.name} differ in width")
-    means, head = mean_activations(source, positions, layers, kept), final_head(model)
-    rows, weight = token_rows(head), class_weights(positions)
-    every = (model, head, rows)
-    at = [
-        Layer(*every, n, W_out[n], mean, "mean", sandwich=sandwich_of(model, layer=n))
-        for n, mean in zip(layers, means, strict=True)
-    ]
-    batches = scored_batches(model, source.contexts, positions, False)
+    used = source.rng("means of layers").permutation(np.unique(positions.context))[:MEANS]
+    of_means = batches_of(source.contexts, np.sort(used))
+    means = mean_activations(model, source.contexts, of_means, layers, kept=kept, progress=True)
+    head, weight = final_head(model), class_weights(positions)
+    at = [Layer(model, head, n, mean) for n, mean in zip(layers, means, strict=True)]
+    batches = scored_batches(model, source.contexts, positions)
     of_context = np.zeros(positions.context.max() + 1, dtype=np.int64)
     of_context[positions.context] = block
     shape = (len(weight), block.max() + 1, model.W_out.shape[0])
     found = {name: np.zeros(shape) for name in EFFECTS}
-    for step in blocks(len(batches), 1, "screen", True):
-        batch = batches[step.start]
+    for k, batch in enumerate(shown(batches, "screen", True)):
         make = partial(screened_layers, at, batch, weight[:, batch.rows])
-        part = kept.part(f"screen-{step.start}", make)
+        part = kept.part(f"screen-{k}", make)
         for name, sums in found.items():
             for place, context in enumerate(batch.contexts):
                 sums[:, of_context[context]] += part[name][layer][:, place]
@@ -121,27 +115,3 @@ def screened_layers(
     seen = capture_layers(at[0].model, batch.tokens, [one.index for one in at])
     found = [screen(one, batch, weight, captured) for one, captured in zip(at, seen, strict=True)]
     return {name: np.stack([one[name] for one in found]) for name in EFFECTS}
-
-
-def mean_activations(
-    source: Source, positions: Positions, layers: list[int], kept: Checkpoints
-) -> Float[Tensor, "layer d_mlp"]:
-    """Mean activations of some layers over the text of up to MEANS contexts."""
-    model, contexts = source.model, source.contexts
-    used = source.rng("means of layers").permutation(np.unique(positions.context))[:MEANS]
-    batches = context_batches(contexts, positions[np.isin(positions.context, used)])
-
-    def summed(batch: Int[np.ndarray, " batch"]) -> Arrays:
-        length = contexts.length[batch]
-        tokens = torch.from_numpy(contexts.tokens[batch, : length.max()])
-        real = real_tokens(length, False).to(model.device)
-        posts = [one.post[real] for one in capture_layers(model, tokens, layers)]
-        total = torch.stack([post.sum(dim=0, dtype=torch.float64) for post in posts])
-        return {"total": total.cpu().numpy(), "count": np.array(int(real.sum()))}
-
-    parts = [
-        kept.part(f"mean-{step.start}", partial(summed, batches[step.start]))
-        for step in blocks(len(batches), 1, "means", True)
-    ]
-    mean = sum(part["total"] for part in parts) / sum(part["count"] for part in parts)
-    return torch.from_numpy(mean).to(model.device, model.dtype)

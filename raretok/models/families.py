@@ -1,56 +1,36 @@
 """The architectures that can be trained: one `transformers` configuration for each family."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from transformers import GPT2Config, GPTNeoXConfig, LlamaConfig, PretrainedConfig
 
 Family = Literal["gpt2", "neox", "llama"]
-
-
-def architecture(
-    family: Family,
-    *,
-    n_layers: int,
-    d_model: int,
-    n_heads: int,
-    d_mlp: int,
-    d_vocab: int,
-    n_ctx: int,
-) -> PretrainedConfig:
-    """Configuration of these sizes, without dropout; W_U is the embedding in every family."""
-    if family == "gpt2":
-        return _gpt2(n_layers, d_model, n_heads, d_mlp, d_vocab, n_ctx)
-    sizes = {
-        "num_hidden_layers": n_layers,
-        "hidden_size": d_model,
-        "num_attention_heads": n_heads,
-        "intermediate_size": d_mlp,
-        "vocab_size": d_vocab,
-        "max_position_embeddings": n_ctx,
+# W_U is the embedding in every family, and there is no dropout.
+NAMES = {
+    "n_layers": "num_hidden_layers",
+    "d_model": "hidden_size",
+    "n_heads": "num_attention_heads",
+    "d_mlp": "intermediate_size",
+    "d_vocab": "vocab_size",
+    "n_ctx": "max_position_embeddings",
+}
+OF_GPT2 = NAMES | {"d_mlp": "n_inner"}  # it takes the other names too
+FIXED: dict[str, dict[str, Any]] = {
+    "gpt2": {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
+    "neox": {"use_parallel_residual": True, "rotary_pct": 0.25, "tie_word_embeddings": True},
+    "llama": {
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
         "tie_word_embeddings": True,
-        "bos_token_id": 0,
-        "eos_token_id": 0,
-    }
-    if family == "neox":
-        return GPTNeoXConfig(**sizes, use_parallel_residual=True, rotary_pct=0.25)
-    sizes["num_key_value_heads"] = max(1, n_heads // 2)
-    sizes["rope_parameters"] = {"rope_type": "default", "rope_theta": 10_000.0}
-    return LlamaConfig(**sizes)
+    },
+}
 
 
-def _gpt2(
-    n_layers: int, d_model: int, n_heads: int, d_mlp: int, d_vocab: int, n_ctx: int
-) -> GPT2Config:
-    return GPT2Config(
-        vocab_size=d_vocab,
-        n_positions=n_ctx,
-        n_embd=d_model,
-        n_layer=n_layers,
-        n_head=n_heads,
-        n_inner=d_mlp,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
+def architecture(family: Family, **sizes: int) -> PretrainedConfig:
+    """Configuration of these sizes, by the names that NAMES has them."""
+    names = OF_GPT2 if family == "gpt2" else NAMES
+    values = {names[name]: size for name, size in sizes.items()} | FIXED[family]
+    values |= {"bos_token_id": 0, "eos_token_id": 0}
+    if family == "llama":
+        values["num_key_value_heads"] = max(1, sizes["n_heads"] // 2)
+    make = {"gpt2": GPT2Config, "neox": GPTNeoXConfig, "llama": LlamaConfig}[family]
+    return make(**values)

@@ -6,7 +6,6 @@ import math
 import os
 import platform
 import shutil
-import sys
 import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -16,18 +15,18 @@ from typing import Any, get_args
 import numpy as np
 import torch
 from jaxtyping import Integer
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
 from tqdm import tqdm
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
 from raretok.errors import UserError
-from raretok.models.adapter import untrained_twin
 from raretok.models.families import Family, architecture
+from raretok.models.loading import untrained_twin
 from raretok.text.corpus import cut_contexts, load_corpus
 from raretok.text.docstrings import DOMAINS
 from raretok.text.streams import batch_tokens, prepare, write_json
+
+CHECKPOINT = "checkpoint.pt"
 
 
 @dataclass(frozen=True)
@@ -104,27 +103,25 @@ def train(
     stream = np.load(tokens_file, mmap_mode="r")
     model = untrained_twin(config.architecture(), config.seed).to(device)
     optimizer = make_optimizer(model, config)
-    state = resume(work / "checkpoint.safetensors", model, optimizer)
+    state = resume(work / CHECKPOINT, model, optimizer)
     forward = torch.compile(model) if compile_model else model
-    bar = tqdm(total=config.steps, initial=state["step"], unit="step", file=sys.stderr)
-    with bar:
-        while state["step"] < config.steps:
-            keep_weights(model, state["step"], config, work)
-            started = time.perf_counter()
-            loss = training_step(forward, optimizer, stream, state["step"], config, device)
-            state["step"] += 1
-            state["seconds"] += time.perf_counter() - started
-            state["recent"].append(loss)
-            if state["step"] % 25 == 0 or state["step"] == config.steps:
-                mean = sum(state["recent"]) / len(state["recent"])
-                state["curve"].append([tokens_seen(state["step"], config), round(mean, 4)])
-                state["recent"] = []
-                bar.set_postfix(loss=f"{mean:.3f}")
-            if state["step"] % checkpoint_every == 0:
-                save_checkpoint(work / "checkpoint.safetensors", model, optimizer, state)
-            bar.update()
+    steps = range(state["step"], config.steps)
+    for step in (bar := tqdm(steps, "steps", config.steps, initial=state["step"], unit="step")):
+        keep_weights(model, step, config, work)
+        started = time.perf_counter()
+        loss = training_step(forward, optimizer, stream, step, config, device)
+        state["step"] = step + 1
+        state["seconds"] += time.perf_counter() - started
+        state["recent"].append(loss)
+        if state["step"] % 25 == 0 or state["step"] == config.steps:
+            mean = sum(state["recent"]) / len(state["recent"])
+            state["curve"].append([tokens_seen(state["step"], config), round(mean, 4)])
+            state["recent"] = []
+            bar.set_postfix(loss=f"{mean:.3f}")
+        if state["step"] % checkpoint_every == 0:
+            save_checkpoint(work / CHECKPOINT, model, optimizer, state)
     keep_weights(model, state["step"], config, work)
-    save_checkpoint(work / "checkpoint.safetensors", model, optimizer, state)
+    save_checkpoint(work / CHECKPOINT, model, optimizer, state)
     return finish(model, state, config, work, out, corpus_sha256, device)
 
 
@@ -178,40 +175,45 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Adam
 def save_checkpoint(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
 ) -> None:
-    """Weights, optimizer and progress in one safetensors file, replaced whole."""
-    tensors = {}
-    for name, parameter in model.named_parameters():
-        tensors[f"weight.{name}"] = parameter.detach().clone()
-        for key, value in optimizer.state[parameter].items():
-            tensors[f"{key}.{name}"] = value.detach().clone()
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata={"state": json.dumps(state)})
-    os.replace(partial, path)
-
-
-def keep_weights(model: nn.Module, step: int, config: TrainingConfig, work: Path) -> None:
-    """Write the 16-bit weights of this step if they are asked for, as the final ones are."""
-    if step not in config.checkpoints:
-        return
-    kept = work / "checkpoints"
-    round_weights(copy.deepcopy(model)).save_pretrained(work / "checkpoints.partial")
-    kept.mkdir(exist_ok=True)
-    os.replace(work / "checkpoints.partial" / "model.safetensors", kept / f"step{step}.safetensors")
-    shutil.rmtree(work / "checkpoints.partial")
+    """Weights, optimizer and progress in one file, replaced whole."""
+    kept = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "state": state}
+    torch.save(kept, path.with_suffix(".partial"))
+    os.replace(path.with_suffix(".partial"), path)
 
 
 def resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Put a checkpoint back into model and optimizer; a fresh state where there is none."""
     if not path.exists():
         return {"step": 0, "seconds": 0.0, "curve": [], "recent": []}
-    with safe_open(path, framework="pt") as file, torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(file.get_tensor(f"weight.{name}"))
-            optimizer.state[parameter] = {
-                key: file.get_tensor(f"{key}.{name}").to(parameter.device)
-                for key in ("step", "exp_avg", "exp_avg_sq")
-            }
-        return json.loads(file.metadata()["state"])
+    kept = torch.load(path, weights_only=True)
+    model.load_state_dict(kept["model"])
+    optimizer.load_state_dict(kept["optimizer"])
+    return kept["state"]
+
+
+def keep_weights(model: Any, step: int, config: TrainingConfig, work: Path) -> None:
+    """Write the model of this step, if it is asked for, as the final one is."""
+    if step in config.checkpoints:
+        write_model(round_weights(copy.deepcopy(model)), work / "partial", work)
+        replace(work / "partial", work / "checkpoints" / f"step{step}")
+
+
+def write_model(model: Any, folder: Path, work: Path) -> None:
+    """Write weights, configuration and tokenizer as a Hugging Face directory."""
+    shutil.rmtree(folder, ignore_errors=True)
+    model.save_pretrained(folder)
+    shutil.copytree(work / "tokenizer", folder, dirs_exist_ok=True)
+
+
+def replace(draft: Path, folder: Path) -> None:
+    """Put a directory that is whole in place of another, which stands until then."""
+    before = folder.with_name(folder.name + ".before")
+    shutil.rmtree(before, ignore_errors=True)
+    folder.parent.mkdir(exist_ok=True)
+    if folder.exists():
+        os.replace(folder, before)
+    os.replace(draft, folder)
+    shutil.rmtree(before, ignore_errors=True)
 
 
 def finish(
@@ -244,31 +246,14 @@ def finish(
         },
         "loss_curve": state["curve"],
     }
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial)
-    for file in sorted((work / "tokenizer").iterdir()):
-        shutil.copy(file, partial)
-    shutil.copy(work / "unigram_counts.npy", partial)
-    lay_out_checkpoints(work, partial)
-    write_json(partial / "training.json", record)
-    before = out.with_name(out.name + ".before")
-    shutil.rmtree(before, ignore_errors=True)
-    if out.exists():  # kept until the new one stands in its place
-        os.replace(out, before)
-    os.replace(partial, out)
-    shutil.rmtree(before, ignore_errors=True)
+    draft = out.with_name(out.name + ".partial")
+    write_model(model, draft, work)
+    shutil.copy(work / "unigram_counts.npy", draft)
+    if config.checkpoints:
+        shutil.copytree(work / "checkpoints", draft / "checkpoints")
+    write_json(draft / "training.json", record)
+    replace(draft, out)
     return record
-
-
-def lay_out_checkpoints(work: Path, model: Path) -> None:
-    """Every kept step as a model directory of its own, so that it is loaded as any model is."""
-    for file in (work / "checkpoints").glob("*.safetensors"):
-        folder = model / "checkpoints" / file.stem
-        folder.mkdir(parents=True)
-        shutil.copy(file, folder / "model.safetensors")
-        for other in (model / "config.json", *(work / "tokenizer").iterdir()):
-            shutil.copy(other, folder)
 
 
 @torch.no_grad()

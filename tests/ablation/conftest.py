@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from raretok.models.adapter import LanguageModel, load_model
+from raretok.models.adapter import LanguageModel
+from raretok.models.loading import load_model
 from tests.ablation.reference import at_scored_positions
 from tests.tiny import FAMILIES, write_model
 

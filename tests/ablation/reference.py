@@ -9,22 +9,17 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from raretok.ablation import run
-from raretok.ablation.audit import audit_pairs, check_model
+from raretok.ablation import plan
+from raretok.ablation.audit import audit_pairs, audit_verdict, check_model
 from raretok.ablation.gather import Gathered, check_contexts, gather
 from raretok.ablation.head import check_effect, final_head
-from raretok.ablation.interventions import check_mode, replacement
+from raretok.ablation.interventions import check_mode, donors
 from raretok.ablation.method import apply_method, make_method
+from raretok.ablation.plan import provenance
 from raretok.ablation.precision import TOLERANCE, check_tolerance, pilot_positions
-from raretok.ablation.progress import blocks
-from raretok.ablation.run import (
-    audit_record,
-    provenance,
-    sampling_error,
-    sampling_offsets,
-)
-from raretok.ablation.sampled import Estimate
-from raretok.models.adapter import LanguageModel, capture
+from raretok.ablation.sampled import Estimate, sampling_offsets
+from raretok.models.adapter import LanguageModel
+from raretok.models.rerun import capture
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import Positions
 from tests.ablation.modules import delta_loss_modules, real_modules
@@ -90,7 +85,7 @@ def ablate(
     Raises `UserError` for contexts longer than the model reads, a mode, effect or tolerance that
     is unknown or cannot be served, and where the closed form does not hold.
     """
-    check_mode(mode, positions.stratum, rng)
+    check_mode(mode, positions.stratum)
     check_effect(effect)
     check_tolerance(tolerance)
     check_contexts(model, contexts)
@@ -99,7 +94,8 @@ def ablate(
     gathered = gather(model, contexts, positions, include_first=include_first, progress=progress)
     target = torch.from_numpy(positions.target).to(model.device)
     resid, post = gathered.resid, gathered.post
-    new = replacement(mode, post, gathered.mean_post, positions.stratum, rng).expand_as(post)
+    new = gathered.mean_post if mode == "mean" else torch.zeros_like(gathered.mean_post)
+    new = post[donors(positions.stratum, rng)] if mode == "resample" else new.expand_as(post)
     pilot = pilot_positions(len(positions)).to(model.device)
     method = make_method(
         head,
@@ -113,13 +109,13 @@ def ablate(
     )
     found = Found.empty(post)
     offset = sampling_offsets(len(positions)).to(model.device)
-    for rows in blocks(len(positions), run.BLOCK, "neurons", progress):
+    for start in range(0, len(positions), plan.BLOCK):
+        rows = slice(start, start + plan.BLOCK)
         found.add(
             rows,
             apply_method(method, resid[rows], post[rows], target[rows], new[rows], offset[rows]),
         )
-    described = method.described
-    error, n_checked = audit_pairs(
+    checked = audit_pairs(
         model,
         contexts,
         positions,
@@ -127,9 +123,9 @@ def ablate(
         lambda rows, neuron: new[rows, neuron].cpu().numpy(),
         effect=effect,
     )
-    made = {"mode": mode, "effect": effect, "tolerance": tolerance} | audit_record(
-        model, described, error, n_checked, tolerance, len(positions), found.summed_in_full
-    )
+    made = {"mode": mode, "effect": effect, "tolerance": tolerance} | method.described
+    made["summed_in_full"] = found.summed_in_full / post.numel()
+    made |= audit_verdict(model, *checked, tolerance, len(positions))
     return labelled(model, positions, gathered, found, made)
 
 
@@ -170,7 +166,7 @@ def labelled(
             "mean_post": ("neuron", gathered.mean_post.cpu().numpy()),
             "sampling_error": (
                 "neuron",
-                sampling_error(found.variance.cpu().numpy(), len(positions)),
+                np.sqrt(found.variance.cpu().numpy()) / len(positions),
                 {"units": "nats"},
             ),
         },

@@ -17,8 +17,8 @@ from transformers import (
 from raretok.ablation import audit
 from raretok.ablation.audit import check_model
 from raretok.errors import UserError
-from raretok.models import adapter
-from raretok.models.adapter import load_model
+from raretok.models import loading
+from raretok.models.loading import load_model
 from tests.ablation.reference import ablate
 from tests.tiny import D_MLP, D_MODEL, D_VOCAB, N_CTX, write_model, write_tokenizer
 from tests.written import some_text
@@ -75,7 +75,7 @@ def test_a_model_with_more_after_its_last_mlp_is_refused_in_one_line(
 ):
     """A transform after the last block or a multiplier not known, with fresh weights too."""
     unknown = {"out_scale": 1.0, "logit_scale": 1.0}
-    monkeypatch.setattr(adapter, "multipliers", lambda config: unknown)
+    monkeypatch.setattr(loading, "multipliers", lambda config: unknown)
     save(make(), tmp_path / "odd", noise)
     contexts, positions = some_text(n=3)
     with pytest.raises(UserError, match="the closed form does not hold for odd") as caught:

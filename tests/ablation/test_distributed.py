@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from raretok.ablation import distributed, stream
-from raretok.ablation import run as in_memory
+from raretok.ablation import distributed, plan, stream
 from raretok.ablation.distributed import ablate_on, check_workers, connected, task, versions
 from raretok.ablation.plan import Options
-from raretok.ablation.store import read_run
+from raretok.ablation.records import read_record
 from raretok.ablation.stream import ablate_to_disk
 from raretok.errors import UserError
-from raretok.models.adapter import load_model
+from raretok.models.loading import load_model
 from raretok.text.corpus import Contexts
 from tests.kill import files_of
 from tests.tiny import positions_at, write_model
@@ -61,7 +60,7 @@ def asked_in_danger(folder: Path, name: str) -> dict:
         return block
 
     if os.getpid() != parent:
-        distributed.compute_block, in_memory.BLOCK = dying, BLOCK
+        distributed.compute_block, plan.BLOCK = dying, BLOCK
     return asked(folder, name)
 
 
@@ -71,14 +70,14 @@ def test_a_run_by_workers_of_which_two_are_killed_has_the_bytes_of_a_run_by_one(
     write_model(tmp_path / "model", n_layers=1)
     (tmp_path / "driver").write_text(str(os.getpid()))
     monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
-    monkeypatch.setattr(in_memory, "BLOCK", BLOCK)
+    monkeypatch.setattr(plan, "BLOCK", BLOCK)
     alone = asked(tmp_path, "alone")
     ablate_to_disk(**alone, progress=False)
     with connected(workers=2) as client:
         monkeypatch.setattr(stream, "compute_block", None)  # all are computed by workers
         folder, data = ablate_on(client, asked_in_danger, tmp_path, "shared", n=4)
     assert data.audit_passed
-    record = read_run(folder).record
+    record = read_record(folder)
     n_blocks = -(-record["positions"] // record["block"])
     assert n_blocks == N_CONTEXTS * PER_CONTEXT // BLOCK + 1
     assert files_of(folder) == files_of(alone["out"])

@@ -12,11 +12,14 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from raretok.ablation.audit import own_loss
+from raretok.ablation.batches import scored_batches
 from raretok.ablation.groups import group_delta_loss
 from raretok.ablation.head import final_head
 from raretok.ablation.layers import LayerOptions, ablate_layer
 from raretok.errors import NotTestableError, UserError
-from raretok.models.adapter import LanguageModel, capture, load_model
+from raretok.models.adapter import LanguageModel
+from raretok.models.loading import load_model
+from raretok.models.rerun import capture
 from raretok.text.corpus import Contexts
 from tests.ablation.reference import ablate
 from tests.kinds import KINDS, REFUSED, write_kind
@@ -119,7 +122,7 @@ def test_a_kind_that_cannot_be_served_is_refused_in_one_line(kind, line, context
 def an_earlier_layer(folder: Path, contexts: Contexts) -> xr.Dataset:
     context, pos = np.repeat(np.arange(4), 6), np.tile(np.arange(3, 19, 3), 4)
     scored = positions_at(contexts, context, pos, 1 + np.arange(24) % 2)
-    options = LayerOptions(0, 5, 5, n_bootstrap=20)
+    options = LayerOptions(0, 5, 5)
     return ablate_layer(load_model(str(folder)), contexts, scored, options, progress=False)
 
 
@@ -150,14 +153,16 @@ def test_an_earlier_layer_out_of_reach_is_a_gap_with_its_reason(kind, line, cont
 def test_a_group_is_what_the_model_itself_says(kind, contexts, tmp_path):
     model, members = load_model(str(write_kind(tmp_path / "tiny", kind))), torch.arange(0, 40, 3)
     tokens, pos = torch.from_numpy(contexts.tokens[:1]), torch.arange(3, 19, 3)
-    seen, place = capture(model, tokens), torch.zeros_like(pos)
+    seen = capture(model, tokens)
     resid, post, head = seen.resid[0, pos], seen.post[0, pos], final_head(model)
     inputs = head, resid, -post, tokens[0, pos + 1], [members], head.mlp_output(post)
 
     def silence(post: Tensor) -> None:
         post[0, pos[:, None], members] = 0
 
-    own = own_loss(model, tokens, place, pos, silence) - own_loss(model, tokens, place, pos)
+    nowhere = np.zeros(len(pos), dtype=np.int64)
+    (at,) = scored_batches(model, contexts, positions_at(contexts, nowhere, pos.numpy(), nowhere))
+    own = own_loss(model, at, silence) - own_loss(model, at)
     assert float(own.abs().max()) > 0.05
     torch.testing.assert_close(group_delta_loss(*inputs)[:, 0].double(), own, atol=1e-5, rtol=0)
 

@@ -9,9 +9,9 @@ from raretok.ablation import batches, gather, layers, stacked
 from raretok.ablation.batches import scored_batches
 from raretok.ablation.checkpoints import Checkpoints
 from raretok.ablation.layers import LayerOptions, ablate_layer, summary
-from raretok.ablation.partial import capture_layer, run_from, run_from_at
 from raretok.errors import UserError
-from raretok.models.adapter import load_model
+from raretok.models.loading import load_model
+from raretok.models.rerun import capture, run_from, run_from_at
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import Positions
 from tests.ablation.reference import ablate
@@ -24,6 +24,7 @@ N_LAYERS = 3
 def short_audit(monkeypatch):
     """Its whole runs would be most of the time of these tests."""
     monkeypatch.setattr(stacked, "AUDIT_PAIRS", 2)
+    monkeypatch.setattr(layers, "RESAMPLES", 50)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -61,7 +62,7 @@ def positions(contexts) -> Positions:
 
 
 def run_layer(model, contexts, positions, layer=-2, **options):
-    given = {"n_top": 4, "n_random": 4, "n_bootstrap": 50, "tolerance": 0.0} | options
+    given = {"n_top": 4, "n_random": 4, "tolerance": 0.0} | options
     return ablate_layer(model, contexts, positions, LayerOptions(layer, **given), progress=False)
 
 
@@ -105,25 +106,17 @@ def test_exact_effects_equal_hooks_on_the_whole_model(deep, contexts, positions,
 def test_the_mean_runs_over_the_text_of_the_contexts_run(gpt2, contexts, positions):
     found = run_layer(gpt2, contexts, positions, 0)
     posts = [
-        capture_layer(
-            gpt2, torch.from_numpy(contexts.tokens[c, : contexts.length[c]])[None], 0
-        ).post[0, 1:]
+        capture(gpt2, torch.from_numpy(contexts.tokens[c, : contexts.length[c]])[None], 0).post[
+            0, 1:
+        ]
         for c in (0, 1, 2, 3, 5)
     ]
     np.testing.assert_allclose(found.mean_post, torch.cat(posts).mean(dim=0), atol=1e-6)
 
 
 def test_the_last_layer_is_the_ablation_of_one_position_at_a_time(deep, contexts, positions):
-    same_as_one_position_at_a_time(deep, contexts, positions)
-
-
-def test_so_it_is_where_first_tokens_count(gpt2, contexts, positions):
-    same_as_one_position_at_a_time(gpt2, contexts, positions, include_first=True)
-
-
-def same_as_one_position_at_a_time(model, contexts, positions, **options):
-    found = run_layer(model, contexts, positions, -1, **options)
-    alone = ablate(model, contexts, positions, **options)
+    found = run_layer(deep, contexts, positions, -1)
+    alone = ablate(deep, contexts, positions)
     np.testing.assert_allclose(found.mean_post, alone.mean_post, atol=1e-6)
     np.testing.assert_allclose(found.loss, alone.loss, atol=1e-5)
     np.testing.assert_allclose(found.delta_loss, alone.delta_loss[:, found.neuron], atol=2e-5)
@@ -159,7 +152,7 @@ def test_the_screen_is_the_effect_of_a_tiny_step(folder, contexts, positions, la
 
 def test_only_later_blocks_run_and_all_run_again_afterwards(deep):
     tokens = torch.randint(1, 257, (2, 12), generator=torch.Generator().manual_seed(0))
-    captured = capture_layer(deep, tokens, 1)
+    captured = capture(deep, tokens, 1)
     ran = []
     handles = [
         deep.bridge.blocks[index].mlp.register_forward_pre_hook(lambda *_, i=index: ran.append(i))
@@ -167,7 +160,7 @@ def test_only_later_blocks_run_and_all_run_again_afterwards(deep):
     ]
     final = run_from(deep, captured.resid, 1)
     assert ran == [2]
-    capture_layer(deep, tokens, 1)
+    capture(deep, tokens, 1)
     assert ran == [2, 0, 1, 2]
     for handle in handles:
         handle.remove()
@@ -176,7 +169,7 @@ def test_only_later_blocks_run_and_all_run_again_afterwards(deep):
 
 def test_the_last_mlp_may_run_at_some_positions_alone(deep):
     tokens = torch.randint(1, 257, (2, 12), generator=torch.Generator().manual_seed(0))
-    captured = capture_layer(deep, tokens, 0)
+    captured = capture(deep, tokens, 0)
     place, pos = torch.tensor([1, 0, 1]), torch.tensor([3, 11, 10])
     seen = []
     handle = deep.last_block.mlp.original_component.register_forward_hook(
@@ -186,11 +179,11 @@ def test_the_last_mlp_may_run_at_some_positions_alone(deep):
     handle.remove()
     assert int((seen[0] != 0).any(dim=-1).sum()) == 3
     torch.testing.assert_close(found, captured.final[place, pos], rtol=1e-5, atol=1e-5)
-    assert torch.equal(capture_layer(deep, tokens, 0).final, captured.final)
+    assert torch.equal(capture(deep, tokens, 0).final, captured.final)
 
 
 def test_batches_and_stacks_do_not_change_the_numbers(gpt2, contexts, positions, monkeypatch):
-    options = LayerOptions(-2, n_top=4, n_random=4, n_bootstrap=50, tolerance=1e-5)
+    options = LayerOptions(-2, n_top=4, n_random=4, tolerance=1e-5)
     at_once = ablate_layer(gpt2, contexts, positions, options, progress=False)
     assert at_once.identical(ablate_layer(gpt2, contexts, positions, options, progress=False))
     monkeypatch.setattr(gather, "BATCH", 2)
@@ -264,38 +257,16 @@ def test_weights_that_are_no_numbers_are_named(tmp_path, contexts, positions):
             work(broken, contexts, positions)
 
 
-def test_the_first_token_is_ablated_if_it_counts(gpt2, contexts, positions):
-    found = run_layer(gpt2, contexts, positions, include_first=True)
-    neuron = int(found.neuron[0])
-    mean = float(found.mean_post[neuron])
-    losses = np.empty(len(positions))
-    for context in np.unique(positions.context):
-        mine = np.flatnonzero(positions.context == context)
-        tokens = torch.from_numpy(contexts.tokens[context, : contexts.length[context]])[None]
-
-        def ablated(post, hook):
-            new = post.clone()
-            new[..., neuron] = mean
-            return new
-
-        hooks = [("blocks.1.mlp.hook_post", ablated)]
-        logits = gpt2.bridge.run_with_hooks(tokens, return_type="logits", fwd_hooks=hooks)
-        log_p = logits[0, positions.pos[mine]].double().log_softmax(dim=-1)
-        losses[mine] = -log_p[torch.arange(len(mine)), positions.target[mine]]
-    np.testing.assert_allclose(found.delta_loss[:, 0], losses - found.loss, atol=2e-5)
-    without = run_layer(gpt2, contexts, positions).mean_post[neuron]
-    assert abs(float(without) - mean) > 1e-4
-
-
-def test_the_interval_of_the_top_resamples_documents_alone(gpt2, contexts, positions):
+def test_the_interval_of_the_top_resamples_documents_alone(gpt2, contexts, positions, monkeypatch):
     """By hand: weighted means over resampled documents, their ranks, the spread of these."""
-    found = run_layer(gpt2, contexts, positions, n_top=48, n_random=48, n_bootstrap=4000)
+    monkeypatch.setattr(layers, "RESAMPLES", 4000)
+    found = run_layer(gpt2, contexts, positions, n_top=48, n_random=48)
     weight = positions.weight * (positions.stratum == 2)
     documents = np.unique(positions.document)
     kept = Checkpoints()
-    options = LayerOptions(-2, n_top=48, n_random=48, n_bootstrap=50, tolerance=0.0)
-    ablate_layer(gpt2, contexts, positions, options, checkpoints=kept, progress=False)
-    batch = scored_batches(gpt2, contexts, positions, False)
+    options = LayerOptions(-2, n_top=48, n_random=48, tolerance=0.0)
+    ablate_layer(gpt2, contexts, positions, options, kept=kept, progress=False)
+    batch = scored_batches(gpt2, contexts, positions)
     screens = np.zeros((documents.size, 48))
     for k, part in enumerate(batch):
         of_context = kept.read(f"screen-{k}")["total"][1]
@@ -327,8 +298,6 @@ def test_the_interval_of_the_top_resamples_documents_alone(gpt2, contexts, posit
         ({"layer": -4}, "has no layer -4"),
         ({"mode": "resample"}, "mode 'resample' does not serve .*: choose one of mean, zero"),
         ({"tolerance": 1e-12}, "a tolerance of 1e-12 nats cannot be kept"),
-        ({"n_bootstrap": 1}, "n_bootstrap of 2 or more and a seed of 0 or more, got 1 and 0"),
-        ({"seed": -1}, "n_bootstrap of 2 or more and a seed of 0 or more, got 50 and -1"),
         ({"n_top": 49}, "n_top must lie between 3 and the 48 neurons of the layer, got 49"),
         ({"n_random": 2}, "n_random must lie between 3 and the 48 neurons of the layer, got 2"),
     ],

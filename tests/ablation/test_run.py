@@ -7,12 +7,12 @@ import pytest
 import torch
 import xarray as xr
 
-from raretok.ablation import gather, run
+from raretok.ablation import gather, plan
 from raretok.ablation.closed_form import delta_loss
 from raretok.ablation.head import clean_loss, final_head
 from raretok.ablation.method import apply_method
 from raretok.errors import UserError
-from raretok.models.adapter import capture
+from raretok.models.rerun import capture
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import Positions
 from tests.ablation import reference
@@ -110,7 +110,7 @@ def test_batches_and_blocks_do_not_change_the_numbers(
     model, contexts, positions, found, monkeypatch
 ):
     monkeypatch.setattr(gather, "BATCH", 1)
-    monkeypatch.setattr(run, "BLOCK", 4)
+    monkeypatch.setattr(plan, "BLOCK", 4)
     pieces = ablate(model, contexts, positions)
     np.testing.assert_allclose(pieces.delta_loss, found.delta_loss, atol=2e-5)
 

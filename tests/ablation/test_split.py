@@ -13,7 +13,6 @@ from raretok.ablation.split import (
     estimate,
     push_gradient,
     split_vocabulary,
-    token_rows,
 )
 from raretok.ablation.tokens import doubt
 from tests.ablation.reference import largest
@@ -38,7 +37,7 @@ def offsets(n, seed=0):
 
 
 def split_of(head, clean, target, **sizes):
-    return split_vocabulary(token_rows(head), clean, target, offsets(len(target)), **sizes)
+    return split_vocabulary(head, clean, target, offsets(len(target)), **sizes)
 
 
 def test_all_tokens_in_the_head_are_exact(pushed, scored):
@@ -115,7 +114,7 @@ def test_what_float32_cannot_hold_is_summed_in_full(model, scored):
 
 def test_the_gradient_is_the_first_order(pushed, scored):
     head, clean, push, _ = pushed
-    gradient = push_gradient(head, token_rows(head), clean, scored.target)
+    gradient = push_gradient(head, clean, scored.target)
     eps = 1e-5
     for i in range(6):
         up, down = (

@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from raretok.ablation import audit, gather, precision, stream
-from raretok.ablation import run as in_memory
+from raretok.ablation import audit, gather, plan, precision, stream
+from raretok.ablation.checkpoints import Checkpoints
 from raretok.ablation.method import apply_method
 from raretok.ablation.plan import MOST_PARTS, Options, cut_to_fit, memory_of
-from raretok.ablation.store import Run, open_run, read_run
+from raretok.ablation.records import read_record
+from raretok.ablation.store import open_run
 from raretok.ablation.stream import ablate_to_disk
 from raretok.errors import UserError
-from raretok.models.adapter import LanguageModel, load_model
+from raretok.models.adapter import LanguageModel
+from raretok.models.loading import load_model
 from raretok.paths import locked
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import Positions
@@ -57,7 +59,7 @@ def positions(contexts) -> Positions:
 @pytest.fixture(scope="module", autouse=True)
 def small_blocks():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(in_memory, "BLOCK", BLOCK)
+        patch.setattr(plan, "BLOCK", BLOCK)
         patch.setattr(gather, "BATCH", 4)
         patch.setattr(audit, "CONTEXTS", 3)  # whole runs of the model: most of the time
         yield
@@ -90,9 +92,9 @@ def killed(broken, tmp_path) -> Path:
 
 @pytest.fixture(scope="module")
 def other(work, tmp_path_factory) -> Path:
-    """A run with another source."""
+    """A run with other numbers."""
     folder = tmp_path_factory.mktemp("other") / "run"
-    work(folder, source={"seed": 1})
+    work(folder, options=Options(mode="zero"))
     return folder
 
 
@@ -105,12 +107,12 @@ def test_it_equals_ablate_to_the_bit_with_its_blocks(work, tiny, contexts, posit
 
 def test_other_blocks_change_rounding_only(work, tmp_path, monkeypatch):
     in_eights = work(tmp_path / "8").load()
-    monkeypatch.setattr(in_memory, "BLOCK", 64)
+    monkeypatch.setattr(plan, "BLOCK", 64)
     at_once = work(tmp_path / "64").load()
     np.testing.assert_array_equal(in_eights.post, at_once.post)
     assert float(abs(at_once.delta_loss).max()) > 0.1
     np.testing.assert_allclose(in_eights.delta_loss, at_once.delta_loss, rtol=0, atol=1e-7)
-    assert read_run(tmp_path / "8").record["key"] == read_run(tmp_path / "64").record["key"]
+    assert read_record(tmp_path / "8")["key"] == read_record(tmp_path / "64")["key"]
 
 
 def test_the_store_opens_with_xarray_alone(finished):
@@ -140,10 +142,7 @@ def test_fresh_starts_again_and_spares_other_files(finished, work):
 
 def resumed_equal(work, folder: Path, reference: Path, monkeypatch) -> int:
     """Resume; count the finished blocks, none of which may be computed or written again."""
-    try:
-        done = {step for step in read_run(folder).steps if step.isdigit()}
-    except UserError:
-        done = set()  # killed before run.json was there
+    done = {file.stem.removeprefix("block-") for file in folder.glob("scratch/block-*.part")}
     written = [f for k in done for f in folder.glob(f"data.zarr/*/c/{k}")]
     written += [f for k in done for f in folder.glob(f"data.zarr/*/c/{k}/0")]
     kept = {f: f.stat().st_mtime_ns for f in written}
@@ -164,7 +163,7 @@ KILLED = {
     "while the model runs": (3, "scratch", 0),
     "while the arrays are made": (2, "data.zarr/loss", 0),
     "between the files of a block": (1, "/loss/c/2", 2),
-    "before the line of a block": (5, "blocks.jsonl", 2),
+    "before a block counts": (1, "block-2.part", 2),
     "before the seal": (1, "timings.json", N_BLOCKS),
 }
 
@@ -176,10 +175,8 @@ def test_killed_and_resumed_it_ends_with_the_same_bytes(when, work, whole, tmp_p
     assert resumed_equal(work, tmp_path / "killed", whole, monkeypatch) == kept
 
 
-def test_a_torn_line_and_a_torn_chunk_are_done_again(work, whole, killed, monkeypatch):
+def test_a_torn_chunk_is_done_again(work, whole, killed, monkeypatch):
     """What a kill in the middle of a write leaves."""
-    with (killed / "blocks.jsonl").open("a") as journal:
-        journal.write('{"run": "')
     chunk = killed / "data.zarr/delta_loss/c/3/0"
     chunk.parent.mkdir(parents=True, exist_ok=True)
     chunk.write_bytes(b"half")
@@ -193,14 +190,13 @@ def edit(file: Path) -> None:
 
 
 DAMAGE = {
-    "truncated": ("data.zarr/delta_loss/c/3/0", lambda f: os.truncate(f, 100), "has 100 bytes"),
+    "truncated": ("data.zarr/delta_loss/c/3/0", lambda f: os.truncate(f, 100), "has changed"),
     "flipped": ("data.zarr/post/c/3/0", flip, "data.zarr/post/c/3/0 has changed"),
     "missing": ("data.zarr/loss/c/3", os.remove, "data.zarr/loss/c/3 is missing"),
     "metadata": ("data.zarr/zarr.json", flip, "data.zarr/zarr.json has changed"),
     "label": ("data.zarr/target/c/0", flip, "data.zarr/target/c/0 has changed"),
     "edited": ("run.json", edit, "run.json was changed after it was written"),
     "no json": ("run.json", lambda f: f.write_text("{"), "run.json cannot be read"),
-    "journal": ("blocks.jsonl", flip, "blocks.jsonl is not the one that was written"),
     "stray": ("data.zarr", lambda f: (f / "x").write_text("?"), "data.zarr/x is not of this run"),
 }
 
@@ -215,7 +211,7 @@ def test_damage_is_named(kind, finished):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in DAMAGE if kind != "stray"])
+@pytest.mark.parametrize("kind", DAMAGE)
 def test_damage_is_not_resumed_over(kind, finished, work):
     name, damage, message = DAMAGE[kind]
     damage(finished / name)
@@ -229,18 +225,13 @@ def test_run_json_of_another_run_is_named(other, finished):
         open_run(finished)
 
 
-def test_store_of_another_run_is_named(work, other, killed):
-    """Also where the run is not finished and its journal not yet sealed."""
-    shutil.copy(other / "blocks.jsonl", killed)
-    with pytest.raises(UserError, match=r"run.json is of run \w{16}, the store is of \w{16};"):
-        work(killed)
-
-
-def test_a_changed_line_of_an_unfinished_journal_is_named(work, killed):
-    journal = killed / "blocks.jsonl"
-    journal.write_text(journal.read_text().replace('"step": "0"', '"step": "7"'))
-    with pytest.raises(UserError, match=r"is damaged: line \d of blocks.jsonl was changed"):
-        work(killed)
+@pytest.mark.parametrize(
+    "damaged", ["data.zarr/delta_loss/c/0/0", "data.zarr/loss/c/1", "scratch/block-0.part"]
+)
+def test_a_damaged_block_of_an_unfinished_run_is_done_again(damaged, work, whole, killed):
+    flip(killed / damaged)
+    work(killed)
+    assert files_of(killed) == files_of(whole)
 
 
 @pytest.mark.parametrize(
@@ -290,7 +281,7 @@ def test_a_budget_too_small_for_one_block_is_refused(work, tmp_path):
 
 
 def test_the_budget_decides_the_block(tiny, contexts, monkeypatch):
-    monkeypatch.setattr(in_memory, "BLOCK", 1024)
+    monkeypatch.setattr(plan, "BLOCK", 1024)
     for block in (1024, 256, 16):
         enough = memory_of(tiny, 32, block, MOST_PARTS) / 1e9
         assert cut_to_fit(tiny, contexts, enough)[0] >= block
@@ -299,23 +290,20 @@ def test_the_budget_decides_the_block(tiny, contexts, monkeypatch):
     assert cut_to_fit(tiny, contexts, 0.999 * plenty)[1] > 1
 
 
-@pytest.mark.parametrize("at", [2, 5])
-def test_a_full_disk_keeps_finished_blocks(at, work, whole, tmp_path, monkeypatch):
-    steps = []
-    finish = Run._finish_step
+@pytest.mark.parametrize(("at", "kept"), [("layout", 0), ("block-2", 2)])
+def test_a_full_disk_keeps_finished_blocks(at, kept, work, whole, tmp_path, monkeypatch):
+    keep = Checkpoints.keep
 
-    def full(self, step, files):
-        steps.append(step)
-        if len(steps) == at:
+    def full(self, name, part):
+        if name == at:
             raise OSError(errno.ENOSPC, "No space left on device")
-        finish(self, step, files)
+        return keep(self, name, part)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "_finish_step", full)
+        patch.setattr(Checkpoints, "keep", full)
         with pytest.raises(UserError, match="is full: finished blocks are kept"):
             work(tmp_path / "full")
-    assert len(read_run(tmp_path / "full").steps) == at - 1
-    assert resumed_equal(work, tmp_path / "full", whole, monkeypatch) == max(0, at - 3)
+    assert resumed_equal(work, tmp_path / "full", whole, monkeypatch) == kept
 
 
 def test_nothing_of_the_size_of_the_result_is_held(work, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from raretok.bench import measure as bench_measure
 from raretok.bench import run as bench
 from raretok.bench.cases import Case, byte_tokenizer, n_contexts, random_tokens
 from raretok.errors import UserError
-from raretok.models.adapter import load_model, random_model
+from raretok.models.loading import load_model, random_model
 from raretok.text.corpus import Corpus, Document
 from tests.ablation.reference import brute_force, largest
 from tests.tiny import D_VOCAB, config, write_model

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from raretok.models.adapter import LanguageModel, load_model
+from raretok.models.adapter import LanguageModel
+from raretok.models.loading import load_model
 from tests.tiny import write_model
 
 

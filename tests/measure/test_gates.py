@@ -6,7 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from raretok.measure.gates import gate_rate
-from raretok.models.adapter import load_model
+from raretok.models.loading import load_model
 from raretok.text.corpus import Contexts
 from tests.tiny import write_model
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from raretok.errors import UserError
-from raretok.measure.attention_capture import batches
+from raretok.measure.attention_capture import whole_batches
 from raretok.measure.head_ablation import (
     MODES,
     ablate_heads,
@@ -112,7 +112,7 @@ def test_mean_ablation_uses_the_mean_over_all_tokens_but_first_ones(models):
     found = ablate_heads(model, contexts, positions, [(1, 0)], "mean", rng=rng)
     _, cache = model.bridge.run_with_cache(torch.from_numpy(contexts.tokens))
     z = cache["blocks.1.attn.hook_z"]
-    last = max(b.tokens.shape[1] for b in batches(contexts, positions))
+    last = max(b.tokens.shape[1] for b in whole_batches(model, contexts, positions))
     real = np.arange(N_CTX)[None] < np.minimum(contexts.length, last)[:, None]
     real[:, 0] = False
     mean = z[torch.from_numpy(real)].mean(dim=0)
@@ -130,13 +130,13 @@ def test_mean_ablation_uses_the_mean_over_all_tokens_but_first_ones(models):
     )
 
 
-def test_donors_are_other_positions_of_the_class():
+def test_donors_are_other_positions_of_the_class(models):
     contexts, positions = some_text()
-    for batch in batches(contexts, positions):
+    for batch in whole_batches(models("gpt2"), contexts, positions):
         donor = donors(positions, batch, rng=np.random.default_rng(0))
         at = donor[batch.place, batch.pos].numpy()
-        np.testing.assert_array_equal(positions.stratum[at], positions.stratum[batch.scored])
-        assert (at != batch.scored).all()
+        np.testing.assert_array_equal(positions.stratum[at], positions.stratum[batch.rows])
+        assert (at != batch.rows).all()
 
 
 def test_few_per_context_counts_rare_and_common_apart():

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from raretok.ablation.partial import capture_layer, capture_layers
 from raretok.errors import NotTestableError
 from raretok.measure import layers
 from raretok.measure.influence import blocks_of
 from raretok.measure.parameters import PageParameters
 from raretok.measure.source import Source
+from raretok.models.rerun import capture, capture_layers
 from raretok.text.rarity import COMMON, RARE
 
 
@@ -34,7 +34,7 @@ def screened(source, layer, tmp_path):
 def test_layers_captured_together_are_those_captured_alone(source):
     tokens = torch.from_numpy(source.contexts.tokens[:2, :40])
     for layer, together in zip((1, 3), capture_layers(source.model, tokens, [1, 3]), strict=True):
-        alone = capture_layer(source.model, tokens, layer)
+        alone = capture(source.model, tokens, layer)
         assert torch.equal(together.post, alone.post)
         assert torch.equal(together.resid, alone.resid)
 

@@ -14,8 +14,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from raretok.errors import UserError
 from raretok.models import files as model_files
-from raretok.models.adapter import capture, load_model, untrained_twin
 from raretok.models.files import resolve_model
+from raretok.models.loading import load_model, untrained_twin
+from raretok.models.rerun import capture
 from tests.tiny import FAMILIES, SANDWICH, fake_hub_cache, write_model, write_tokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -272,7 +273,7 @@ def test_a_hub_id_loads_from_the_cache_without_network(folders, tmp_path):
     fake_hub_cache(cache, folders["neox-parallel"], revision="step1000")
     source = """
 from raretok.errors import UserError
-from raretok.models.adapter import load_model
+from raretok.models.loading import load_model
 model = load_model("openai-community/gpt2")
 print(model.name, model.architecture.family, model.files_sha256)
 print(load_model("openai-community/gpt2", revision="step1000").architecture.family)

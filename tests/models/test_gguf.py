@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from raretok.errors import UserError
 from raretok.models import files, gguf
-from raretok.models.adapter import load_model
+from raretok.models.loading import load_model
 from tests.tiny import config, untrained_twin
 
 FAMILIES = ("llama", "qwen2", "qwen3", "gpt2")

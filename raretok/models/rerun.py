@@ -1,7 +1,7 @@
-"""Part of a model: run it up to a layer, change the residual there, and run on from it."""
+"""Running the blocks of a model: to see and change activations, and on from one of its layers."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -11,41 +11,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from raretok.errors import NotTestableError, UserError
+from raretok.errors import NotTestableError
 from raretok.models.adapter import LanguageModel
 
-
-def layer_index(model: LanguageModel, layer: int) -> int:
-    """A layer counted from the first; a negative one counts from the end, -1 being the last.
-
-    Raises `UserError` for a layer that the model does not have.
-    """
-    n_layers = model.architecture.n_layers
-    if not -n_layers <= layer < n_layers:
-        raise UserError(
-            f"{model.name} has no layer {layer}: it has 0 to {n_layers - 1}, "
-            f"or -{n_layers} to -1 counted from the last"
-        )
-    return layer % n_layers
-
-
-def W_out_of(model: LanguageModel, layer: int) -> Float[Tensor, "d_mlp d_model"]:
-    """Output weights of the MLP of a layer, times the multiplier of its output.
-
-    Raises `NotTestableError` for a layer without one dense MLP.
-    """
-    try:
-        W_out = model.down(layer)[0]
-        sandwich = model.post_norm(layer) is not None  # its gain has the multiplier
-        return W_out if sandwich else W_out * model.architecture.out_scale
-    except AttributeError:
-        raise NotTestableError(
-            f"layer {layer} of {model.name} has no dense MLP: choose another layer"
-        ) from None
+Resid = Float[Tensor, "batch pos d_model"]
+Hook = tuple[str, Callable[..., Tensor | None]]
 
 
 @dataclass(frozen=True)
-class LayerCapture:
+class Capture:
     """What the MLP of one layer writes from, and the residual after it and at the end."""
 
     post: Float[Tensor, "batch pos d_mlp"]  # input of the layer's W_out
@@ -53,23 +27,53 @@ class LayerCapture:
     final: Float[Tensor, "batch pos d_model"]  # before the final norm
 
 
-def capture_layer(
-    model: LanguageModel, tokens: Int[Tensor, "batch pos"], layer: int
-) -> LayerCapture:
-    """Run the blocks once. Right padding needs no mask: no real position reads it."""
-    return capture_layers(model, tokens, [layer])[0]
+def capture(model: LanguageModel, tokens: Int[Tensor, "batch pos"], layer: int = -1) -> Capture:
+    """Run the blocks once; the logits of all but the last position are never computed."""
+    return capture_layers(model, tokens, [layer % model.architecture.n_layers])[0]
 
 
 @torch.no_grad()
 def capture_layers(
     model: LanguageModel, tokens: Int[Tensor, "batch pos"], layers: list[int]
-) -> list[LayerCapture]:
-    """The same of several layers, still in one run."""
+) -> list[Capture]:
+    """The same of several layers, still in one run.
+
+    Right padding needs no mask: no real position reads it.
+    """
     names = [(model.hook_post(n), f"blocks.{n}.hook_resid_post") for n in layers]
     final = f"blocks.{model.architecture.n_layers - 1}.hook_resid_post"
-    wanted = (*(name for pair in names for name in pair), final)
-    seen = _run(model, tokens.to(model.device), wanted)
-    return [LayerCapture(seen[post], seen[resid], seen[final]) for post, resid in names]
+    seen = run(model, tokens, [*(name for pair in names for name in pair), final])
+    # Blocks may lie on other devices than W_U.
+    seen = {name: value.to(model.device) for name, value in seen.items()}
+    return [Capture(seen[post], seen[resid], seen[final]) for post, resid in names]
+
+
+def run(
+    model: LanguageModel,
+    start: Int[Tensor, "batch pos"] | Resid,
+    names: Iterable[str] = (),
+    hooks: Iterable[Hook] = (),
+    **options: Any,
+) -> dict[str, Tensor]:
+    """What is seen at hook points by their `names` in one run; `hooks` may change activations."""
+    seen: dict[str, Tensor] = {}
+
+    def keep(name: str, activation: Tensor, hook: Any) -> None:
+        # OPT joins batch and positions before its MLP.
+        apart = activation.shape[:2] == start.shape[:2]
+        seen[name] = activation if apart else activation.reshape(*start.shape[:2], -1)
+
+    # A hook point may call itself by another name than the one it was asked for.
+    kept = [(name, partial(keep, name)) for name in dict.fromkeys(names)]
+    model.bridge.run_with_hooks(
+        start.to(model.device),
+        fwd_hooks=[*hooks, *kept],
+        return_type=None,
+        logits_to_keep=1,
+        use_cache=False,
+        **options,
+    )
+    return seen
 
 
 def check_resumes(model: LanguageModel) -> None:
@@ -82,29 +86,38 @@ def check_resumes(model: LanguageModel) -> None:
         )
 
 
-def run_from(
-    model: LanguageModel, resid: Float[Tensor, "batch pos d_model"], layer: int
-) -> Float[Tensor, "batch pos d_model"]:
-    """Residual before the final norm, if `resid` leaves `layer`: the later blocks and no others.
+def run_after(
+    model: LanguageModel,
+    resid: Resid,
+    layer: int,
+    names: Iterable[str] = (),
+    hooks: Iterable[Hook] = (),
+) -> dict[str, Tensor]:
+    """`run` of the blocks after `layer` and no others, on the residual that leaves it.
 
     Raises `NotTestableError` for a model that TransformerLens cannot run from its middle.
     """
-    last = model.architecture.n_layers - 1
-    if layer == last:
-        return resid
     check_resumes(model)
-    name = f"blocks.{last}.hook_resid_post"
     # TransformerLens runs every block and puts the residual in at the right one.
     with ExitStack() as skipped:
         for block in range(layer + 1):
             skip = partial(_hand_on, model.n_outputs[block])
             skipped.enter_context(_replaced(model.bridge.blocks[block], skip))
-        return _run(model, resid, (name,), start_at_layer=layer + 1)[name]
+        return run(model, resid, names, hooks, start_at_layer=layer + 1)
+
+
+def run_from(model: LanguageModel, resid: Resid, layer: int) -> Resid:
+    """Residual before the final norm, if `resid` leaves `layer`. Raises as `run_after` does."""
+    last = model.architecture.n_layers - 1
+    if layer == last:
+        return resid
+    name = f"blocks.{last}.hook_resid_post"
+    return run_after(model, resid, layer, [name])[name]
 
 
 def run_from_at(
     model: LanguageModel,
-    resid: Float[Tensor, "batch pos d_model"],
+    resid: Resid,
     layer: int,
     place: Int[Tensor, " row"],
     pos: Int[Tensor, " row"],
@@ -126,30 +139,6 @@ def run_from_at(
 
     with _replaced(model.last_block.mlp, at_rows):
         return run_from(model, resid, layer)[place, pos]
-
-
-def _run(
-    model: LanguageModel, start: Tensor, names: tuple[str, ...], **options: Any
-) -> dict[str, Tensor]:
-    seen: dict[str, Tensor] = {}
-
-    # A hook point may call itself by another name than the one it was asked for.
-    def keeper(name: str) -> Callable[..., None]:
-        def keep(activation: Tensor, hook: Any) -> None:
-            # OPT joins batch and positions before its MLP.
-            seen[name] = activation.reshape(*start.shape[:2], -1)
-
-        return keep
-
-    model.bridge.run_with_hooks(
-        start,
-        fwd_hooks=[(name, keeper(name)) for name in dict.fromkeys(names)],
-        return_type=None,
-        logits_to_keep=1,
-        use_cache=False,
-        **options,
-    )
-    return seen
 
 
 def _hand_on(
