@@ -133,7 +133,7 @@ def interval_text(one: Estimate | None, scale: float = 1.0, why: str = "not to b
 
 def points(
     ax: Axes,
-    at: Iterable[float],
+    at: Iterable[float | int],
     found: Iterable[Estimate | None],
     *,
     along: Literal["x", "y"] = "y",
@@ -187,7 +187,7 @@ def null_histogram(ax: Axes, each: Float[np.ndarray, " group"], *, kind: str, xl
     ax.set(xlabel=xlabel, ylabel="control groups")
 
 
-def ticks(axis: Axis, at: Iterable[float], form: str = "{:g}") -> None:
+def ticks(axis: Axis, at: Iterable[float | int], form: str = "{:g}") -> None:
     """These ticks and no others, as plain numbers."""
     axis.set_ticks(list(at), [form.format(one) for one in at])
     axis.set_minor_locator(NullLocator())

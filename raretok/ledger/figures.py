@@ -192,7 +192,7 @@ def forest_panel(ax: Axes, one: Replication, names: dict[str, str]) -> None:
         both = ((one.pooled.mean, "D", 4), (one.pooled.next_run, "", 2))
         for y, (some, marker, width) in enumerate(both, len(rows)):
             label = f"{QUIET}{labels[y]}"
-            points(ax, [float(y)], [some], marker=marker, width=width, label=label, **red)
+            points(ax, [y], [some], marker=marker, width=width, label=label, **red)
     published(ax, spec, -0.8)
     ax.set_yticks(range(len(labels)), labels)
     ax.set(ylim=(len(labels) - 0.3, -1.4), xlabel=spec.unit)

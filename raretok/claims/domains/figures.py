@@ -114,7 +114,7 @@ def forest(
             continue
         colour = COLOURS["common" if row % n else "fit"]
         fill, label = colour if counts(found[key]) else "white", f"{QUIET}{', '.join(key)}"
-        points(ax, [float(row)], [one], along="x", mfc=fill, color=colour, ms=7, label=label)
+        points(ax, [row], [one], along="x", mfc=fill, color=colour, ms=7, label=label)
     labels = [name if i % n else f"{estimand}: {name}" for i, (estimand, name) in enumerate(rows)]
     ax.set_yticks(range(len(rows)), labels)
     ax.hlines(np.arange(n, len(rows), n) - 0.5, *ax.get_xlim(), "0.5", lw=0.8)

@@ -203,7 +203,7 @@ def test_words_follow_the_interval(bounds, words):
 
 
 def test_every_figure_and_table_is_drawn(equal):
-    _, axes = panels(2, 2)
+    _, axes = panels(4)
     figures.influence_by_layer(axes[0], read({-1: 1.0, -2: 1.0}, 2), a_sample(1))
     assert "gap" in [text.get_text() for text in axes[0].texts]
     figures.curves(axes[1], equal, a_sample(1), "rare")

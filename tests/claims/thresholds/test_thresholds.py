@@ -147,7 +147,7 @@ def test_a_rule_without_rare_types_is_a_gap_in_the_table():
 def test_everything_is_drawn():
     world = a_world()
     cases = [estimate.case(world, 15.0)]
-    _, axes = panels(3, 2)
+    _, axes = panels(6)
     for ax, name in zip(axes, figures.SHOWN, strict=False):
         figures.sweep(ax, {"tiny": cases}, name, SimpleNamespace(supports=[[1.5, None]]))
         assert ax.lines
