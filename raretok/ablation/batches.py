@@ -90,7 +90,7 @@ def _batch(
 def mean_activations(
     model: LanguageModel,
     contexts: Contexts,
-    batches: list[Int[np.ndarray, " batch"]],
+    batches: list[Int[np.ndarray, " _"]],
     layers: list[int],
     *,
     kept: Checkpoints,

@@ -57,14 +57,14 @@ class Batch:
     count: int
 
 
-def context_batches(contexts: Contexts, positions: Positions) -> list[Int[np.ndarray, " context"]]:
+def context_batches(contexts: Contexts, positions: Positions) -> list[Int[np.ndarray, " _"]]:
     """Contexts that hold a scored position, as they are run together."""
     return batches_of(contexts, np.unique(positions.context))
 
 
 def batches_of(
     contexts: Contexts, used: Int[np.ndarray, " context"]
-) -> list[Int[np.ndarray, " context"]]:
+) -> list[Int[np.ndarray, " _"]]:
     """Contexts of like length together: little padding is run."""
     used = used[np.argsort(contexts.length[used], kind="stable")]
     return [used[start : start + BATCH] for start in range(0, len(used), BATCH)]
