@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
+from raretok.book import status
 from raretok.book.pages import write_whole
+from raretok.claims.study import BEYOND, NEEDS, ON_TEXT, REPLICATED, STEPS, UNSEEN, Study
 from raretok.errors import UserError
 from raretok.ledger.calibration import Ground
 from raretok.ledger.calibration import calibrate as calibrate_worlds
 from raretok.ledger.promise import SHIPPED as CALIBRATED
-from raretok.models import files as model_files
-from raretok.paths import DATA, ROOT, RUNS
 from raretok.measure.find import (
     DEEP,
     HISTORY,
@@ -30,9 +30,10 @@ from raretok.measure.find import (
     revisions_of,
     step_parameters,
 )
-from raretok.measure.record import RECORD, Folder, file_name, seal_of
 from raretok.measure.parameters import PageParameters
-from raretok.claims.study import BEYOND, NEEDS, ON_TEXT, REPLICATED, STEPS, UNSEEN, Study
+from raretok.measure.record import RECORD, Folder, file_name, seal_of
+from raretok.models import files as model_files
+from raretok.paths import DATA, ROOT, RUNS
 from raretok.text.shelf import shelved
 
 ALL = tuple(dict.fromkeys(name for names in NEEDS.values() for name in names))
@@ -66,7 +67,7 @@ def measure(
     """Measure parts of a model; the folder that holds them.
 
     To `ship` them they are measured under `runs/`, where a killed process goes on, and put where
-    measurements ship when they are whole. What ships already is kept, unless it is measured `again`.
+    measurements ship when they are whole. What ships already is kept, unless measured `again`.
     """
     asked = Measurements(parameters, shipped=None if ship else SHIPPED, loud=True)
     if ship and not again:
@@ -145,9 +146,13 @@ def check(every: Iterable[PageParameters]) -> bool:
     for parameters in every:
         asked = Measurements(parameters)
         say(f"checking the measurement of {asked.label}")
+        passed = []
         for found in differences(asked):
             print(found.line)
-            wrong += not found.passed
+            passed.append(found.passed)
+        agree = f"{sum(passed)} of {len(passed)} quantities agree"
+        status.note(ROOT / "book", status.CHECKS, {asked.label: agree})
+        wrong += passed.count(False)
     if wrong:
         say(
             f"raretok: {wrong} quantities are not what this machine measures: see the lines marked "
