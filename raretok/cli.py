@@ -137,11 +137,13 @@ def sweep(
 @app.command()
 def book(jobs: PagesAtATime = 2) -> None:
     """Run every page on the shipped model and build the site."""
-    from raretok.book import pages
+    from raretok.book import pages, status
 
-    sources = pages.pages(ROOT)
-    for error in pages.run_pages(sources, ROOT / "book", {}, done=lambda page: None, jobs=jobs):
+    sources, folder, took = pages.pages(ROOT), ROOT / "book", {}
+    quiet = {"done": lambda page: None, "jobs": jobs, "took": took}
+    for error in pages.run_pages(sources, folder, {}, **quiet):
         raise error
+    status.note(folder, status.TIMES, took)
     print(f"The front page is {pages.build_site(ROOT).relative_to(ROOT)}")
 
 

@@ -33,7 +33,7 @@
     title.after(button);
   };
 
-  const BOXES = "figure, table.dataframe, div.math, mjx-container[display], .text_html, .pst-scrollable-table-container";
+  const BOXES = "pre, .output, figure, table.dataframe, div.math, mjx-container[display], .text_html, .pst-scrollable-table-container";
   const reachable = () => {
     document.querySelectorAll(BOXES).forEach((box) => {
       if (box.scrollWidth > box.clientWidth + 1 && getComputedStyle(box).overflowX === "auto") {

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -33,7 +34,6 @@ from raretok.ledger.records import (
     book_ledger,
     executed_pages,
     ledger_json,
-    read_page,
     replicates,
     title,
 )
@@ -84,23 +84,26 @@ def run_pages(
     parameters: dict[str, Any],
     done: Callable = print,
     jobs: int = 1,
+    took: dict[str, float] | None = None,
 ) -> list[UserError]:
     """Run pages into a folder, call `done` with each file, and with the ledger where it is due.
 
     `jobs` pages run at a time, each in a process of its own with its share of the cores. Pages that
     read the records of the others run after them, and `ledger.json` is written beside them. A page
-    that stops is one of the errors returned; the others run.
+    that stops is one of the errors returned; the others run. `took` gets each page's seconds.
     """
     first, last = [], []
     for source in running_order(sources):
         (last if title(source.stem) in READERS else first).append(source)
     failures = []
     together = run_together(first, folder, parameters, min(jobs, len(first)))
-    for finished in chain(together, run_together(last, folder, parameters, 1)):
+    for finished, seconds in chain(together, run_together(last, folder, parameters, 1)):
         if isinstance(finished, UserError):
             failures.append(finished)
-        else:
-            done(finished)
+            continue
+        if took is not None:
+            took[finished.stem] = round(seconds, 1)
+        done(finished)
     if last:
         done(write_ledger(folder))
     return failures
@@ -108,8 +111,8 @@ def run_pages(
 
 def run_together(
     sources: list[Path], folder: Path, parameters: dict[str, Any], jobs: int
-) -> Iterator[Path | UserError]:
-    """The executed pages as they are done, and of those that stop why."""
+) -> Iterator[tuple[Path | UserError, float]]:
+    """The executed pages as they are done, of those that stop why, and the seconds of each."""
     if jobs < 2:
         yield from (attempted(source, folder, parameters) for source in sources)
         return
@@ -126,12 +129,16 @@ def run_together(
             pool.shutdown(cancel_futures=True)
 
 
-def attempted(source: Path, folder: Path, parameters: dict[str, Any]) -> Path | UserError:
-    """The executed page, or why it stopped."""
+def attempted(
+    source: Path, folder: Path, parameters: dict[str, Any]
+) -> tuple[Path | UserError, float]:
+    """The executed page, or why it stopped, and the seconds it took."""
+    begun = time.monotonic()
     try:
-        return run_page(source, folder / f"{source.stem}.ipynb", parameters)
+        found: Path | UserError = run_page(source, folder / f"{source.stem}.ipynb", parameters)
     except UserError as error:
-        return error
+        found = error
+    return found, time.monotonic() - begun
 
 
 def limit_threads(n: int) -> None:
@@ -340,28 +347,51 @@ def build_site(root: Path, out: Path | None = None, *, whole: bool = True) -> Pa
         shown = "\n".join(complaints(done.stdout + done.stderr, root))
         raise UserError(f"the site did not build{' without warnings' if whole else ''}:\n{shown}")
     site.add_links(html, root / "book")
+    if (html / "book" / "intro.html").is_file():
+        write_index(html)
     (html / ".nojekyll").touch()  # GitHub Pages would else drop the folders named _static, _images
     return html / "index.html"
 
 
+def write_index(html: Path) -> None:
+    """Give the bare redirect at the site's address a title, a link, and the front page's card."""
+    front, index = (html / "book" / "intro.html").read_text(encoding="utf-8"), html / "index.html"
+    kept = r'<title>.*?</title>|<meta (?:name="description|property="(?:og|twitter):)[^>]*>'
+    head = "\n".join(re.findall(kept, front)).replace('"../', '"')
+    refresh = '<meta http-equiv="refresh" content="0; url=book/intro.html">'
+    page = (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n{head}\n{refresh}</head>\n'
+    )
+    index.write_text(f'{page}<body><a href="book/intro.html">To the front page</a></body></html>\n')
+
+
 def write_generated(book: Path) -> None:
-    """Write what hand-written pages include: parameters, the front figures, what stands so far."""
+    """Write what hand-written pages include: the answer, tables, the front figures, the card."""
     from raretok.bench import scale
+    from raretok.book import front, status
     from raretok.ledger import tables
     from raretok.measure import neurons, parameters
 
     folder = book / "_generated"
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "parameters.md", parameters.parameter_table())
-    write_whole(folder / "costs.md", scale.published())
-    write_whole(folder / "neurons.md", neurons.column_table())
-    write_whole(folder / "standing.md", tables.standing(book_ledger(book), book))
-    kept = [p.glued for p in map(read_page, executed_pages(book)) if "summary" in p.glued]
-    write_whole(folder / "summary.md", "".join(str(one["summary"]) for one in kept))
+    (folder / "site").mkdir(parents=True, exist_ok=True)  # copied to the site as it is
+    texts = {
+        "parameters.md": parameters.parameter_table,
+        "costs.md": scale.published,
+        "neurons.md": neurons.column_table,
+        "standing.md": lambda: tables.standing(book_ledger(book), book),
+        "answer.md": lambda: front.answer(book),
+        **status.tables(book),
+    }
+    pages = "".join(page.read_text(encoding="utf-8") for page in sorted(book.glob("*.md")))
+    wanted = {name: make for name, make in texts.items() if f"_generated/{name}" in pages}
+    for name, make in wanted.items():
+        write_whole(folder / name, make())
     for page in executed_pages(book):
         for name, figure in (("front", "fig-curves"), ("forest", "fig-forest")):
             for picture in pictures(page, figure):
                 write_whole(folder / f"{name}.svg", picture)
+    if "answer.md" in wanted:
+        front.card(book, folder / "site" / "card.png")
 
 
 def pictures(page: Path, figure: str) -> list[str]:

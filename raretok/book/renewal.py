@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from raretok.book import status
 from raretok.book.pages import write_whole
 from raretok.book.rerun import foretell
 from raretok.claims.study import BEYOND, NEEDS, ON_TEXT, REPLICATED, STEPS, UNSEEN, Study
@@ -57,7 +58,7 @@ def measure(
     """Measure parts of a model, those of the pages unless some are named; what holds them.
 
     To `ship` them they are measured under `runs/`, where a killed process goes on, and put where
-    measurements ship when they are whole. What ships already is kept, unless it is measured `again`.
+    measurements ship when they are whole. What ships already is kept, unless measured `again`.
     """
     asked = find.Measurements(parameters, shipped=None if ship else find.SHIPPED, loud=True)
     if ship and not again:
@@ -119,9 +120,13 @@ def check(every: Iterable[PageParameters]) -> bool:
     wrong = 0
     for asked in map(find.Measurements, every):
         say(f"checking the measurement of {asked.label}")
+        passed = []
         for found in differences(asked):
             print(found.line)
-            wrong += not found.passed
+            passed.append(found.passed)
+        agree = f"{sum(passed)} of {len(passed)} quantities agree"
+        status.note(ROOT / "book", status.CHECKS, {asked.label: agree})
+        wrong += passed.count(False)
     if wrong:
         say(
             f"raretok: {wrong} quantities are not what this machine measures: see the lines marked "

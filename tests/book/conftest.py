@@ -17,4 +17,6 @@ def root() -> Path:
 @pytest.fixture(scope="session")
 def site(tmp_path_factory) -> Path:
     """The folder of the built site; any warning of the build fails the tests that ask for it."""
-    return pages.build_site(ROOT, tmp_path_factory.mktemp("site")).parent
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("GITHUB_REPOSITORY", raising=False)  # the tests are of the site without it
+        return pages.build_site(ROOT, tmp_path_factory.mktemp("site")).parent

@@ -1,4 +1,4 @@
-"""The site in a real browser: no error, no request to another host, equations drawn, any width."""
+"""The site in a browser: no error, no request to another host, equations, any width and mode."""
 
 import contextlib
 import functools
@@ -9,15 +9,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 pytestmark = pytest.mark.browser
 
-PAGES = (
-    *("intro", "01_regimes", "02_coordination", "03_modularity", "04_attention", "05_spectra"),
-    *("06_claims", "07_calibration", "08_ledger", "09_reviews", "10_cost", "method", "rerun"),
-)
+ROOT = Path(__file__).parents[2]
+CONTENTS = yaml.safe_load((ROOT / "_toc.yml").read_text())
+PAGES = [
+    CONTENTS["root"],
+    *(page["file"] for part in CONTENTS["parts"] for page in part["chapters"]),
+]
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 SETTLED = "() => !window.MathJax || !window.MathJax.startup || window.MathJax.startup.promise"
+LIT = """theme => {
+    for (const name of ["mode", "theme"]) document.documentElement.dataset[name] = theme;
+    document.documentElement.style.colorScheme = theme;
+}"""
+# Without preloading axe asks for no file a second time.
+VIOLATED = """async () => (await axe.run({resultTypes: ["violations"], preload: false})).violations
+    .filter(one => ["serious", "critical"].includes(one.impact))
+    .flatMap(one => one.nodes.map(n => `${one.id}: ${n.target} ${n.html.slice(0, 120)}`))"""
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -49,51 +60,98 @@ def browser():
         browser.close()
 
 
+def watched(page, faults: list[str]):
+    """A tab that notes what goes wrong in it."""
+    page.on("console", lambda m: m.type == "error" and faults.append(m.text))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("requestfailed", lambda request: faults.append(f"failed: {request.url}"))
+    page.on("request", lambda request: local(request.url) or faults.append(request.url))
+    return page
+
+
+def settled(page, url: str):
+    page.goto(url, wait_until="load")
+    page.evaluate(SETTLED)
+    return page
+
+
 @contextlib.contextmanager
 def opened(browser, url: str, viewport: dict[str, int]):
     """A page with everything loaded; on leaving, no fault and no foreign request."""
     with browser.new_context(viewport=viewport) as context:
-        page, faults = context.new_page(), []
-        page.on("console", lambda m: m.type == "error" and faults.append(m.text))
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("requestfailed", lambda request: faults.append(f"failed: {request.url}"))
-        page.on("request", lambda request: local(request.url) or faults.append(request.url))
-        page.goto(url, wait_until="networkidle")
-        page.evaluate(SETTLED)
-        yield page
+        faults: list[str] = []
+        yield settled(watched(context.new_page(), faults), url)
         assert faults == []
+
+
+@pytest.fixture(scope="module")
+def tab(browser):
+    """One tab for many pages, since a new one takes longer than most pages; and its faults."""
+    with browser.new_context(viewport=DESKTOP, reduced_motion="reduce") as context:
+        faults: list[str] = []
+        yield watched(context.new_page(), faults), faults
+
+
+@pytest.fixture
+def visit(tab):
+    """Opens a page in the common tab; at the end, no fault and no foreign request."""
+    page, faults = tab
+    faults.clear()
+    page.set_viewport_size(DESKTOP)
+    yield functools.partial(settled, page)
+    assert faults == []
 
 
 def local(url: str) -> bool:
     return url.startswith(("http://127.0.0.1:", "file:", "data:", "blob:"))
 
 
+def test_what_is_wrong_with_a_page_would_be_seen(browser):
+    from axe_playwright_python.base import AXE_SCRIPT
+
+    with browser.new_context() as context:
+        faults: list[str] = []
+        page = watched(context.new_page(), faults)
+        page.set_content(
+            "<script>console.error('planted')</script><p style='color: #ccc'>faint</p>"
+            "<img src='http://elsewhere.invalid/x.png'>"
+        )
+        page.wait_for_load_state("networkidle")
+        assert {"planted", "http://elsewhere.invalid/x.png"} <= set(faults)
+        page.evaluate(AXE_SCRIPT)
+        rules = {found.split(":")[0] for found in page.evaluate(VIOLATED)}
+        assert {"color-contrast", "image-alt"} <= rules
+
+
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_loads_whole_and_fits_a_phone(browser, address, name):
-    url = f"{address}/book/{name}.html"
-    with opened(browser, url, DESKTOP) as page:
-        images = "all => all.map(i => [i.getAttribute('src'), i.complete && i.naturalWidth > 0])"
-        for source, drawn in page.eval_on_selector_all("article img", images):
-            assert drawn, source
-        page.set_viewport_size(PHONE)
-        widest = "() => document.documentElement.scrollWidth"
-        assert page.evaluate(widest) <= PHONE["width"]
+def test_a_page_loads_whole_is_accessible_and_fits_a_phone(visit, address, name):
+    from axe_playwright_python.base import AXE_SCRIPT
+
+    page = visit(f"{address}/{name}.html")
+    page.evaluate("document.querySelectorAll('img').forEach(one => (one.loading = 'eager'))")
+    images = "all => all.map(i => [i.getAttribute('src'), i.complete && i.naturalWidth > 0])"
+    for source, drawn in page.eval_on_selector_all("article img", images):
+        assert drawn, source
+    assert page.locator("mjx-merror, [data-mml-node='merror']").count() == 0
+    page.evaluate(AXE_SCRIPT)
+    for theme in ("light", "dark"):
+        page.evaluate(LIT, theme)
+        assert page.evaluate(VIOLATED) == [], theme
+    page.set_viewport_size(PHONE)
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_opens_from_a_file(visit, site: Path, name):
+    page = visit((site / f"{name}.html").as_uri())
+    assert page.inner_text("h1").strip("# \n")
+    assert "\\(" not in page.inner_text("article")
 
 
 @pytest.mark.parametrize("scheme", ["http", "file"])
-def test_equations_are_drawn(browser, address, site: Path, scheme):
-    start = address if scheme == "http" else site.as_uri()
-    with opened(browser, f"{start}/book/method.html", DESKTOP) as page:
-        assert page.locator("mjx-container svg").count() > 3
-        assert page.locator("mjx-merror, [data-mml-node='merror']").count() == 0
-        assert "\\(" not in page.inner_text("article")
-
-
-def test_the_front_page_leads_to_the_first_claim(browser, address):
-    with opened(browser, f"{address}/index.html", DESKTOP) as page:
-        page.wait_for_url("**/book/intro.html")
-        page.click("nav a[href='01_regimes.html']")
-        page.wait_for_url("**/book/01_regimes.html")
+def test_equations_are_drawn(visit, address, site: Path, scheme):
+    page = visit(f"{address if scheme == 'http' else site.as_uri()}/book/method.html")
+    assert page.locator("mjx-container svg").count() > 3
 
 
 def test_one_switch_shows_the_code_of_a_page_and_is_remembered(browser, address):
@@ -124,3 +182,56 @@ def test_figures_are_shown_as_large_as_drawn_and_scroll_on_a_phone(browser, addr
             box.evaluate("b => b.scrollWidth > b.clientWidth")
             for box in page.locator("article figure").all()
         )
+def test_the_front_page_leads_to_the_first_claim(tab, address):
+    page, _ = tab
+    page.goto(f"{address}/index.html")
+    page.wait_for_url("**/book/intro.html")
+    page.click("nav a[href='01_regimes.html']")
+    page.wait_for_url("**/book/01_regimes.html")
+
+
+def test_the_search_finds_plateau(visit, address):
+    page = visit(f"{address}/search.html?q=plateau")
+    page.wait_for_selector("#search-results ul.search li a")
+    found = page.eval_on_selector_all("#search-results li a", "all => all.map(a => a.href)")
+    assert any("01_regimes.html" in link for link in found)
+    page.wait_for_load_state("networkidle")  # it reads the pages that it found
+
+
+def test_a_term_is_explained_at_the_keyboard(visit, address):
+    page = visit(f"{address}/book/intro.html")
+    term = page.locator("a.term", has_text="plateau").first
+    term.focus()
+    tip = page.locator("#term-tip")
+    assert "about 1 % of the neurons" in tip.inner_text()
+    assert term.get_attribute("aria-describedby") == "term-tip"
+    page.keyboard.press("Escape")
+    assert not tip.is_visible()
+    term.hover()
+    assert tip.is_visible()
+    page.set_viewport_size(PHONE)
+    for one in page.locator("a.term").all():
+        one.focus()
+        box = tip.bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= PHONE["width"]
+
+
+def test_without_scripts_a_term_leads_to_the_glossary(browser, address):
+    with browser.new_context(java_script_enabled=False) as context:
+        page = context.new_page()
+        page.goto(f"{address}/book/intro.html")
+        term = page.locator("a.term", has_text="plateau").first
+        assert "about 1 % of the neurons" in term.get_attribute("title")
+        term.click()
+        page.wait_for_url("**/book/glossary.html#term-plateau")
+
+
+def test_on_paper_there_is_the_article_alone(browser, address):
+    with opened(browser, f"{address}/book/intro.html", DESKTOP) as page:
+        page.emulate_media(media="print")
+        for left_out in ("#pst-primary-sidebar", ".bd-sidebar-secondary", ".bd-header-article"):
+            assert not page.locator(left_out).first.is_visible(), left_out
+        assert page.locator("#jb-print-docs-body h1").is_visible()
+        assert page.locator("article p").first.is_visible()
+        assert page.pdf().startswith(b"%PDF")

@@ -123,7 +123,10 @@ def test_pages_that_read_the_others_run_last_and_read_the_folder_of_the_run(tmp_
         for name, text in {"07_ledger": READER, "01_toy": "# %%\n1", "09_toy": "# %%\n1"}.items()
     ]
     done: list[Path] = []
-    pages.run_pages(sources, tmp_path / "mine", {}, done.append)
+    took: dict[str, float] = {}
+    pages.run_pages(sources, tmp_path / "mine", {}, done.append, took=took)
+    assert set(took) == {"01_toy", "07_ledger", "09_toy"}
+    assert min(took.values()) > 0
     names = ["01_toy.ipynb", "09_toy.ipynb", "07_ledger.ipynb", "ledger.json"]
     assert done == [tmp_path / "mine" / name for name in names]
     read = nbformat.read(done[2], 4).cells[0].outputs[0].data["text/plain"]

@@ -1,12 +1,18 @@
 """The built site: every page is there, says what it should, and loads nothing from elsewhere."""
 
+import platform
 import re
+import sys
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
+from PIL import Image
 
 from raretok.book import pages
+from raretok.book.extension import repository
 from raretok.errors import UserError
 from raretok.ledger.figures import primary
 from raretok.ledger.records import book_ledger
@@ -49,6 +55,9 @@ def test_every_page_is_built_with_its_title(site):
         ("10_cost", "forward pass"),
         ("method", "ln_final|final norm"),
         ("rerun", "raretok run"),
+        ("glossary", "plateau"),
+        ("intro", "How sure is that?"),
+        ("status", "sha256"),
     ],
 )
 def test_a_page_says_what_it_is_about(site, page, said):
@@ -82,17 +91,96 @@ def test_a_front_figure_is_the_one_of_its_page(site, page, figure):
     assert picture.strip() in shown
 
 
-def test_links_of_tables_lead_to_pages_and_figures_that_are_there(site):
-    """Sphinx checks its own links; those in the HTML of a table it does not see."""
+class Addresses(HTMLParser):
+    """What a page links to and loads, and the places in it that can be linked to."""
+
+    def __init__(self, page: Path):
+        super().__init__(convert_charrefs=True)
+        self.targets, self.ids = [], set()
+        self.feed(page.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]):
+        found = dict(attrs)
+        self.ids |= {found[name] for name in ("id", "name") if found.get(name)}
+        self.targets += [found[name] for name in ("href", "src") if found.get(name)]
+
+
+def test_every_internal_link_leads_to_a_file_and_a_place_that_are_there(site):
+    pages = {p: Addresses(p) for p in site.rglob("*.html") if "_static" not in p.parts}
     n = 0
-    for page in ("08_ledger", "09_reviews"):
-        for target in re.findall(
-            r'<a href="(\w+\.html)(?:#([\w-]+))?">', (site / "book" / f"{page}.html").read_text()
-        ):
-            html = (site / "book" / target[0]).read_text()
-            assert not target[1] or f'id="{target[1]}"' in html, target
+    for page, found in pages.items():
+        for target in found.targets:
+            parts = urlsplit(target)
+            if parts.scheme or parts.netloc:
+                continue
+            file = (page.parent / unquote(parts.path)).resolve() if parts.path else page
+            assert file.is_file(), f"{page.name}: {target}"
+            place = unquote(parts.fragment)
+            assert not place or place in pages[file].ids, f"{page.name}: {target}"
             n += 1
-    assert n > 10
+    assert n > 2000
+
+
+def test_a_lost_place_would_be_seen(tmp_path):
+    (tmp_path / "page.html").write_text('<a id="there"></a><a href="#lost">x</a>')
+    found = Addresses(tmp_path / "page.html")
+    assert (found.ids, found.targets) == ({"there"}, ["#lost"])
+
+
+def test_every_page_says_what_it_is_in_its_head(site):
+    for page in table_of_contents():
+        html = (site / f"{page}.html").read_text()
+        assert '<html lang="en"' in html
+        (description,) = re.findall(r'<meta name="description" content="([^"]{40,200})"', html)
+        assert f'<meta property="og:description" content="{description}"' in html
+        for name in ("og:image", "twitter:image"):
+            (card,) = re.findall(rf'<meta property="{name}" content="([^"]+)"', html)
+            place = urlsplit(card)
+            there = (site / page).parent.joinpath(place.path).resolve()
+            assert place.netloc or there == site.resolve() / "card.png"
+        assert '<link rel="icon"' in html
+    index = (site / "index.html").read_text()
+    assert '<meta property="og:image" content="card.png"' in index
+    assert '<a href="book/intro.html">' in index
+    with Image.open(site / "card.png") as card:
+        assert card.size == (1200, 630)
+        assert len(card.convert("RGB").getcolors(2**20)) > 100  # something is drawn
+
+
+def test_terms_are_linked_once_a_page_in_prose_alone(site):
+    meanings = re.findall(r'<dt id="(term-[^"]+)"', (site / "book" / "glossary.html").read_text())
+    assert len(meanings) >= 20
+    seen = set()
+    for page in site.glob("book/*.html"):
+        html = page.read_text()
+        links = re.findall(r'<a class="[^"]*\bterm\b[^"]*" href="glossary.html#([^"]+)"', html)
+        assert len(links) == len(set(links)), page.name
+        seen |= set(links)
+        for heading in re.findall(r"<h\d.*?</h\d>|<pre.*?</pre>|<code.*?</code>", html, re.DOTALL):
+            assert "glossary.html#term" not in heading, page.name
+    assert seen <= set(meanings)
+    assert {"term-plateau", "term-influence", "term-neuron"} <= seen
+
+
+def test_pages_can_be_downloaded_and_printed(site):
+    html = (site / "book" / "01_regimes.html").read_text()
+    (notebook,) = re.findall(r'href="([^"]*_sources/[^"]*\.ipynb)"', html)
+    assert (site / "book" / notebook).is_file()
+    assert "window.print()" in html
+    assert ("mybinder.org" in html) == bool(repository(ROOT))  # needs an address that is known
+
+
+def test_the_status_page_has_every_measurement_and_nothing_of_the_machine(site):
+    html = (site / "book" / "status.html").read_text()
+    said = words(html)
+    folders = [folder.name for folder in (ROOT / "data" / "measurements").glob("*/")]
+    assert len(folders) > 20
+    for name in folders:
+        assert f" {name} " in said
+    assert html.count("<p>as written</p>") == len(folders)
+    assert "changed" not in said
+    for trace in (str(ROOT), str(Path.home()), platform.node(), sys.prefix):
+        assert not trace or trace not in html
 
 
 def test_the_front_page_names_every_claim_with_its_verdict(site):
