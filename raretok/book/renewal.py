@@ -35,7 +35,8 @@ from raretok.measure.parameters import PageParameters
 from raretok.claims.study import BEYOND, NEEDS, ON_TEXT, REPLICATED, STEPS, UNSEEN, Study
 from raretok.text.shelf import shelved
 
-ALL = tuple(dict.fromkeys(name for names in NEEDS.values() for name in names))
+TOKENS = ("tokens",)  # of every model in the atlas
+ALL = (*dict.fromkeys(name for names in NEEDS.values() for name in names), *TOKENS)
 
 
 def shipped() -> list[PageParameters]:
@@ -49,15 +50,17 @@ def shipped() -> list[PageParameters]:
 def parts_to_ship(parameters: PageParameters) -> tuple[str, ...]:
     """The parts that ship of a model, a checkpoint of one, or a model on another text."""
     model = parameters.model
-    if parameters.revision or model == UNTRAINED:
+    if parameters.revision:
         return STEPS
     if parameters.corpus in shelved():
         return ON_TEXT
     if model == WITHOUT:
         return UNSEEN
+    if model == UNTRAINED:
+        return (*STEPS, *TOKENS)
     if model in WHOLE:
         return (*ALL, *(UNSEEN if model != LEAD else ()))
-    return (*REPLICATED, *BEYOND) if model in DEEP else REPLICATED
+    return (*REPLICATED, *(BEYOND if model in DEEP else ()), *TOKENS)
 
 
 def measure(

@@ -35,6 +35,7 @@ from raretok.measure.parts import (
 )
 from raretok.measure.rows import Rows
 from raretok.measure.source import STRATIFIED, Source
+from raretok.measure.tokens import LOGITS, texts, tokens_part, types_of
 from raretok.measure.unembedding import unembedding_part
 from raretok.text.rarity import MIDDLE, Positions
 
@@ -238,6 +239,21 @@ def check_unembedding(of: Stored) -> Iterator[Checked]:
         yield of.checked(quantity, again[quantity].values, 0.0)
 
 
+def check_tokens(of: Stored) -> Iterator[Checked]:
+    """Every neuron: logits of the tokens it writes to most and of the stored ones, and texts.
+
+    Of two tokens that it writes to alike either may come first.
+    """
+    head, again = final_head(of.source.model, torch.float64), tokens_part(of.source, None)
+    G = types_of(of.source.model, head).T.cpu().numpy()
+    for name, quantity in LOGITS.items():
+        own = np.einsum("nd,npd->np", head.W_out.cpu().numpy(), G[of.data[name].values.astype(int)])
+        both, stored = np.stack([again[quantity].values, own]), of.data[quantity].values
+        yield of.checked(quantity, both, bit_error(both, FINE), np.stack([stored, stored]))
+    same = np.array(of.data.texts) == texts(of.source.model, of.data.token.values)
+    yield of.checked("texts", np.ones(same.size), 0.0, same)
+
+
 def check_layer(of: Stored, layer: str) -> Iterator[Checked]:
     """Every neuron of one of the layers: they are screened together."""
     if layer != "-2":
@@ -269,9 +285,10 @@ CHECKS: dict[str, Callable[..., Iterator[Checked]]] = {
     "attention": check_attention,
     "heads": check_heads,
     "unembedding": check_unembedding,
+    "tokens": check_tokens,
     "layer": check_layer,
     "groups": check_groups,
 }
 # Influence on parts of a text is what `effects` is, at other positions.
 UNCHECKED = ("influence", "domains")
-CHECKED_LARGE = ("model", "effects", "attention", "unembedding")
+CHECKED_LARGE = ("model", "effects", "attention", "unembedding", "tokens")

@@ -20,7 +20,7 @@ from raretok.paths import locked, one_line
 from raretok.stats.jackknife import deal, jackknife
 from raretok.text.rarity import STRATA
 
-TOP = 5  # tokens that a neuron promotes, and that it suppresses
+TOP = 8  # tokens that a neuron promotes, and that it suppresses
 ROWS = 1024  # positions summed at a time: a run may be larger than the memory
 WHERE = {
     "rare": "where the target is rare",
