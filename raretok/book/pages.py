@@ -346,11 +346,14 @@ def build_site(root: Path, out: Path | None = None, *, whole: bool = True) -> Pa
 def write_generated(book: Path) -> None:
     """Write what hand-written pages include: parameters, the front figures, what stands so far."""
     from raretok.bench import scale
+    from raretok.book import atlas
     from raretok.ledger import tables
     from raretok.measure import neurons, parameters
 
     folder = book / "_generated"
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "site").mkdir(parents=True, exist_ok=True)  # copied to the site as it is
+    if (book / "atlas.md").is_file():
+        atlas.write_atlas(book)
     write_whole(folder / "parameters.md", parameters.parameter_table())
     write_whole(folder / "costs.md", scale.published())
     write_whole(folder / "neurons.md", neurons.column_table())
