@@ -82,25 +82,23 @@
 
   /* All neurons as points, those picked out (selected, pointed at) on top, and a brush. */
   function points(x, y, description) {
-    const c = colours();
+    const c = colours(), legend = { labelExpr: `${JSON.stringify(KINDS)}[datum.value]` };
     return {
       description, width: "container", height: 280, autosize: { type: "fit", contains: "padding" },
       params: [{ name: "lit", value: null }],
-      datasets: { neurons: state.rows, picked: [] },
+      datasets: { neurons: [...state.byRank].reverse(), picked: [] }, // the head is drawn last
       layer: [
         {
           data: { name: "neurons" },
           params: [
-            { name: "brush", select: { type: "interval", encodings: ["x", "y"], mark: { fill: c.harms, fillOpacity: 0.15, stroke: c.text } } },
+            { name: "brush", select: { type: "interval", encodings: ["x", "y"], zoom: false, mark: { fill: c.harms, fillOpacity: 0.15, stroke: c.text } } },
           ],
           mark: { type: "point", filled: true, size: 42, aria: false, cursor: "pointer" },
           encoding: {
             x, y,
-            color: { field: "kind", type: "nominal", scale: { domain: Object.keys(KINDS), range: Object.keys(KINDS).map((k) => c[k]) },
-              legend: { labelExpr: `${JSON.stringify(KINDS)}[datum.value]` } },
-            shape: { field: "kind", type: "nominal", legend: null, scale: { domain: Object.keys(KINDS), range: ["diamond", "circle", "triangle-down"] } },
+            color: { field: "kind", type: "nominal", legend, scale: { domain: Object.keys(KINDS), range: Object.keys(KINDS).map((k) => c[k]) } },
+            shape: { field: "kind", type: "nominal", legend, scale: { domain: Object.keys(KINDS), range: ["diamond", "circle", "triangle-down"] } },
             opacity: { condition: { test: "lit && !lit[datum.neuron]", value: 0.1 }, value: 0.8 },
-            order: { field: "in_head", type: "nominal" },
           },
         },
         {
@@ -148,9 +146,10 @@
     };
   }
   const line = (values, as, name) => values.map((y, i) => ({ x: state.data.frequency[i], y, as, line: name }));
-  const binsOf = (row) => state.data.bins.map((bin) => bin[row.neuron]);
+  const binsOf = (row) => state.data.frequency.map((_, i) => row[`delta_loss_bin_${i + 1}`]);
   function meanOf(rows) {
-    return state.data.bins.map((bin) => rows.reduce((sum, row) => sum + bin[row.neuron], 0) / Math.max(1, rows.length));
+    const sums = rows.map(binsOf).reduce((all, one) => all.map((v, i) => v + one[i]));
+    return sums.map((sum) => sum / rows.length);
   }
   function lines() {
     const lit = state.lit ? state.byRank.filter((row) => state.lit[row.neuron]).slice(0, FEW) : [];

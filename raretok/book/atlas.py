@@ -14,10 +14,11 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from raretok import __version__
+from raretok.book.pages import write_whole
 from raretok.claims import style
 from raretok.claims.sample import neurons_in
 from raretok.claims.study import BOTH, CORRECTED, Study
-from raretok.claims.thresholds.gradient import bins_of, log_frequency
+from raretok.claims.thresholds.gradient import BINS, bins_of, log_frequency
 from raretok.errors import NotTestableError
 from raretok.ledger.over_models import NAMES
 from raretok.measure.find import UNTRAINED
@@ -36,14 +37,6 @@ HEAD = 1.0  # % of the layer
 FIRST = 30  # neurons in the table of the static page
 TOKENS = ("promotes", "suppresses")
 COLUMNS_OF_TABLE = COLUMNS | MEASURED
-# What the page shows of a neuron; of these the table of a model may lack some.
-SHOWN = (
-    *("rank", "in_head", "head_share", "W_out_norm", "gate_rate", "firing_rate"),
-    *(f"{name}{end}" for name in ("delta_loss_rare", "delta_loss_common", "delta_loss_all")
-      for end in ("", "_low", "_high")),
-    *(f"{name}{end}" for name in ("direct_rare", "direct_common") for end in ("", "_low", "_high")),
-    *("activation_mean", "activation_sd"),
-)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,26 +62,21 @@ class NeuronTable:
         return significant(described(frame.assign(**more), COLUMNS_OF_TABLE), DIGITS)
 
     @cached_property
-    def x(self) -> np.ndarray:
-        return log_frequency(self.study.part(BOTH[0]), self.study.part("model"))
-
-    @cached_property
     def bins(self) -> list[np.ndarray]:
         """Positions in bins of the frequency of their target, rarest first."""
-        below, above = bins_of(self.study.sample(CORRECTED), self.x)
+        below, above = bins_of(self.study.sample(CORRECTED), self.log_frequency)
         return below + above
 
-    @cached_property
-    def frequency(self) -> list[float]:
-        """Mean frequency of the targets of each bin, a million tokens (of its logarithm)."""
-        weight = self.study.sample(CORRECTED).weight
-        mean = [np.average(self.x[rows], weights=weight[rows]) for rows in self.bins]
-        return [float(f"{10 ** (6 + one):.{SHOWN_DIGITS}g}") for one in mean]
+    @property
+    def log_frequency(self) -> np.ndarray:
+        return log_frequency(self.study.part(BOTH[0]), self.study.part("model"))
 
     @property
-    def n_rare(self) -> int:
-        """Bins of rare targets."""
-        return len(bins_of(self.study.sample(CORRECTED), self.x)[0])
+    def frequency(self) -> list[float]:
+        """Mean frequency of the targets of each bin, a million tokens (of its logarithm)."""
+        x, weight = self.log_frequency, self.study.sample(CORRECTED).weight
+        mean = [np.average(x[rows], weights=weight[rows]) for rows in self.bins]
+        return [float(f"{10 ** (6 + one):.{SHOWN_DIGITS}g}") for one in mean]
 
     def write(self, folder: Path) -> None:
         """Write the table as Parquet and as CSV; equal tables give equal bytes."""
@@ -104,23 +92,18 @@ class NeuronTable:
     def page_data(self, cards: dict[int, str]) -> dict[str, Any]:
         """What the page holds of the model: columns in order of the neurons; where cards are."""
         frame = significant(self.frame, SHOWN_DIGITS)
-        columns = {name: frame[name] for name in (*SHOWN, *TOKENS) if name in frame}
-        bins = [frame[f"delta_loss_bin_{n}"] for n in range(1, 1 + len(self.bins))]
         return {
             "model": self.label,
-            "measurement": self.study.measurements.name,
             "frequency": self.frequency,
-            "n_rare": self.n_rare,
-            "bins": [plain(one) for one in bins],
-            "columns": {name: plain(values) for name, values in columns.items()},
+            "n_rare": BINS[0],
+            "columns": {name: plain(frame[name]) for name in frame},
             "cards": cards,
         }
 
 
 def plain(values: pd.Series) -> list[Any]:
-    """Values as JSON has them: nothing where a number is missing, and whole ones without a dot."""
-    kept = [None if isinstance(v, float) and not np.isfinite(v) else v for v in values.tolist()]
-    return [int(v) if isinstance(v, float) and v.is_integer() else v for v in kept]
+    """Values as JSON has them: nothing where a number is missing."""
+    return [None if isinstance(v, float) and np.isnan(v) else v for v in values.tolist()]
 
 
 def significant(frame: pd.DataFrame, digits: int) -> pd.DataFrame:
@@ -164,32 +147,25 @@ def write_atlas(book: Path, cards: Callable[[NeuronTable], dict[int, str]] = car
         one.mkdir(parents=True, exist_ok=True)
     for table in tables():
         table.write(downloads)
-        write_script(
-            data / f"{table.label}.js", f"atlasData({as_json(table.page_data(cards(table)))});"
-        )
-        head = int(table.frame.in_head.sum())
-        numbers = {"neurons": len(table.frame), "head": head}
+        shown = as_json(table.page_data(cards(table)))
+        write_whole(data / f"{table.label}.js", f"atlasData({shown});")
+        numbers = {"neurons": len(table.frame), "head": int(table.frame.in_head.sum())}
         listed.append({"model": table.label, "name": NAMES[table.label], **numbers})
         found.append(table)
-    write_script(data / "models.js", f"var ATLAS_MODELS = {as_json(listed)};")
+    write_whole(data / "models.js", f"var ATLAS_MODELS = {as_json(listed)};")
     draw_ranks(found[0].frame, folder / "atlas.svg")
     (folder / "atlas_head.md").write_text(head_table(found[0].frame))
     (folder / "neuron_columns.md").write_text(column_table(COLUMNS_OF_TABLE))
     (folder / "downloads.md").write_text(download_table(found, downloads))
 
 
-def write_script(file: Path, code: str) -> None:
-    file.write_text(code + "\n", encoding="utf-8")
-
-
 def draw_ranks(frame: pd.DataFrame, file: Path) -> None:
     """The rank curve as a picture, for readers without the script."""
     figure, (ax,) = style.panels(width=6.4, height=3.6)
     helps, head = frame.delta_loss_rare > 0, frame.in_head
-    for rows, colour, label in (
-        (helps & ~head, "0.5", "the others"),
-        (helps & head, style.COLOURS["rare"], "the head: the first 1 %"),
-    ):
+    kinds = {"the others": (~head, "0.5"), "the head": (head, style.COLOURS["rare"])}
+    for label, (rows, colour) in kinds.items():
+        rows = rows & helps
         ax.scatter(
             frame["rank"][rows], frame.delta_loss_rare[rows], s=12, color=colour, label=label
         )
@@ -206,7 +182,7 @@ def head_table(frame: pd.DataFrame) -> str:
     shown = {
         "rank": first["rank"],
         "neuron": first.neuron,
-        **{f"on {n} targets (nats)": [effect(*one) for one in effects(first, n)] for n in KINDS},
+        **{f"on {name} targets (nats)": effects(first, name) for name in KINDS},
         "|W_out|": [f"{value:.3g}" for value in first.W_out_norm],
         **{name: first[name].map(quoted) for name in TOKENS},
     }
@@ -214,13 +190,10 @@ def head_table(frame: pd.DataFrame) -> str:
     return f"```{{raw}} html\n{table}\n```\n"
 
 
-def effects(frame: pd.DataFrame, kind: str) -> np.ndarray:
-    """Value and ends of the interval of each neuron."""
-    return frame[[f"delta_loss_{kind}{end}" for end in ("", "_low", "_high")]].to_numpy()
-
-
-def effect(value: float, low: float, high: float) -> str:
-    return f"{value:.3g} ({low:.3g} to {high:.3g})"
+def effects(frame: pd.DataFrame, kind: str) -> list[str]:
+    """Value and interval of each neuron."""
+    ends = frame[[f"delta_loss_{kind}{end}" for end in ("", "_low", "_high")]].to_numpy()
+    return [f"{value:.3g} ({low:.3g} to {high:.3g})" for value, low, high in ends]
 
 
 def quoted(tokens: list[str]) -> str:
@@ -238,15 +211,20 @@ def seen(token: str) -> str:
 def download_table(found: list[NeuronTable], downloads: Path) -> str:
     """The files of every model, and the frequency of its bins (HTML links: they are not pages)."""
     rows = [
-        f"| `{one.label}` | {len(one.frame):,} | {link(one, 'parquet', downloads)} "
-        f"| {link(one, 'csv', downloads)} | {', '.join(f'{f:g}' for f in one.frequency)} |"
+        f"| `{one.label}` | {len(one.frame):,} | {link(one.label, 'parquet', downloads)} "
+        f"| {link(one.label, 'csv', downloads)} | {', '.join(f'{f:g}' for f in one.frequency)} |"
         for one in found
     ]
-    head = "| model | neurons | Parquet | CSV | targets a million tokens, bins 1 to 10 |"
-    return "\n".join([head, "|---|---:|---|---|---|", *rows]) + "\n"
+    head = "| model | neurons | Parquet | CSV | mean frequency of the targets of bins 1 to 10, a million tokens |"
+    said = (
+        f"Numbers have {DIGITS} significant digits. Bins of frequency go from the rarest targets to "
+        f"the most frequent ones: the first {BINS[0]} have rare targets, the others those that are "
+        "not rare, and no token type is in two; the mean is of the logarithm."
+    )
+    return "\n".join([head, "|---|---:|---|---|---|", *rows, "", said]) + "\n"
 
 
-def link(table: NeuronTable, kind: str, downloads: Path) -> str:
-    name = f"neurons-{table.label}.{kind}"
+def link(label: str, kind: str, downloads: Path) -> str:
+    name = f"neurons-{label}.{kind}"
     size = (downloads / name).stat().st_size / 1000
     return f'<a href="../downloads/{name}" download>{size:,.0f} kB</a>'

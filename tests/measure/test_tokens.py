@@ -45,7 +45,7 @@ def test_they_are_the_ends_of_the_order_of_all_logits(asked):
         np.testing.assert_array_equal(data.suppresses[neuron], order[:-9:-1])
         own = logits[order[:8], neuron].numpy()
         np.testing.assert_allclose(data.raises[neuron], own, rtol=2**-10, atol=1e-6)
-        own = logits[order[:-9:-1], neuron].numpy()
+        own = logits[order[:-9:-1].copy(), neuron].numpy()
         np.testing.assert_allclose(data.lowers[neuron], own, rtol=2**-10, atol=1e-6)
 
 
