@@ -5,6 +5,7 @@
    a file may not fetch. Every piece of text enters the page as text, never as HTML. */
 "use strict";
 (() => {
+  const FLOOR = 1e-6; // nats: smaller effects are drawn here, on the lower edge of the rank curve
   const FEW = 40; // lines of highlighted neurons, and results of a search, that are drawn at most
   const at = (name) => document.getElementById(`atlas-${name}`);
   const known = {}; // data of the models that were loaded, by name
@@ -20,9 +21,8 @@
   const sign = (c) => SIGNS[c] || (/[\p{C}\p{Z}]/u.test(c)
     ? "U+" + c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0") : c);
   const seen = (token) => Array.from(token, sign).join("") || "(empty)";
-  const written = (tokens) => tokens.map(seen).join("  ");
 
-  /* What is said of a neuron, in the panel and when pointing at it: name and text. */
+  /* What is said of a neuron, in the panel and when pointing at it: name and text, or tokens. */
   const facts = (row) => [
     ["rank", `${row.rank} of ${state.rows.length}${row.in_head ? ", in the head" : ""}`],
     ["effect on rare targets (nats)", interval(row, "delta_loss_rare")],
@@ -32,8 +32,8 @@
     ["|W_out|", number(row.W_out_norm)],
     row.gate_rate === undefined ? ["activation positive", `${number(100 * row.firing_rate)} % of positions`]
       : ["gate open", `${number(100 * row.gate_rate)} % of tokens`],
-    ["promotes", written(row.promotes)],
-    ["suppresses", written(row.suppresses)],
+    ["promotes", row.promotes.map(seen)],
+    ["suppresses", row.suppresses.map(seen)],
   ];
 
   /* ---- a model's data as rows ---- */
@@ -43,7 +43,7 @@
     return data.columns.rank.map((_, neuron) => {
       const row = { neuron };
       for (const name of names) row[name] = data.columns[name][neuron];
-      row.size = Math.abs(row.delta_loss_rare) || null;
+      row.size = Math.max(Math.abs(row.delta_loss_rare), FLOOR);
       row.kind = row.in_head ? "head" : row.delta_loss_rare > 0 ? "helps" : "harms";
       return row;
     });
@@ -75,7 +75,7 @@
       legend: { ...label, orient: "bottom", title: null, symbolOpacity: 1, columns: 2 },
     };
   }
-  const LOG = { scale: { type: "log" } };
+  const LOG = { scale: { type: "log", nice: false } };
   const POWERS = [-0.1, -0.01, -0.001, 0, 0.001, 0.01, 0.1];
   const symlog = (title) => ({ scale: { type: "symlog", constant: 5e-4 }, title, axis: { values: POWERS, format: "~g", labelOverlap: true } });
   const KINDS = { head: "the head", helps: "other neurons", harms: "loss falls without it" };
@@ -84,7 +84,7 @@
   function points(x, y, description) {
     const c = colours(), legend = { labelExpr: `${JSON.stringify(KINDS)}[datum.value]` };
     return {
-      description, width: "container", height: 280, autosize: { type: "fit", contains: "padding" },
+      description, width: "container", height: 330, autosize: { type: "fit", contains: "padding" },
       params: [{ name: "lit", value: null }],
       datasets: { neurons: [...state.byRank].reverse(), picked: [] }, // the head is drawn last
       layer: [
@@ -93,7 +93,7 @@
           params: [
             { name: "brush", select: { type: "interval", encodings: ["x", "y"], zoom: false, mark: { fill: c.harms, fillOpacity: 0.15, stroke: c.text } } },
           ],
-          mark: { type: "point", filled: true, size: 42, aria: false, cursor: "pointer" },
+          mark: { type: "point", filled: true, size: 34, aria: false, cursor: "pointer" },
           encoding: {
             x, y,
             color: { field: "kind", type: "nominal", legend, scale: { domain: Object.keys(KINDS), range: Object.keys(KINDS).map((k) => c[k]) } },
@@ -111,19 +111,19 @@
     };
   }
   const rankSpec = () => points(
-    { field: "rank", type: "quantitative", ...LOG, title: "rank by effect on rare targets", axis: { format: "~s", labelOverlap: true } },
-    { field: "size", type: "quantitative", ...LOG, title: "|effect on rare targets| (nats)", axis: { format: "~g", labelOverlap: true } },
+    { field: "rank", type: "quantitative", ...LOG, title: "rank", axis: { format: "~s", labelOverlap: true } },
+    { field: "size", type: "quantitative", ...LOG, title: "|effect on rare| (nats)", axis: { format: "~g", labelOverlap: true } },
     "Size of the effect on rare targets by rank, on two logarithmic axes");
   const scatterSpec = () => points(
-    { field: "delta_loss_common", type: "quantitative", ...symlog("effect on common targets (nats)") },
-    { field: "delta_loss_rare", type: "quantitative", ...symlog("effect on rare targets (nats)") },
+    { field: "delta_loss_common", type: "quantitative", ...symlog("effect on common (nats)") },
+    { field: "delta_loss_rare", type: "quantitative", ...symlog("effect on rare (nats)") },
     "Effect on rare targets against effect on common targets, a point a neuron");
 
-  const LINES = { selected: "selected", hovered: "pointed at", highlighted: "highlighted", head: "mean of the head", all: "mean of all" };
+  const LINES = { selected: "selected", hovered: "pointed at", highlighted: "highlighted", head: "mean of head", all: "mean of all" };
   function gradientSpec() {
     const c = colours(), range = [c.selected, c.hovered, c.harms, c.head, c.helps];
     return {
-      description: "Effect of neurons by frequency of the target", width: "container", height: 280,
+      description: "Effect of neurons by frequency of the target", width: "container", height: 330,
       autosize: { type: "fit", contains: "padding" }, datasets: { lines: [], border: [{ x: state.border }] },
       layer: [
         { data: { name: "border" }, mark: { type: "rule", strokeDash: [2, 3], color: c.text, aria: false }, encoding: { x: { field: "x", type: "quantitative" } } },
@@ -131,11 +131,11 @@
           data: { name: "lines" },
           mark: { type: "line", aria: false, point: { size: 22 } },
           encoding: {
-            x: { field: "x", type: "quantitative", ...LOG, title: "targets a million tokens (left of the rule: rare)", axis: { format: "~s", labelOverlap: true } },
+            x: { field: "x", type: "quantitative", ...LOG, title: "target's frequency, a million tokens", axis: { format: "~s", labelOverlap: true } },
             y: { field: "y", type: "quantitative", title: "effect (nats)" },
             detail: { field: "line" },
             color: { field: "as", type: "nominal", scale: { domain: Object.keys(LINES), range },
-              legend: { labelExpr: `${JSON.stringify(LINES)}[datum.value]`, columns: 3, symbolType: "stroke" } },
+              legend: { labelExpr: `${JSON.stringify(LINES)}[datum.value]`, columns: 2, symbolType: "stroke" } },
             strokeWidth: { condition: { test: "datum.as == 'highlighted'", value: 0.8 }, value: 2.4 },
             strokeDash: { condition: { test: "datum.as == 'head' || datum.as == 'all'", value: [6, 4] }, value: [1, 0] },
             opacity: { condition: { test: "datum.as == 'highlighted'", value: 0.55 }, value: 1 },
@@ -169,7 +169,7 @@
     for (const [name, spec] of Object.entries(specs)) {
       if (views[name]) views[name].finalize();
       const actions = { export: true, source: false, compiled: false, editor: false };
-      const embedded = await vegaEmbed(at(name), spec, { mode: "vega-lite", renderer: "svg", actions, tooltip: false, downloadFileName: `atlas-${name}` });
+      const embedded = await vegaEmbed(at(name), spec, { mode: "vega-lite", renderer: "svg", actions, tooltip: false, logLevel: 1, downloadFileName: `atlas-${name}` });
       views[name] = embedded.view;
       if (name !== "gradient") listen(name, embedded.view);
     }
@@ -258,11 +258,13 @@
     history.replaceState(null, "", `#${state.model}${row ? `/${neuron}` : ""}`);
     return update();
   }
+  const code = (text) => Object.assign(document.createElement("code"), { textContent: text });
   function table(rows) {
     return rows.map(([name, text]) => {
       const tr = document.createElement("tr"), th = document.createElement("th"), td = document.createElement("td");
       Object.assign(th, { scope: "row", textContent: name });
-      td.textContent = text;
+      if (Array.isArray(text)) td.append(...text.flatMap((one) => [code(one), " "]));
+      else td.textContent = text;
       tr.append(th, td);
       return tr;
     });

@@ -53,7 +53,7 @@ def test_every_neuron_is_drawn_and_pointing_at_one_says_its_numbers(atlas, site)
 
 
 def test_a_brush_in_one_view_highlights_the_same_neurons_in_the_others(atlas):
-    box = atlas.locator("#atlas-rank svg .background").first.bounding_box()
+    box = atlas.locator("#atlas-rank svg.marks .background").first.bounding_box()
     x, y = box["x"], box["y"]
     atlas.mouse.move(x + 2, y + 2)
     atlas.mouse.down()
@@ -148,7 +148,7 @@ def test_it_fits_a_phone_and_opens_from_a_file(browser, site: Path):  # noqa: F8
         page.wait_for_selector(READY)
         assert page.inner_text("#atlas-neuron") == "Neuron 875"
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
-        wide = page.locator("#atlas-rank svg").bounding_box()["width"]
+        wide = page.locator("#atlas-rank svg.marks").bounding_box()["width"]
         assert wide <= PHONE["width"]
 
 
