@@ -5,7 +5,7 @@
    a file may not fetch. Every piece of text enters the page as text, never as HTML. */
 "use strict";
 (() => {
-  const FLOOR = 1e-6; // nats: smaller effects are drawn here, on the lower edge of the rank curve
+  const FLOOR = 1e-5; // nats: smaller effects are drawn here, on the lower edge of the rank curve
   const FEW = 40; // lines of highlighted neurons, and results of a search, that are drawn at most
   const at = (name) => document.getElementById(`atlas-${name}`);
   const known = {}; // data of the models that were loaded, by name
@@ -13,7 +13,8 @@
   const state = { model: null, rows: [], byRank: [], neuron: null, hovered: null, lit: null };
 
   /* ---- numbers and tokens as text ---- */
-  const number = (v) => (v === null || v === undefined ? "" : String(Number(v.toPrecision(3))).replace("-", "−"));
+  const short = (v) => (Math.abs(v) < 1e-4 && v !== 0 ? v.toExponential(2) : String(Number(v.toPrecision(3))));
+  const number = (v) => (v === null || v === undefined ? "" : short(v).replaceAll("-", "−"));
   const interval = (row, name) =>
     row[name] === undefined || row[name] === null ? "not measured"
       : `${number(row[name])} (${number(row[name + "_low"])} to ${number(row[name + "_high"])})`;
@@ -25,8 +26,8 @@
   /* What is said of a neuron, in the panel and when pointing at it: name and text, or tokens. */
   const facts = (row) => [
     ["rank", `${row.rank} of ${state.rows.length}${row.in_head ? ", in the head" : ""}`],
-    ["effect on rare targets (nats)", interval(row, "delta_loss_rare")],
-    ["effect on common targets (nats)", interval(row, "delta_loss_common")],
+    ["effect on rare, nats", interval(row, "delta_loss_rare")],
+    ["effect on common, nats", interval(row, "delta_loss_common")],
     ["direct, on rare", interval(row, "direct_rare")],
     ["direct, on common", interval(row, "direct_common")],
     ["|W_out|", number(row.W_out_norm)],
@@ -77,7 +78,10 @@
   }
   const LOG = { scale: { type: "log", nice: false } };
   const POWERS = [-0.1, -0.01, -0.001, 0, 0.001, 0.01, 0.1];
-  const symlog = (title) => ({ scale: { type: "symlog", constant: 5e-4 }, title, axis: { values: POWERS, format: "~g", labelOverlap: true } });
+  const SMALL = "abs(datum.value) < 0.001 && datum.value ? format(datum.value, '~e') : format(datum.value, '~g')";
+  const TENS = [1, 10, 100, 1e3, 1e4, 1e5, 1e6];
+  const ticks = (values) => ({ values, labelExpr: values === TENS ? "format(datum.value, '~s')" : SMALL, labelOverlap: true });
+  const symlog = (title) => ({ scale: { type: "symlog", constant: 5e-4 }, title, axis: ticks(POWERS) });
   const KINDS = { head: "the head", helps: "other neurons", harms: "loss falls without it" };
 
   /* All neurons as points, those picked out (selected, pointed at) on top, and a brush. */
@@ -93,12 +97,13 @@
           params: [
             { name: "brush", select: { type: "interval", encodings: ["x", "y"], zoom: false, mark: { fill: c.harms, fillOpacity: 0.15, stroke: c.text } } },
           ],
-          mark: { type: "point", filled: true, size: 34, aria: false, cursor: "pointer" },
+          mark: { type: "point", filled: true, aria: false, cursor: "pointer" },
           encoding: {
             x, y,
             color: { field: "kind", type: "nominal", legend, scale: { domain: Object.keys(KINDS), range: Object.keys(KINDS).map((k) => c[k]) } },
             shape: { field: "kind", type: "nominal", legend, scale: { domain: Object.keys(KINDS), range: ["diamond", "circle", "triangle-down"] } },
-            opacity: { condition: { test: "lit && !lit[datum.neuron]", value: 0.1 }, value: 0.8 },
+            opacity: { condition: { test: "lit && !lit[datum.neuron]", value: 0.05 }, value: 0.85 },
+            size: { condition: { test: "lit && lit[datum.neuron]", value: 70 }, value: 34 },
           },
         },
         {
@@ -111,8 +116,8 @@
     };
   }
   const rankSpec = () => points(
-    { field: "rank", type: "quantitative", ...LOG, title: "rank", axis: { format: "~s", labelOverlap: true } },
-    { field: "size", type: "quantitative", ...LOG, title: "|effect on rare| (nats)", axis: { format: "~g", labelOverlap: true } },
+    { field: "rank", type: "quantitative", ...LOG, title: "rank", axis: ticks(TENS) },
+    { field: "size", type: "quantitative", ...LOG, title: "|effect on rare| (nats)", axis: ticks([1e-5, 1e-4, 1e-3, 0.01, 0.1, 1]) },
     "Size of the effect on rare targets by rank, on two logarithmic axes");
   const scatterSpec = () => points(
     { field: "delta_loss_common", type: "quantitative", ...symlog("effect on common (nats)") },
@@ -131,7 +136,7 @@
           data: { name: "lines" },
           mark: { type: "line", aria: false, point: { size: 22 } },
           encoding: {
-            x: { field: "x", type: "quantitative", ...LOG, title: "target's frequency, a million tokens", axis: { format: "~s", labelOverlap: true } },
+            x: { field: "x", type: "quantitative", ...LOG, title: "target's frequency, a million tokens", axis: ticks(TENS) },
             y: { field: "y", type: "quantitative", title: "effect (nats)" },
             detail: { field: "line" },
             color: { field: "as", type: "nominal", scale: { domain: Object.keys(LINES), range },
@@ -170,6 +175,7 @@
       if (views[name]) views[name].finalize();
       const actions = { export: true, source: false, compiled: false, editor: false };
       const embedded = await vegaEmbed(at(name), spec, { mode: "vega-lite", renderer: "svg", actions, tooltip: false, logLevel: 1, downloadFileName: `atlas-${name}` });
+      at(name).querySelector("summary").setAttribute("aria-label", "Save this chart");
       views[name] = embedded.view;
       if (name !== "gradient") listen(name, embedded.view);
     }
@@ -339,7 +345,7 @@
     Object.assign(at("from"), { max: rows.length, value: 1 });
     await draw();
     const there = neuron === null || neuron < rows.length;
-    await select(there ? neuron : null);
+    await select(there ? (neuron ?? byRank[0].neuron) : null);
     return there ? "" : `There is no neuron ${neuron} in ${model}: they are numbered 0 to ${rows.length - 1}.`;
   }
   async function follow() {

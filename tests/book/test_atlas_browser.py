@@ -33,7 +33,7 @@ def status(page) -> str:
 
 def faint(page, view: str) -> int:
     """Neurons that are drawn faintly since others are highlighted."""
-    count = "all => all.filter(one => one.getAttribute('opacity') === '0.1').length"
+    count = "all => all.filter(one => one.getAttribute('opacity') === '0.05').length"
     return page.eval_on_selector_all(POINTS.format(view), count)
 
 
@@ -119,7 +119,9 @@ def test_everything_is_reached_by_keyboard_alone(atlas):
     atlas.focus("#atlas-rank")
     seen = "getComputedStyle(document.activeElement).outlineStyle"
     assert atlas.evaluate(seen) == "solid"
-    atlas.keyboard.press("ArrowRight")
+    atlas.keyboard.press("End")
+    assert "rank 1536:" in status(atlas)
+    atlas.keyboard.press("Home")
     atlas.keyboard.press("ArrowRight")
     assert atlas.inner_text("#atlas-table tr >> nth=0").split()[1] == "2"
     assert "rank 2" in status(atlas)
