@@ -250,8 +250,8 @@ def check_tokens(of: Stored) -> Iterator[Checked]:
         own = np.einsum("nd,npd->np", head.W_out.cpu().numpy(), G[of.data[name].values.astype(int)])
         both, stored = np.stack([again[quantity].values, own]), of.data[quantity].values
         yield of.checked(quantity, both, bit_error(both, FINE), np.stack([stored, stored]))
-    same = np.array(of.data.texts) == texts(of.source.model, of.data.token.values)
-    yield of.checked("texts", np.ones(same.size), 0.0, same)
+    same = np.array(of.data.texts) == texts(of.source.model, of.data.token.values.astype(int))
+    yield of.checked("texts", np.ones(same.size), 0.0, same.astype(float))
 
 
 def check_layer(of: Stored, layer: str) -> Iterator[Checked]:
