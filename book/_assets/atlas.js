@@ -176,6 +176,8 @@
       const actions = { export: true, source: false, compiled: false, editor: false };
       const embedded = await vegaEmbed(at(name), spec, { mode: "vega-lite", renderer: "svg", actions, tooltip: false, logLevel: 1, downloadFileName: `atlas-${name}` });
       at(name).querySelector("summary").setAttribute("aria-label", "Save this chart");
+      // Vega gives the brush a role without a name; what it holds is said in the status line.
+      at(name).querySelectorAll(".mark-rect").forEach((one) => one.setAttribute("aria-hidden", "true"));
       views[name] = embedded.view;
       if (name !== "gradient") listen(name, embedded.view);
     }

@@ -96,14 +96,9 @@ class NeuronTable:
             "model": self.label,
             "frequency": self.frequency,
             "n_rare": BINS[0],
-            "columns": {name: plain(frame[name]) for name in frame},
+            "columns": {name: frame[name].tolist() for name in frame},
             "cards": cards,
         }
-
-
-def plain(values: pd.Series) -> list[Any]:
-    """Values as JSON has them: nothing where a number is missing."""
-    return [None if isinstance(v, float) and np.isnan(v) else v for v in values.tolist()]
 
 
 def significant(frame: pd.DataFrame, digits: int) -> pd.DataFrame:

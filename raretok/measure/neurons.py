@@ -62,12 +62,11 @@ COLUMNS = {  # name -> unit, meaning; in the order of the table
     "firing_rate": ("", "share of positions at which its activation is positive, weighted"),
     **OF_MODEL,
 }
-DIRECT = {"": "", "_low": "lower end of the interval of ", "_high": "upper end of the interval of "}
 MEASURED = {  # columns that the table of a measurement has beside those of a run
     **{
-        f"direct_{name}{end}": ("nats", f"{what}`delta_loss_{name}`, the final norm's scale held")
+        f"direct_{name}{end}": ("nats", f"{what}{WHERE[name]}, the final norm's scale held")
         for name in ("rare", "common")
-        for end, what in DIRECT.items()
+        for end, what in BOUNDS.items()
     },
     "in_head": ("", "among the first 1 % of the layer by `delta_loss_rare`"),
     "head_share": ("", "share of halves of the documents in which it is among the first 1 %"),
