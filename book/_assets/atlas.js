@@ -372,14 +372,14 @@
     at("next").addEventListener("click", () => step(1));
     for (const name of ["rank", "scatter", "gradient"]) at(name).addEventListener("keydown", pressed);
     window.addEventListener("hashchange", follow);
-    document.getElementById("atlas").hidden = false;
+    document.getElementById("atlas-app").hidden = false;
     await follow();
     document.getElementById("atlas-static").hidden = true;
-    document.getElementById("atlas").dataset.ready = "yes";
+    document.getElementById("atlas-app").dataset.ready = "yes";
     new MutationObserver(draw).observe(document.documentElement, { attributeFilter: ["data-theme"] });
   }
   start().catch((error) => { // the static page stays
-    document.getElementById("atlas").hidden = true;
+    document.getElementById("atlas-app").hidden = true;
     document.getElementById("atlas-static").hidden = false;
     console.error(error);
   });

@@ -11,7 +11,7 @@ from tests.book.test_browser import DESKTOP, PHONE, address, browser, opened  # 
 pytestmark = pytest.mark.browser
 
 POINTS = "#atlas-{} .layer_0_marks path"  # of the layer below: all neurons
-READY = "#atlas[data-ready=yes]"
+READY = "#atlas-app[data-ready=yes]"
 WEIGHT = 3_000_000  # bytes compressed, with all that the page loads
 
 
@@ -162,7 +162,7 @@ def test_without_script_the_picture_the_table_and_the_links_are_there(browser, s
         assert page.is_visible("#atlas-static table.dataframe")
         assert page.locator("#atlas-static tbody tr").count() == 30
         assert page.is_visible("#atlas-static img")
-        assert not page.is_visible("#atlas")
+        assert not page.is_visible("#atlas-app")
         page.goto(f"{site.as_uri()}/book/downloads.html")
         links = page.eval_on_selector_all("a[download]", "all => all.map(one => one.href)")
         assert len(links) >= 18
