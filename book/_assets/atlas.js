@@ -18,7 +18,7 @@
   const interval = (row, name) =>
     row[name] === undefined || row[name] === null ? "not measured"
       : `${number(row[name])} (${number(row[name + "_low"])} to ${number(row[name + "_high"])})`;
-  const SIGNS = { " ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍" };
+  const SIGNS = { " ": "␣", "\n": "↵", "\t": "⇥", "\r": "\\r" };
   const sign = (c) => SIGNS[c] || (/[\p{C}\p{Z}]/u.test(c)
     ? "U+" + c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0") : c);
   const seen = (token) => Array.from(token, sign).join("") || "(empty)";

@@ -198,7 +198,7 @@ def quoted(tokens: list[str]) -> str:
 
 def seen(token: str) -> str:
     """A token with signs for what would not be seen in it."""
-    signs = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"}
+    signs = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "\\r"}
     shown = (signs.get(c) or (c if c.isprintable() else f"U+{ord(c):04X}") for c in token)
     return "".join(shown) or "(empty)"
 
