@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -37,6 +38,7 @@ def written(tmp_path_factory):
     return book / "_generated"
 
 
+@cache
 def expected(study: Study) -> dict[str, np.ndarray]:
     """Every numeric column, computed from the parts of the measurement in another way."""
     effects, model = study.part("effects: stratified"), study.part("model")
