@@ -368,12 +368,14 @@ def write_index(html: Path) -> None:
 def write_generated(book: Path) -> None:
     """Write what hand-written pages include: the answer, tables, the front figures, the card."""
     from raretok.bench import scale
-    from raretok.book import front, status
+    from raretok.book import atlas, front, status
     from raretok.ledger import tables
     from raretok.measure import neurons, parameters
 
     folder = book / "_generated"
     (folder / "site").mkdir(parents=True, exist_ok=True)  # copied to the site as it is
+    if (book / "atlas.md").is_file():
+        atlas.write_atlas(book)
     texts = {
         "parameters.md": parameters.parameter_table,
         "costs.md": scale.published,

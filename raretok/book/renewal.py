@@ -25,7 +25,8 @@ from raretok.models import files as model_files
 from raretok.paths import DATA, ROOT, RUNS
 from raretok.text.shelf import shelved
 
-ALL = tuple(dict.fromkeys(name for names in NEEDS.values() for name in names))
+TOKENS = ("tokens",)  # of every model in the atlas
+ALL = (*dict.fromkeys(name for names in NEEDS.values() for name in names), *TOKENS)
 
 
 def shipped() -> list[PageParameters]:
@@ -41,15 +42,17 @@ def shipped() -> list[PageParameters]:
 def parts_to_ship(parameters: PageParameters) -> tuple[str, ...]:
     """The parts that ship of a model, a checkpoint of one, or a model on another text."""
     model = parameters.model
-    if parameters.revision or model == find.UNTRAINED:
+    if parameters.revision:
         return STEPS
     if parameters.corpus in shelved():
         return ON_TEXT
     if model == find.WITHOUT:
         return UNSEEN
+    if model == find.UNTRAINED:
+        return (*STEPS, *TOKENS)
     if model in find.WHOLE:
         return (*ALL, *(UNSEEN if model != find.LEAD else ()))
-    return (*REPLICATED, *BEYOND) if model in find.DEEP else REPLICATED
+    return (*REPLICATED, *(BEYOND if model in find.DEEP else ()), *TOKENS)
 
 
 def measure(

@@ -26,6 +26,7 @@ from raretok.measure.layers import scored as screened_at
 from raretok.measure.parts import BITS, COARSE, FINE, PARTS, cell_sums, source_of
 from raretok.measure.rows import Rows
 from raretok.measure.source import STRATIFIED, Source
+from raretok.measure.tokens import LOGITS, texts, tokens_part, types_of
 from raretok.text.rarity import MIDDLE, Positions
 
 POSITIONS = 64  # at which every neuron is ablated again
@@ -197,6 +198,21 @@ def gather_at(source: Source, positions: Positions) -> Gathered:
     return gather(source.model, source.contexts, positions, include_first=False, progress=False)
 
 
+def check_tokens(of: Stored) -> Iterator[Pair]:
+    """Every neuron: logits of the tokens it writes to most and of the stored ones, and texts.
+
+    Of two tokens that it writes to alike either may come first.
+    """
+    head, again = final_head(of.source.model, torch.float64), tokens_part(of.source, None)
+    G = types_of(of.source.model, head).T.cpu().numpy()
+    for name, quantity in LOGITS.items():
+        own = np.einsum("nd,npd->np", head.W_out.cpu().numpy(), G[of.data[name].values.astype(int)])
+        both, stored = np.stack([again[quantity].values, own]), of.data[quantity].values
+        yield quantity, np.stack([stored, stored]), both, bit_error(both, FINE)
+    same = np.array(of.data.texts) == texts(of.source.model, of.data.token.values.astype(int))
+    yield "texts", same.astype(float), np.ones(same.size), 0.0
+
+
 def check_layer(of: Stored, layer: str) -> Iterator[Pair]:
     """Every neuron of one of the layers: they are screened together."""
     if layer != "-2":
@@ -229,7 +245,8 @@ CHECKS: dict[str, Callable[..., Iterator[Pair]]] = {
     "attention": check_attention,
     "heads": check_whole,
     "unembedding": check_whole,
+    "tokens": check_tokens,
     "layer": check_layer,
     "groups": check_groups,
 }
-CHECKED_LARGE = ("model", "effects", "attention", "unembedding")
+CHECKED_LARGE = ("model", "effects", "attention", "unembedding", "tokens")

@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from raretok.ablation import layers
@@ -19,11 +18,11 @@ from raretok.ablation.records import TABLE, is_run
 from raretok.ablation.stream import ablate_to_disk
 from raretok.errors import UserError
 from raretok.measure.gates import gate_rate
-from raretok.measure.neurons import TOP, labelled, of_model, write_table
+from raretok.measure.neurons import labelled, of_model, write_table
 from raretok.measure.parameters import check_sources, validated
 from raretok.measure.parts import GATED
 from raretok.measure.source import Source
-from raretok.measure.unembedding import NEURONS
+from raretok.measure.tokens import texts, types_of, written_most
 from raretok.models.adapter import LanguageModel, W_out_of
 from raretok.paths import check_writable, one_line
 from raretok.text.rarity import all_positions, draw_total
@@ -140,28 +139,8 @@ def top_tokens(
     W_out = W_out if sandwich is None else W_out * sandwich.gain
     if head.centred:
         W_out = W_out - W_out.mean(dim=1, keepdim=True)
-    G = head.G[:, : head.G.shape[1] - model.architecture.padded_rows]
-    ids = {"promotes": [], "suppresses": []}
-    for rows in W_out.to(G).split(NEURONS):
-        logits = rows @ G
-        for name, signed in zip(ids, (logits, -logits), strict=True):
-            ids[name].append(signed.topk(min(TOP, G.shape[1]), dim=1).indices)
-    return {name: texts(model, torch.cat(found).cpu().numpy()) for name, found in ids.items()}
-
-
-def texts(model: LanguageModel, ids: Int[np.ndarray, "*some"]) -> np.ndarray:
-    """The text of each token."""
-    known, of = np.unique(ids, return_inverse=True)
-    return np.array([text_of(model.tokenizer, int(i)) for i in known])[of.reshape(ids.shape)]
-
-
-def text_of(tokenizer: Any, token: int) -> str:
-    """The text of a token; its name in the vocabulary where it is part of a character."""
-    name = tokenizer.convert_ids_to_tokens(token) or ""
-    if "▁" in name:  # SentencePiece: decoding would drop a space at the start
-        return name.replace("▁", " ")
-    text = tokenizer.decode([token])
-    return name if "\ufffd" in text else text
+    found = written_most(W_out, types_of(model, head))
+    return {name: texts(model, ids) for name, (ids, _) in found.items()}
 
 
 def summary(data: xr.Dataset, seconds: float) -> str:

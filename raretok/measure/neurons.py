@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import astuple
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +22,7 @@ from raretok.paths import locked, one_line
 from raretok.stats.jackknife import deal, jackknife
 from raretok.text.rarity import STRATA
 
-TOP = 5  # tokens that a neuron promotes, and that it suppresses
+TOP = 8  # tokens that a neuron promotes, and that it suppresses
 ROWS = 1024  # positions summed at a time: a run may be larger than the memory
 WHERE = {
     "rare": "where the target is rare",
@@ -60,6 +62,19 @@ COLUMNS = {  # name -> unit, meaning; in the order of the table
     "firing_rate": ("", "share of positions at which its activation is positive, weighted"),
     **OF_MODEL,
 }
+MEASURED = {  # columns that the table of a measurement has beside those of a run
+    **{
+        f"direct_{name}{end}": ("nats", f"{what}{WHERE[name]}, the final norm's scale held")
+        for name in ("rare", "common")
+        for end, what in BOUNDS.items()
+    },
+    "in_head": ("", "among the first 1 % of the layer by `delta_loss_rare`"),
+    "head_share": ("", "share of halves of the documents in which it is among the first 1 %"),
+    **{
+        f"delta_loss_bin_{n}": ("nats", f"mean effect on the targets of frequency bin {n}")
+        for n in range(1, 11)
+    },
+}
 
 
 def neurons(run: xr.Dataset | str | Path) -> pd.DataFrame:
@@ -85,10 +100,14 @@ def neurons(run: xr.Dataset | str | Path) -> pd.DataFrame:
     frame = pd.DataFrame(found, index).join(pd.DataFrame(exact, data.neuron.values))
     by = frame["screen_rare" if "screen" in data else "delta_loss_rare"]
     frame["rank"] = by.rank(ascending=False, method="first").astype("Int64")
-    frame = frame[[name for name in COLUMNS if name in frame]]
-    frame.attrs = {
-        name: dict(zip(("unit", "meaning"), COLUMNS[name], strict=True)) for name in frame
-    }
+    return described(frame, COLUMNS)
+
+
+def described(frame: pd.DataFrame, columns: dict[str, tuple[str, str]]) -> pd.DataFrame:
+    """The columns that are known, in their order, with units and meanings in `attrs`."""
+    frame = frame[[name for name in columns if name in frame]]
+    named = ("unit", "meaning")
+    frame.attrs = {name: dict(zip(named, columns[name], strict=True)) for name in frame}
     return frame
 
 
@@ -110,6 +129,41 @@ def effects_by_class(data: xr.Dataset) -> dict[str, Float[np.ndarray, " neuron"]
     return {
         f"delta_loss_{c}{end}": row for c, of in named for end, row in zip(BOUNDS, of, strict=True)
     }
+
+
+def of_measurement(part: Callable[[str], xr.Dataset]) -> pd.DataFrame:
+    """The same table of a measurement whose parts are asked for by name, direct effects beside it.
+
+    Raises `NotTestableError` where effects or tokens were not measured.
+    """
+    effects, model, tokens = (part(name) for name in ("effects: stratified", "model", "tokens"))
+    norms = {
+        f"{name}_norm": np.linalg.norm(model[name].values, axis=1)
+        for name in ("W_in", "W_gate", "W_out")
+        if name in model
+    }
+    known = np.array(tokens.texts)
+    words = {
+        name: known[np.searchsorted(tokens.token.values, tokens[name].values)]
+        for name in ("promotes", "suppresses")
+    }
+    frame = neurons(effects.assign(of_model(norms | words, effects)))
+    with suppress(NotTestableError):  # measured of the lead models only
+        frame = frame.assign(**direct_effects(part("interventions")))
+    return frame
+
+
+def direct_effects(interventions: xr.Dataset) -> dict[str, Float[np.ndarray, " neuron"]]:
+    """Effects with the final norm's scale held, from their sums by document and class."""
+    sums = interventions.delta_loss.values[list(interventions.interventions).index("direct")]
+    weight = interventions.weight.values
+    labels = {n: ("position", interventions[f"cell_{n}"].values) for n in ("document", "stratum")}
+    mean = (("position", "neuron"), sums / weight[:, None])
+    found = effects_by_class(
+        xr.Dataset({"delta_loss": mean}, labels | {"weight": ("position", weight)})
+    )
+    named = {name.replace("delta_loss", "direct"): values for name, values in found.items()}
+    return {name: values for name, values in named.items() if name in MEASURED}
 
 
 def interval(values: Float[np.ndarray, " left_out"]) -> tuple[float, float, float]:
@@ -169,17 +223,22 @@ def of_model(columns: dict[str, np.ndarray], data: xr.Dataset) -> dict[str, tupl
 def write_table(folder: Path, data: xr.Dataset) -> None:
     """Write the table of a run beside it, whole or not at all; equal runs give equal bytes."""
     frame = neurons(data)
-    made = data.attrs | {"raretok": __version__, "columns": frame.attrs}
-    table = pa.Table.from_pandas(frame, preserve_index=False)
-    table = table.replace_schema_metadata({"raretok": json.dumps(made, sort_keys=True)})
+    table = with_units(frame, data.attrs | {"raretok": __version__})
     with one_line(folder), locked(folder, wait=True):
         pq.write_table(table, folder / PARTIAL)
         (folder / PARTIAL).replace(folder / TABLE)
 
 
-def column_table() -> str:
+def with_units(frame: pd.DataFrame, made: dict[str, Any]) -> pa.Table:
+    """A table for Parquet; its schema says what it was made from, and the units of its columns."""
+    made = made | {"columns": frame.attrs}
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    return table.replace_schema_metadata({"raretok": json.dumps(made, sort_keys=True)})
+
+
+def column_table(columns: dict[str, tuple[str, str]] = COLUMNS) -> str:
     """What the columns mean, as a Markdown table; the ends of intervals go without saying."""
-    shown = [name for name in COLUMNS if not name.endswith(("_low", "_high"))]
-    units = {name: f", in {COLUMNS[name][0]}" if COLUMNS[name][0] else "" for name in shown}
-    rows = [f"| `{name}` | {COLUMNS[name][1]}{units[name]} |" for name in shown]
+    shown = [name for name in columns if not name.endswith(("_low", "_high"))]
+    units = {name: f", in {columns[name][0]}" if columns[name][0] else "" for name in shown}
+    rows = [f"| `{name}` | {columns[name][1]}{units[name]} |" for name in shown]
     return "\n".join(["| column | meaning |", "|---|---|", *rows])

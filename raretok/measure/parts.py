@@ -26,6 +26,7 @@ from raretok.measure.layers import layer_part
 from raretok.measure.parameters import PageParameters
 from raretok.measure.record import in_steps, rounded
 from raretok.measure.source import STRATIFIED, WHOLE, Source
+from raretok.measure.tokens import tokens_part
 from raretok.measure.unembedding import unembedding_part
 from raretok.text.protocol import PROTOCOLS
 from raretok.text.rarity import COMMON, RARE, Positions
@@ -252,6 +253,7 @@ PARTS: dict[str, Callable[..., xr.Dataset]] = {
     "layer": layer_part,
     "groups": groups_part,
     "unembedding": unembedding_part,
+    "tokens": tokens_part,
     "domains": domains_part,
     "influence": influence_part,
 }

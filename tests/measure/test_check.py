@@ -15,7 +15,7 @@ from tests.tiny import write_model
 
 PARTS = (
     *("model", "effects: stratified", "interventions", "attention: corrected"),
-    *("unembedding", "groups", "layer: -2"),
+    *("unembedding", "tokens", "groups", "layer: -2"),
 )
 HEADS = ("heads: stratified, mean",)
 
@@ -60,6 +60,7 @@ def test_a_measurement_agrees_with_itself(measured):
             ("layer: -2", "total"),
             ("groups", "joint"),
             ("unembedding", "frequency"),
+            ("tokens", "raises"),
         ],
         [
             ("effects: stratified", "post"),

@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from raretok import __version__, ablate, neurons
 from raretok.ablation import resumption
-from raretok.measure.effects import text_of
 from raretok.measure.neurons import COLUMNS, OF_MODEL, column_table
+from raretok.measure.tokens import text_of
 from raretok.stats.jackknife import deal
 from raretok.text.rarity import RARE
 from tests.tiny import write_model
@@ -83,8 +83,8 @@ def test_lengths_and_tokens_are_those_of_the_models_own_weights(place):
     logits = model.lm_head.weight @ (model.model.norm.weight[:, None] * W_out)
     order = logits[:257, 7].argsort(descending=True).tolist()  # the rest of W_U has no token
     texts = [text_of(tokenizer, i) for i in order]
-    assert table.promotes[7] == texts[:5]
-    assert table.suppresses[7] == texts[:-6:-1]
+    assert table.promotes[7] == texts[:8]
+    assert table.suppresses[7] == texts[:-9:-1]
     assert "b_in" not in table
     assert table.gate_rate.between(0, 1).all()
 
@@ -159,7 +159,7 @@ def test_the_pages_python_runs_as_printed(place, tmp_path, monkeypatch, capsys):
     names = {}
     for block in blocks:
         exec(block, names)
-    assert names["effects"].sizes == {"position": 2000, "neuron": D_MLP, "place": 5}
+    assert names["effects"].sizes == {"position": 2000, "neuron": D_MLP, "place": 8}
     assert "promotes" in capsys.readouterr().out
     found = names["rare"].values[names["table"].neuron]
     np.testing.assert_allclose(found, names["table"].delta_loss_rare, atol=1e-7)

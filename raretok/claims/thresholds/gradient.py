@@ -118,7 +118,7 @@ class Gradient:
 def gradient(sample: Sample, x: Frequency) -> Gradient:
     """The group's influence in bins of frequency and along the line fitted to what is not rare."""
     rare = sample.stratum == KINDS["rare"]
-    below, above = (in_bins(x, rows, n) for rows, n in zip((rare, ~rare), BINS, strict=True))
+    below, above = bins_of(sample, x)
     level, slope = (sample.of_group(one) for one in line(sample, x, ~rare))
     at = [float(np.average(x[rows], weights=sample.weight[rows])) for rows in below + above]
     return Gradient(
@@ -128,6 +128,13 @@ def gradient(sample: Sample, x: Frequency) -> Gradient:
         float(x[rare].max()),
         or_none(lambda: jackknife(group_at(sample, below[-1]) - group_at(sample, above[0]))),
     )
+
+
+def bins_of(sample: Sample, x: Frequency) -> tuple[list[Rows], list[Rows]]:
+    """Positions with rare targets, and all others, in bins of frequency."""
+    rare = sample.stratum == KINDS["rare"]
+    below, above = (in_bins(x, rows, n) for rows, n in zip((rare, ~rare), BINS, strict=True))
+    return below, above
 
 
 def in_bins(x: Frequency, rows: Rows, n: int) -> list[Rows]:
