@@ -35,7 +35,7 @@ from raretok.measure.parameters import PageParameters
 from raretok.claims.study import BEYOND, NEEDS, ON_TEXT, REPLICATED, STEPS, UNSEEN, Study
 from raretok.text.shelf import shelved
 
-ALL = tuple(dict.fromkeys(name for names in NEEDS.values() for name in names))
+ALL = (*dict.fromkeys(name for names in NEEDS.values() for name in names), "cards")
 
 
 def shipped() -> list[PageParameters]:

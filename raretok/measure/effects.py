@@ -28,6 +28,7 @@ from raretok.measure.source import Source
 from raretok.measure.unembedding import NEURONS
 from raretok.models.adapter import LanguageModel
 from raretok.paths import check_writable, one_line
+from raretok.text.corpus import text_of
 from raretok.text.rarity import all_positions, draw_total
 
 
@@ -151,15 +152,6 @@ def texts(model: LanguageModel, ids: Int[np.ndarray, "*some"]) -> np.ndarray:
     """The text of each token."""
     known, of = np.unique(ids, return_inverse=True)
     return np.array([text_of(model.tokenizer, int(i)) for i in known])[of.reshape(ids.shape)]
-
-
-def text_of(tokenizer: Any, token: int) -> str:
-    """The text of a token; its name in the vocabulary where it is part of a character."""
-    name = tokenizer.convert_ids_to_tokens(token) or ""
-    if "▁" in name:  # SentencePiece: decoding would drop a space at the start
-        return name.replace("▁", " ")
-    text = tokenizer.decode([token])
-    return name if "\ufffd" in text else text
 
 
 def summary(data: xr.Dataset, seconds: float) -> str:

@@ -1,0 +1,179 @@
+"""What single neurons respond to: contexts that activate them most, and contexts at random.
+
+Of the head of the last layer (the neurons with the largest effect on rare targets over all
+documents) and of controls matched with them as those of the claims are.
+"""
+
+import shutil
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float, Int
+
+from raretok.ablation.checkpoints import Arrays, Checkpoints
+from raretok.ablation.head import final_head
+from raretok.ablation.progress import blocks
+from raretok.measure.groups import size_of
+from raretok.measure.record import digest, rounded
+from raretok.measure.source import STRATIFIED, Source
+from raretok.models.adapter import capture
+from raretok.paths import RUNS
+from raretok.stats.matching import draw_controls, neuron_traits
+from raretok.text.corpus import text_of
+from raretok.text.rarity import RARE
+
+if TYPE_CHECKING:
+    from raretok.measure.find import Measurements
+
+PERCENT, CONTROLS = 1.0, 10  # of the layer that is the head; controls in all
+KINDS = {"top": 8, "random": 4, "bottom": 4}  # windows; the last of gated MLPs alone
+BEFORE, AFTER = 24, 12  # tokens of a window around its peak
+TOKENS = 10  # that a neuron promotes, and that it suppresses
+SEEN = 8  # binary digits of activations: off by 0.2 % at most
+BATCH = 8  # contexts a forward pass
+
+Neurons = Int[np.ndarray, " card"]
+Seen = Float[np.ndarray, "context n_ctx card"]  # activations; no number where there is no text
+Places = Int[np.ndarray, "card window"]
+
+
+def cards_part(source: Source, asked: "Measurements") -> xr.Dataset:
+    """Windows of text with the activation of every token, and the tokens written to."""
+    neurons, matched = chosen(asked.part(f"effects: {STRATIFIED}"), source)
+    seen, documents = activations(source, neurons), source.contexts.document
+    kinds = {"top": largest(seen, documents, KINDS["top"])}
+    kinds["random"] = drawn(seen, documents, KINDS["random"], source.rng("windows of cards"))
+    if source.model.architecture.gated:
+        kinds["bottom"] = largest(-seen, documents, KINDS["bottom"])
+    context, pos = (np.concatenate(some, axis=1) for some in zip(*kinds.values(), strict=True))
+    token, activation = windows(source.contexts.tokens, seen, context, pos)
+    types, logit = written(source, neurons)
+    many = ("card", "window")
+    data = {
+        "neuron": ("card", neurons),
+        "matched": ("card", matched),
+        "context": (many, context),
+        "pos": (many, pos),
+        "document": (many, documents[context]),
+        "token": ((*many, "place"), token),
+        "activation": ((*many, "place"), rounded(activation, SEEN)),
+        "square": (("side", "card"), np.stack([power(seen), power(-seen)])),
+        "type": (("card", "side", "rank"), types),
+        "logit": (("card", "side", "rank"), logit),
+    }
+    used = np.unique(np.concatenate([token[token >= 0], types.ravel()]))
+    texts = {str(one): text_of(source.model.tokenizer, int(one)) for one in used}
+    names = {str(one): source.corpus.documents[one].file for one in np.unique(documents[context])}
+    of = [name for name, some in kinds.items() for _ in range(some[0].shape[1])]
+    counted = {"contexts": len(seen), "tokens": int(np.isfinite(seen[..., 0]).sum())}
+    return xr.Dataset(data, attrs={"kinds": of, "texts": texts, "documents": names} | counted)
+
+
+def chosen(effects: xr.Dataset, source: Source) -> tuple[Neurons, Neurons]:
+    """The neurons that get a card, and the neuron that each is a control of (-1: the head).
+
+    Raises `NotTestableError` where too few neurons are left for controls.
+    """
+    delta, post = effects.delta_loss.values, effects.post.values
+    rare = effects.stratum.values == RARE
+    mean = effects.weight.values[rare] @ delta[rare]
+    head = np.argsort(-mean, kind="stable")[: max(2, size_of(PERCENT, mean.size))]
+    rate = effects.gate_rate.values if "gate_rate" in effects else None
+    traits = neuron_traits(post, source.model.W_out.double().cpu().numpy(), rate)
+    draws, silent = -(-CONTROLS // head.size), np.ptp(post, axis=0) == 0
+    more = {"matched": True, "silent": silent, "rng": source.rng("controls of cards")}
+    found = draw_controls(head[None], traits, draws, **more)[head]
+    control = dict(zip(found.T.ravel()[::-1], np.tile(head, draws)[::-1], strict=True))
+    pairs = list(control.items())[::-1][:CONTROLS]  # of the first ranks; none stands twice
+    controls, of = np.array(pairs, dtype=np.int64).T
+    return np.concatenate([head, controls]), np.concatenate([np.full_like(head, -1), of])
+
+
+def activations(source: Source, neurons: Neurons) -> Seen:
+    """Activations of some neurons at every token of the text; a killed process goes on."""
+    model, contexts = source.model, source.contexts
+    key = digest([neurons, contexts.tokens])[:8]
+    folder = RUNS / f"cards-{model.files_sha256[:8]}-{key}"
+    order, kept = np.argsort(contexts.length, kind="stable"), Checkpoints(folder)
+    seen = np.full((*contexts.tokens.shape, neurons.size), np.nan, dtype=np.float32)
+    for step in blocks(len(order), BATCH, "contexts", True):
+        make = partial(captured, source, order[step], neurons)
+        post = kept.part(f"{step.start}", make)["post"]
+        seen[order[step], : post.shape[1]] = post
+    shutil.rmtree(folder)
+    return seen
+
+
+def captured(source: Source, some: Int[np.ndarray, " context"], neurons: Neurons) -> Arrays:
+    """Activations in a few contexts, without first tokens and padding."""
+    tokens = source.contexts.tokens[some, : source.contexts.length[some].max()]
+    post = capture(source.model, torch.from_numpy(tokens)).post[..., neurons].float().cpu().numpy()
+    # The first token stands for padding too, and between packed documents: none of it is text.
+    return {"post": np.where((tokens == source.model.bos)[..., None], np.nan, post)}
+
+
+def largest(
+    seen: Seen, document: Int[np.ndarray, " context"], n: int
+) -> tuple[Places, Places]:
+    """Context and position of each neuron's n largest activations, at most one a document."""
+    filled = np.where(np.isnan(seen), -np.inf, seen)
+    pos, peak = filled.argmax(axis=1), filled.max(axis=1)
+    n, found = min(n, np.unique(document).size), []
+    for one in peak.T:
+        order = np.argsort(-one, kind="stable")
+        _, first = np.unique(document[order], return_index=True)
+        found.append(order[np.sort(first)[:n]])
+    context = np.array(found)
+    return context, pos[context, np.arange(len(context))[:, None]]
+
+
+def drawn(
+    seen: Seen, document: Int[np.ndarray, " context"], n: int, rng: np.random.Generator
+) -> tuple[Places, Places]:
+    """Context and position of n tokens of each neuron at random, each of another document."""
+    present = np.unique(document)
+    some = [rng.permutation(present)[:n] for _ in range(seen.shape[2])]
+    context = np.array([[rng.choice(np.flatnonzero(document == d)) for d in row] for row in some])
+    real = np.isfinite(seen[..., 0])
+    return context, np.array([[rng.choice(np.flatnonzero(real[c])) for c in row] for row in context])
+
+
+def windows(
+    tokens: Int[np.ndarray, "context n_ctx"], seen: Seen, context: Places, pos: Places
+) -> tuple[Int[np.ndarray, "card window place"], Float[np.ndarray, "card window place"]]:
+    """Tokens around each peak, -1 where there is no text, and the neuron's activation there."""
+    at = pos[..., None] + np.arange(-BEFORE, AFTER + 1)
+    inside = (at >= 0) & (at < tokens.shape[1])
+    at, context = np.where(inside, at, 0), context[..., None]  # the first token is no text
+    value = seen[context, at, np.arange(len(pos))[:, None, None]]
+    there = np.isfinite(value)
+    return np.where(there, tokens[context, at], -1), np.where(there, value, 0.0)
+
+
+def power(seen: Seen) -> Float[np.ndarray, " card"]:
+    """Mean square of each neuron's positive activations over all tokens."""
+    return np.array([np.nanmean(np.maximum(one, 0.0).astype(float) ** 2) for one in seen.T])
+
+
+def written(
+    source: Source, neurons: Neurons
+) -> tuple[Int[np.ndarray, "card side rank"], Float[np.ndarray, "card side rank"]]:
+    """Types whose logits a unit of activation raises and lowers most, and by how much.
+
+    Straight to the unembedding, through the final norm's gain and before its scale.
+    """
+    logits = logits_of(source, neurons)
+    order = np.argsort(-logits, axis=1, kind="stable")
+    n = min(TOKENS, order.shape[1])
+    types = np.stack([order[:, :n], order[:, : -n - 1 : -1]], axis=1)
+    return types, logits[np.arange(len(neurons))[:, None, None], types]
+
+
+def logits_of(source: Source, neurons: Neurons) -> Float[np.ndarray, "card d_vocab"]:
+    """What a unit of activation of some neurons adds to each logit."""
+    head, architecture = final_head(source.model, torch.float64), source.model.architecture
+    G = head.G[:, : architecture.d_vocab - architecture.padded_rows]
+    return (head.W_out[torch.from_numpy(neurons).to(G.device)] @ G).cpu().numpy()
