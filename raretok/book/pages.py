@@ -24,6 +24,7 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 from traitlets import default
 
+from raretok.book.cards import shipped_studies, write_cards
 from raretok.book.figcheck import same_page, same_words
 from raretok.errors import UserError
 from raretok.ledger.over_models import by_model
@@ -329,6 +330,8 @@ def build_site(root: Path, out: Path | None = None, *, whole: bool = True) -> Pa
     out = out or root
     if (root / "book").is_dir():
         write_generated(root / "book")
+        if whole:
+            write_cards(root / "book", shipped_studies())
     # --all: an incremental build does not repeat the warnings of pages it has cached.
     strict = ["-W", "-n", "--keep-going"] if whole else []
     options = [*strict, "--all", "--path-output", str(out)]

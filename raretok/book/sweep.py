@@ -26,8 +26,7 @@ from raretok.book.rerun import name_of
 from raretok.claims.study import STEPS, Study, parts_of
 from raretok.errors import NotTestableError, UserError, first_line
 from raretok.ledger.records import title
-from raretok.measure.cost import there
-from raretok.measure.find import Measurements
+from raretok.measure.find import Measurements, there
 from raretok.measure.parameters import PageParameters, check_sources
 from raretok.measure.parts import INTERVENTIONS, source_of
 from raretok.measure.source import RELEASED_CONTEXTS, STRATIFIED, WHOLE, Source

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from raretok.measure.find import Measurements
 
 PERCENT, CONTROLS = 1.0, 10  # of the layer that is the head; controls in all
-KINDS = {"top": 8, "random": 4, "bottom": 4}  # windows; the last of gated MLPs alone
+KINDS = {"top": 8, "random": 4, "bottom": 4}  # windows; the last, most negative, of gated MLPs
 BEFORE, AFTER = 24, 12  # tokens of a window around its peak
 TOKENS = 10  # that a neuron promotes, and that it suppresses
 SEEN = 8  # binary digits of activations: off by 0.2 % at most
@@ -38,38 +38,45 @@ BATCH = 8  # contexts a forward pass
 Neurons = Int[np.ndarray, " card"]
 Seen = Float[np.ndarray, "context n_ctx card"]  # activations; no number where there is no text
 Places = Int[np.ndarray, "card window"]
+Documents = Int[np.ndarray, " context"]
 
 
 def cards_part(source: Source, asked: "Measurements") -> xr.Dataset:
     """Windows of text with the activation of every token, and the tokens written to."""
     neurons, matched = chosen(asked.part(f"effects: {STRATIFIED}"), source)
-    seen, documents = activations(source, neurons), source.contexts.document
-    kinds = {"top": largest(seen, documents, KINDS["top"])}
-    kinds["random"] = drawn(seen, documents, KINDS["random"], source.rng("windows of cards"))
+    seen, document = activations(source, neurons), source.contexts.document
+    found = {"top": largest(seen, document, KINDS["top"])}
+    found["random"] = drawn(seen, document, KINDS["random"], source.rng("windows of cards"))
     if source.model.architecture.gated:
-        kinds["bottom"] = largest(-seen, documents, KINDS["bottom"])
-    context, pos = (np.concatenate(some, axis=1) for some in zip(*kinds.values(), strict=True))
+        found["bottom"] = largest(-seen, document, KINDS["bottom"])
+    context, pos = (np.concatenate(some, axis=1) for some in zip(*found.values(), strict=True))
     token, activation = windows(source.contexts.tokens, seen, context, pos)
-    types, logit = written(source, neurons)
-    many = ("card", "window")
+    type_, logit = written(logits_of(source, neurons))
+    squares = [np.nanmean(np.maximum(one, 0) ** 2.0, axis=(0, 1)) for one in (seen, -seen)]
+    many, written_to = ("card", "window"), ("card", "side", "rank")
     data = {
         "neuron": ("card", neurons),
         "matched": ("card", matched),
         "context": (many, context),
         "pos": (many, pos),
-        "document": (many, documents[context]),
+        "document": (many, document[context]),
         "token": ((*many, "place"), token),
         "activation": ((*many, "place"), rounded(activation, SEEN)),
-        "square": (("side", "card"), np.stack([power(seen), power(-seen)])),
-        "type": (("card", "side", "rank"), types),
-        "logit": (("card", "side", "rank"), logit),
+        "square": (("side", "card"), np.stack(squares).astype(float)),
+        "type": (written_to, type_),
+        "logit": (written_to, logit),
     }
-    used = np.unique(np.concatenate([token[token >= 0], types.ravel()]))
-    texts = {str(one): text_of(source.model.tokenizer, int(one)) for one in used}
-    names = {str(one): source.corpus.documents[one].file for one in np.unique(documents[context])}
-    of = [name for name, some in kinds.items() for _ in range(some[0].shape[1])]
-    counted = {"contexts": len(seen), "tokens": int(np.isfinite(seen[..., 0]).sum())}
-    return xr.Dataset(data, attrs={"kinds": of, "texts": texts, "documents": names} | counted)
+    used = np.union1d(token[token >= 0], type_)
+    named = np.unique(document[context])
+    attrs = {
+        "kinds": [kind for kind, some in found.items() for _ in range(some[0].shape[1])],
+        "peak": BEFORE,
+        "texts": {str(one): text_of(source.model.tokenizer, int(one)) for one in used},
+        "documents": {str(one): source.corpus.documents[one].file for one in named},
+        "contexts": len(seen),
+        "tokens": int(np.isfinite(seen[..., 0]).sum()),
+    }
+    return xr.Dataset(data, attrs=attrs)
 
 
 def chosen(effects: xr.Dataset, source: Source) -> tuple[Neurons, Neurons]:
@@ -85,11 +92,11 @@ def chosen(effects: xr.Dataset, source: Source) -> tuple[Neurons, Neurons]:
     traits = neuron_traits(post, source.model.W_out.double().cpu().numpy(), rate)
     draws, silent = -(-CONTROLS // head.size), np.ptp(post, axis=0) == 0
     more = {"matched": True, "silent": silent, "rng": source.rng("controls of cards")}
-    found = draw_controls(head[None], traits, draws, **more)[head]
-    control = dict(zip(found.T.ravel()[::-1], np.tile(head, draws)[::-1], strict=True))
-    pairs = list(control.items())[::-1][:CONTROLS]  # of the first ranks; none stands twice
-    controls, of = np.array(pairs, dtype=np.int64).T
-    return np.concatenate([head, controls]), np.concatenate([np.full_like(head, -1), of])
+    found = draw_controls(head[None], traits, draws, **more)[head].T.ravel()
+    # The first ranks' controls; one that is drawn twice counts once.
+    first = np.sort(np.unique(found, return_index=True)[1])[:CONTROLS]
+    matched = [np.full(head.size, -1), np.tile(head, draws)[first]]
+    return np.concatenate([head, found[first]]), np.concatenate(matched)
 
 
 def activations(source: Source, neurons: Neurons) -> Seen:
@@ -107,7 +114,7 @@ def activations(source: Source, neurons: Neurons) -> Seen:
     return seen
 
 
-def captured(source: Source, some: Int[np.ndarray, " context"], neurons: Neurons) -> Arrays:
+def captured(source: Source, some: Int[np.ndarray, " few"], neurons: Neurons) -> Arrays:
     """Activations in a few contexts, without first tokens and padding."""
     tokens = source.contexts.tokens[some, : source.contexts.length[some].max()]
     post = capture(source.model, torch.from_numpy(tokens)).post[..., neurons].float().cpu().numpy()
@@ -115,30 +122,23 @@ def captured(source: Source, some: Int[np.ndarray, " context"], neurons: Neurons
     return {"post": np.where((tokens == source.model.bos)[..., None], np.nan, post)}
 
 
-def largest(
-    seen: Seen, document: Int[np.ndarray, " context"], n: int
-) -> tuple[Places, Places]:
+def largest(seen: Seen, document: Documents, n: int) -> tuple[Places, Places]:
     """Context and position of each neuron's n largest activations, at most one a document."""
     filled = np.where(np.isnan(seen), -np.inf, seen)
-    pos, peak = filled.argmax(axis=1), filled.max(axis=1)
-    n, found = min(n, np.unique(document).size), []
-    for one in peak.T:
-        order = np.argsort(-one, kind="stable")
-        _, first = np.unique(document[order], return_index=True)
-        found.append(order[np.sort(first)[:n]])
-    context = np.array(found)
+    pos, order = filled.argmax(axis=1), np.argsort(-filled.max(axis=1), axis=0, kind="stable").T
+    first = [np.sort(np.unique(document[one], return_index=True)[1])[:n] for one in order]
+    context = np.take_along_axis(order, np.array(first), axis=1)
     return context, pos[context, np.arange(len(context))[:, None]]
 
 
 def drawn(
-    seen: Seen, document: Int[np.ndarray, " context"], n: int, rng: np.random.Generator
+    seen: Seen, document: Documents, n: int, rng: np.random.Generator
 ) -> tuple[Places, Places]:
     """Context and position of n tokens of each neuron at random, each of another document."""
-    present = np.unique(document)
-    some = [rng.permutation(present)[:n] for _ in range(seen.shape[2])]
-    context = np.array([[rng.choice(np.flatnonzero(document == d)) for d in row] for row in some])
-    real = np.isfinite(seen[..., 0])
-    return context, np.array([[rng.choice(np.flatnonzero(real[c])) for c in row] for row in context])
+    present, real = np.unique(document), np.isfinite(seen[..., 0])
+    some = np.array([rng.permutation(present)[:n] for _ in range(seen.shape[2])])
+    context = np.vectorize(lambda one: rng.choice(np.flatnonzero(document == one)))(some)
+    return context, np.vectorize(lambda one: rng.choice(np.flatnonzero(real[one])))(context)
 
 
 def windows(
@@ -146,34 +146,24 @@ def windows(
 ) -> tuple[Int[np.ndarray, "card window place"], Float[np.ndarray, "card window place"]]:
     """Tokens around each peak, -1 where there is no text, and the neuron's activation there."""
     at = pos[..., None] + np.arange(-BEFORE, AFTER + 1)
-    inside = (at >= 0) & (at < tokens.shape[1])
-    at, context = np.where(inside, at, 0), context[..., None]  # the first token is no text
-    value = seen[context, at, np.arange(len(pos))[:, None, None]]
+    at = np.where((at >= 0) & (at < tokens.shape[1]), at, 0)  # the first token is no text
+    value = seen[context[..., None], at, np.arange(len(pos))[:, None, None]]
     there = np.isfinite(value)
-    return np.where(there, tokens[context, at], -1), np.where(there, value, 0.0)
-
-
-def power(seen: Seen) -> Float[np.ndarray, " card"]:
-    """Mean square of each neuron's positive activations over all tokens."""
-    return np.array([np.nanmean(np.maximum(one, 0.0).astype(float) ** 2) for one in seen.T])
+    return np.where(there, tokens[context[..., None], at], -1), np.where(there, value, 0.0)
 
 
 def written(
-    source: Source, neurons: Neurons
+    logits: Float[np.ndarray, "card d_vocab"],
 ) -> tuple[Int[np.ndarray, "card side rank"], Float[np.ndarray, "card side rank"]]:
-    """Types whose logits a unit of activation raises and lowers most, and by how much.
-
-    Straight to the unembedding, through the final norm's gain and before its scale.
-    """
-    logits = logits_of(source, neurons)
+    """Types whose logits are raised and lowered most, and by how much."""
     order = np.argsort(-logits, axis=1, kind="stable")
     n = min(TOKENS, order.shape[1])
     types = np.stack([order[:, :n], order[:, : -n - 1 : -1]], axis=1)
-    return types, logits[np.arange(len(neurons))[:, None, None], types]
+    return types, np.take_along_axis(logits[:, None], types, axis=2)
 
 
 def logits_of(source: Source, neurons: Neurons) -> Float[np.ndarray, "card d_vocab"]:
-    """What a unit of activation of some neurons adds to each logit."""
-    head, architecture = final_head(source.model, torch.float64), source.model.architecture
-    G = head.G[:, : architecture.d_vocab - architecture.padded_rows]
+    """What a unit of activation of some neurons adds to each logit, before the final scale."""
+    head, sizes = final_head(source.model, torch.float64), source.model.architecture
+    G = head.G[:, : sizes.d_vocab - sizes.padded_rows]
     return (head.W_out[torch.from_numpy(neurons).to(G.device)] @ G).cpu().numpy()

@@ -18,7 +18,7 @@ from raretok.ablation.plan import Options
 from raretok.ablation.precision import TOLERANCE, pair_error
 from raretok.errors import UserError
 from raretok.measure.attention_capture import capture_rows
-from raretok.measure.cards import BEFORE, SEEN, captured, logits_of, windows
+from raretok.measure.cards import BEFORE, SEEN, captured, logits_of, windows, written
 from raretok.measure.find import Measurements
 from raretok.measure.groups import together
 from raretok.measure.influence import PRECISE, blocks_of, influence_sums
@@ -268,29 +268,29 @@ def check_cards(of: Stored) -> Iterator[Checked]:
 
     Where two tokens or contexts are nearly equal, either may stand first: values are compared.
     """
-    data, contexts = of.data, of.source.contexts
-    neurons, types = data.neuron.values, data.type.values
-    logits = logits_of(of.source, neurons)
-    n, order = types.shape[2], np.sort(logits, axis=1)
-    most = np.stack([order[:, : -n - 1 : -1], order[:, :n]], axis=1)
-    yield of.checked("logit", most, 0.0)
-    yield of.checked("type", logits[np.arange(len(types))[:, None, None], types], 0.0, most)
-    stored = of.rng.permutation(np.unique(data.context.values))[:CONTEXTS]
-    some = np.union1d(stored, of.rng.permutation(len(contexts))[:CONTEXTS])
+    data, contexts, neurons = of.data, of.source.contexts, of.data.neuron.values
+    logits, types = logits_of(of.source, neurons), data.type.values
+    yield of.checked("logit", written(logits)[1], 0.0)
+    yield of.checked(
+        "type", np.take_along_axis(logits[:, None], types, axis=2), 0.0, data.logit.values
+    )
+    some = of.rng.permutation(np.unique(data.context.values))[:CONTEXTS]
+    some = np.union1d(some, of.rng.permutation(len(contexts))[:CONTEXTS])
     seen = np.full((*contexts.tokens.shape, neurons.size), np.nan, dtype=np.float32)
     post = captured(of.source, some, neurons)["post"]
     seen[some, : post.shape[1]] = post
     rows = np.isin(data.context.values, some)
-    token, value = windows(contexts.tokens, seen, data.context.values, data.pos.values)
-    yield of.checked("token", token[rows], 0.0, data.token.values[rows])
-    yield of.checked("activation", value[rows], bit_error(value[rows], SEEN), data.activation.values[rows])
+    token, again = windows(contexts.tokens, seen, data.context.values, data.pos.values)
+    for quantity, new, bits in (("token", token, 23), ("activation", again, SEEN)):
+        stored = data[quantity].values[rows]
+        yield of.checked(quantity, new[rows], bit_error(new[rows], bits), stored)
     top = [kind == "top" for kind in data.kinds]
-    peaks, documents = data.activation.values[:, top, BEFORE], data.document.values[:, top]
-    here, limit = np.nanmax(seen[some], axis=1), np.tile(peaks.min(axis=1), (some.size, 1))
-    for row, document in enumerate(contexts.document[some]):
-        own = documents == document
-        limit[row] = np.where(own.any(axis=1), (peaks * own).sum(axis=1), limit[row])
-    yield of.checked("peak", np.maximum(limit, here), bit_error(limit, SEEN), limit)
+    peaks, document = data.activation.values[:, top, BEFORE], data.document.values[:, top]
+    own = document == contexts.document[some][:, None, None]
+    # A context may reach its own document's peak, where that is among the largest, or the least.
+    limit = np.where(own.any(axis=2), (peaks * own).sum(axis=2), peaks.min(axis=1))
+    here = np.maximum(limit, np.nanmax(seen[some], axis=1))
+    yield of.checked("peak", here, bit_error(limit, SEEN), limit)
 
 
 CHECKS: dict[str, Callable[..., Iterator[Checked]]] = {

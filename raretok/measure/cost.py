@@ -29,7 +29,7 @@ from raretok.ablation.stacked import AUDIT_PAIRS, STACK, Layer
 from raretok.errors import NotTestableError
 from raretok.measure import groups, layers, parts
 from raretok.measure.attention_capture import capture_rows, contexts_of
-from raretok.measure.find import STEP_POSITIONS, Measurements, step_parameters
+from raretok.measure.find import STEP_POSITIONS, Measurements, step_parameters, there
 from raretok.measure.head_ablation import ablate_heads, targets_of
 from raretok.measure.influence import EXACT, SCORED
 from raretok.measure.parameters import PageParameters
@@ -99,11 +99,6 @@ def cost_of_run(parameters: PageParameters, pages: Mapping[str, Collection[str]]
     of_pages = (PAGES.get(page, OTHER_PAGES) for page in pages)
     seconds["pages"] = sum(fixed + more * pairs for fixed, more in of_pages)
     return Cost(seconds, max(memory, OF_PAGE), disk + PAGE * len(pages), spent)
-
-
-def there(asked: Measurements, name: str) -> bool:
-    """Whether a part ships or is kept."""
-    return any(folder and asked.has(folder, name) for folder in (asked.ready, asked.kept))
 
 
 def seconds_of(work: Callable[[], Any]) -> float:

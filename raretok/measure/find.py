@@ -198,3 +198,8 @@ class Measurements:
         with locked(self.kept.path, wait=True):
             self.kept.begin(self.label, self.settings)
             write()
+
+
+def there(asked: Measurements, name: str) -> bool:
+    """Whether a part ships or is kept."""
+    return any(folder and asked.has(folder, name) for folder in (asked.ready, asked.kept))

@@ -10,11 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from raretok.book.cards import card_link, cards_of
+from raretok.measure.find import WHOLE
+
 pytestmark = pytest.mark.browser
 
 PAGES = (
     *("intro", "01_regimes", "02_coordination", "03_modularity", "04_attention", "05_spectra"),
     *("06_claims", "07_calibration", "08_ledger", "09_reviews", "10_cost", "method", "rerun"),
+    *("cards", *(card_link(model, cards_of(model)[0]).removesuffix(".html") for model in WHOLE)),
 )
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 SETTLED = "() => !window.MathJax || !window.MathJax.startup || window.MathJax.startup.promise"
@@ -75,8 +79,9 @@ def test_a_page_loads_whole_and_fits_a_phone(browser, address, name):
         images = "all => all.map(i => [i.getAttribute('src'), i.complete && i.naturalWidth > 0])"
         for source, drawn in page.eval_on_selector_all("article img", images):
             assert drawn, source
-        page.set_viewport_size(PHONE)
         widest = "() => document.documentElement.scrollWidth"
+        assert page.evaluate(widest) <= DESKTOP["width"]
+        page.set_viewport_size(PHONE)
         assert page.evaluate(widest) <= PHONE["width"]
 
 

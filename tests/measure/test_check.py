@@ -15,7 +15,7 @@ from tests.tiny import write_model
 
 PARTS = (
     *("model", "effects: stratified", "interventions", "attention: corrected"),
-    *("unembedding", "groups", "layer: -2"),
+    *("unembedding", "groups", "layer: -2", "cards"),
 )
 HEADS = ("heads: stratified, mean",)
 
@@ -34,6 +34,7 @@ def measured(tmp_path_factory):
         patch.setattr(find, "RUNS", folder / "runs")
         patch.setattr("raretok.measure.source.RUNS", folder / "runs")
         patch.setattr("raretok.measure.layers.RUNS", folder / "runs")
+        patch.setattr("raretok.measure.cards.RUNS", folder / "runs")
         patch.setattr("raretok.ablation.resumption.RUNS", folder / "runs")
         asked = Measurements(given)
         for name in (*PARTS, *HEADS):
@@ -60,6 +61,7 @@ def test_a_measurement_agrees_with_itself(measured):
             ("layer: -2", "total"),
             ("groups", "joint"),
             ("unembedding", "frequency"),
+            ("cards", "activation"),
         ],
         [
             ("effects: stratified", "post"),
