@@ -19,7 +19,7 @@ from raretok.claims.sample import Sample, neurons_in
 from raretok.claims.study import BOTH, CORRECTED, Study
 from raretok.claims.thresholds.gradient import in_bins, log_frequency
 from raretok.ledger.over_models import NAMES
-from raretok.measure.find import LEAD, WHOLE, there
+from raretok.measure.find import LEAD, there
 from raretok.measure.neurons import bounds_in, effects_by_class, neurons
 from raretok.paths import ROOT
 from raretok.text.rarity import RARE
@@ -28,7 +28,7 @@ FOLDER = "_generated/cards"
 BINS = (3, 5)  # of frequency: rare targets, all others
 NEIGHBOURS, LINKED = 5, 0.3  # neurons named; |r| from which two neurons count as linked
 ACTS = 0.1  # of its mean square at negative activations, for contexts of these to be shown
-FAINT = 0.03  # of the largest activation of a card: less is not shaded
+FAINT = 0.05  # of the largest activation of a card: less is not shaded
 MARKS = {"\n": "↵", "\t": "⇥", "\r": "␍", "`": "&#96;"}  # a backtick would end the raw block
 WIDTH, HEIGHT, EDGE = 400, 130, 12  # of the figure's area
 ENDS = ("", "_low", "_high")
@@ -84,11 +84,6 @@ def write_cards(book: Path, studies: Iterable[Study]) -> None:
     (book / f"{FOLDER}.md").write_text(index, encoding="utf-8")
 
 
-def shipped_studies() -> list[Study]:
-    """The models whose measurement ships whole."""
-    return [Study.shipped(model) for model in WHOLE]
-
-
 def token(text: str) -> Markup:
     """A token's text; what has no shape of its own gets one."""
     shown = "".join("␦" if unicodedata.category(c) == "Cc" and c not in MARKS else c for c in text)
@@ -131,13 +126,10 @@ class Cards:
         found = self.study.interventions()
         if found is None:
             return {}
-        sums = found.delta_loss.values[list(found.interventions).index("direct")]
-        columns = {"document": found.cell_document, "stratum": found.cell_stratum}
-        labels = {name: ("position", one.values) for name, one in columns.items()}
-        labels["weight"] = ("position", found.weight.values)
-        mean = (("position", "neuron"), sums / found.weight.values[:, None])
-        by_class = effects_by_class(xr.Dataset({"delta_loss": mean}, labels))
-        return {name.replace("delta_loss", "direct"): one for name, one in by_class.items()}
+        cells = found.isel(intervention=list(found.interventions).index("direct"))
+        cells = cells.rename(cell="position", cell_document="document", cell_stratum="stratum")
+        direct = effects_by_class(cells.assign(delta_loss=cells.delta_loss / cells.weight))
+        return {name.replace("delta_loss", "direct"): one for name, one in direct.items()}
 
     @cached_property
     def gradient(self) -> list[tuple[bool, float, Float[np.ndarray, "bound card"]]]:
@@ -154,14 +146,11 @@ class Cards:
     @cached_property
     def links(self) -> Float[np.ndarray, "card neuron"]:
         """Correlations where the target is rare, as the claims take them; none with itself."""
-        rows = np.flatnonzero(self.sample.stratum == RARE)
-        post, weight = self.sample.activations(rows), self.sample.weight[rows]
-        post = post - np.average(post, axis=0, weights=weight)
-        sd = np.sqrt(np.average(post**2, axis=0, weights=weight))
-        post, some = post / np.where(sd > 0, sd, np.inf), list(self.neurons)
-        r = (weight[:, None] * post[:, some]).T @ post / weight.sum()
-        r[np.arange(len(r)), some] = 0
-        return r
+        rows, some = np.flatnonzero(self.sample.stratum == RARE), list(self.neurons)
+        r = np.cov(self.sample.activations(rows).T, aweights=self.sample.weight[rows])
+        sd = np.sqrt(np.diag(r))
+        np.fill_diagonal(r, 0)
+        return r[some] / np.outer(sd[some], np.where(sd > 0, sd, np.inf))
 
     def bounds(self, neuron: int, name: str) -> Float[np.ndarray, "3"]:
         """Value and ends of the interval of an effect, nats."""

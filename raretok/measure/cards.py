@@ -46,7 +46,8 @@ def cards_part(source: Source, asked: "Measurements") -> xr.Dataset:
     neurons, matched = chosen(asked.part(f"effects: {STRATIFIED}"), source)
     seen, document = activations(source, neurons), source.contexts.document
     found = {"top": largest(seen, document, KINDS["top"])}
-    found["random"] = drawn(seen, document, KINDS["random"], source.rng("windows of cards"))
+    noise = source.rng("windows of cards").random(seen.shape, np.float32)
+    found["random"] = largest(np.where(np.isnan(seen), seen, noise), document, KINDS["random"])
     if source.model.architecture.gated:
         found["bottom"] = largest(-seen, document, KINDS["bottom"])
     context, pos = (np.concatenate(some, axis=1) for some in zip(*found.values(), strict=True))
@@ -129,16 +130,6 @@ def largest(seen: Seen, document: Documents, n: int) -> tuple[Places, Places]:
     first = [np.sort(np.unique(document[one], return_index=True)[1])[:n] for one in order]
     context = np.take_along_axis(order, np.array(first), axis=1)
     return context, pos[context, np.arange(len(context))[:, None]]
-
-
-def drawn(
-    seen: Seen, document: Documents, n: int, rng: np.random.Generator
-) -> tuple[Places, Places]:
-    """Context and position of n tokens of each neuron at random, each of another document."""
-    present, real = np.unique(document), np.isfinite(seen[..., 0])
-    some = np.array([rng.permutation(present)[:n] for _ in range(seen.shape[2])])
-    context = np.vectorize(lambda one: rng.choice(np.flatnonzero(document == one)))(some)
-    return context, np.vectorize(lambda one: rng.choice(np.flatnonzero(real[one])))(context)
 
 
 def windows(
