@@ -28,7 +28,7 @@ FOLDER = "_generated/cards"
 BINS = (3, 5)  # of frequency: rare targets, all others
 NEIGHBOURS, LINKED = 5, 0.3  # neurons named; |r| from which two neurons count as linked
 ACTS = 0.1  # of its mean square at negative activations, for contexts of these to be shown
-FAINT = 0.05  # of the largest activation of a card: less is not shaded
+FAINT = 0.15  # of the largest activation of a card: less is not shaded
 MARKS = {"\n": "↵", "\t": "⇥", "\r": "␍", "`": "&#96;"}  # a backtick would end the raw block
 WIDTH, HEIGHT, EDGE = 400, 130, 12  # of the figure's area
 ENDS = ("", "_low", "_high")
@@ -96,7 +96,7 @@ def number(value: float, form: str = ".3g") -> str:
 
 def effect(bounds: Float[np.ndarray, "3"]) -> Markup:
     """A mean effect with its interval, in thousandths of a nat."""
-    value, low, high = (number(1000 * one, ".2f") for one in bounds)
+    value, low, high = (number(1000 * one) for one in bounds)
     return Markup(f"{value} <small>({low} to {high})</small>")
 
 

@@ -60,7 +60,7 @@ def test_effects_are_the_mean_over_rare_targets_and_the_head_is_ranked_by_them(p
     for place, neuron in enumerate(cards.cards_of(model)):
         text = pages[f"{model}-{neuron}.md"]
         value, low, high = re.search(r"rare targets (\S+) <small>\((\S+) to (\S+)\)", text).groups()
-        assert number(value) == pytest.approx(1000 * mean[neuron], abs=0.006)
+        assert number(value) == pytest.approx(1000 * mean[neuron], rel=0.006)
         assert number(low) < number(value) < number(high)
         assert f"rank {ranks[neuron]:,} of {mean.size:,}" in text
         assert ("<b>In the head</b>" in text) == (place < Study.shipped(model).group_size)
