@@ -91,7 +91,7 @@ def chosen(effects: xr.Dataset, source: Source) -> tuple[Neurons, Neurons]:
     head = np.argsort(-mean, kind="stable")[: max(2, size_of(PERCENT, mean.size))]
     rate = effects.gate_rate.values if "gate_rate" in effects else None
     traits = neuron_traits(post, source.model.W_out.double().cpu().numpy(), rate)
-    draws, silent = -(-CONTROLS // head.size), np.ptp(post, axis=0) == 0
+    draws, silent = CONTROLS if head.size < CONTROLS else 1, np.ptp(post, axis=0) == 0
     more = {"matched": True, "silent": silent, "rng": source.rng("controls of cards")}
     found = draw_controls(head[None], traits, draws, **more)[head].T.ravel()
     # The first ranks' controls; one that is drawn twice counts once.

@@ -281,9 +281,10 @@ def check_cards(of: Stored) -> Iterator[Checked]:
     seen[some, : post.shape[1]] = post
     rows = np.isin(data.context.values, some)
     token, again = windows(contexts.tokens, seen, data.context.values, data.pos.values)
-    for quantity, new, bits in (("token", token, 23), ("activation", again, SEEN)):
-        stored = data[quantity].values[rows]
-        yield of.checked(quantity, new[rows], bit_error(new[rows], bits), stored)
+    token, again, stored = token[rows], again[rows], data.activation.values[rows]
+    wrong = (token != data.token.values[rows]).astype(float)  # ids are no sizes
+    yield of.checked("token", wrong, 0.0, np.zeros_like(wrong))
+    yield of.checked("activation", again, bit_error(again, SEEN), stored)
     top = [kind == "top" for kind in data.kinds]
     peaks, document = data.activation.values[:, top, BEFORE], data.document.values[:, top]
     own = document == contexts.document[some][:, None, None]

@@ -21,7 +21,7 @@ def measured(request, tmp_path_factory):
     rng = np.random.default_rng(0)
     words = ["".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), 5)) for _ in range(60)]
     text = folder / "text.txt"
-    text.write_text("\n\n".join(" ".join(rng.choice(words, 80)) for _ in range(24)))
+    text.write_text("\n<|endoftext|>\n".join(" ".join(rng.choice(words, 80)) for _ in range(24)))
     model = write_model(folder / "tiny", request.param, d_mlp=200)
     given = PageParameters(model=str(model), corpus=str(text), n_ctx=32, n_positions=120)
     with pytest.MonkeyPatch.context() as patch:
