@@ -1,7 +1,6 @@
 """Neuron cards: a page for each neuron whose contexts were measured, from data alone."""
 
 import shutil
-import unicodedata
 from collections.abc import Iterable
 from functools import cache, cached_property
 from pathlib import Path
@@ -13,10 +12,9 @@ import xarray as xr
 from IPython.display import HTML
 from jaxtyping import Float
 from jinja2 import Environment, FileSystemLoader
-from markupsafe import Markup, escape
 
 from raretok.claims.sample import Sample, neurons_in
-from raretok.claims.study import BOTH, CORRECTED, Study
+from raretok.claims.study import CORRECTED, Study
 from raretok.claims.thresholds.gradient import in_bins, log_frequency
 from raretok.ledger.over_models import NAMES
 from raretok.measure.find import LEAD, there
@@ -29,7 +27,8 @@ BINS = (3, 5)  # of frequency: rare targets, all others
 NEIGHBOURS, LINKED = 5, 0.3  # neurons named; |r| from which two neurons count as linked
 ACTS = 0.1  # of its mean square at negative activations, for contexts of these to be shown
 FAINT = 0.15  # of the largest activation of a card: less is not shaded
-MARKS = {"\n": "↵", "\t": "⇥", "\r": "␍", "`": "&#96;"}  # a backtick would end the raw block
+# What has no shape of its own in a token, as it is shown.
+SHOWN = {i: f"\\x{i:02x}" for i in (*range(32), *range(127, 160))} | {9: "⇥", 10: "↵", 13: "\\r"}
 WIDTH, HEIGHT, EDGE = 400, 130, 12  # of the figure's area
 ENDS = ("", "_low", "_high")
 
@@ -67,37 +66,16 @@ def write_cards(book: Path, studies: Iterable[Study]) -> None:
     """Write the cards of some models and the tables of their index; none of what is unmeasured."""
     shutil.rmtree(book / FOLDER, ignore_errors=True)
     (book / FOLDER).mkdir(parents=True)
-    every = Environment(
-        loader=FileSystemLoader(ROOT / "book" / "_templates"),
-        autoescape=True,  # whatever a token holds
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    every.filters |= {"token": token, "number": number, "effect": effect}
-    every.globals |= {"FAINT": FAINT, "LINKED": LINKED}
+    loader = FileSystemLoader(ROOT / "book" / "_templates")
+    templates = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    templates.globals |= {"FAINT": FAINT, "LINKED": LINKED}
     models = [Cards(study) for study in studies if carded(study)]
     for cards in models:
         for place, neuron in enumerate(cards.neurons):
-            text = every.get_template("card.md").render(cards=cards, **cards.view(place))
+            text = templates.get_template("card.md").render(cards=cards, place=place)
             (book / FOLDER / f"{cards.label}-{neuron}.md").write_text(text, encoding="utf-8")
-    index = every.get_template("cards.md").render(models=models)
+    index = templates.get_template("cards.md").render(models=models)
     (book / f"{FOLDER}.md").write_text(index, encoding="utf-8")
-
-
-def token(text: str) -> Markup:
-    """A token's text; what has no shape of its own gets one."""
-    shown = "".join("␦" if unicodedata.category(c) == "Cc" and c not in MARKS else c for c in text)
-    return Markup("").join(Markup(MARKS[c]) if c in MARKS else escape(c) for c in shown)
-
-
-def number(value: float, form: str = ".3g") -> str:
-    return format(float(value), form).replace("-", "−")
-
-
-def effect(bounds: Float[np.ndarray, "3"]) -> Markup:
-    """A mean effect with its interval, in thousandths of a nat."""
-    value, low, high = (number(1000 * one) for one in bounds)
-    return Markup(f"{value} <small>({low} to {high})</small>")
 
 
 class Cards:
@@ -110,6 +88,9 @@ class Cards:
         self.head = self.neurons[: int((self.part.matched.values < 0).sum())]
         self.sample: Sample = study.sample(CORRECTED)
         self.effects = study.effects(CORRECTED)
+        self.texts = {int(key): one.translate(SHOWN) for key, one in self.part.texts.items()}
+        squares = self.part.square.values
+        self.positive = squares[0] / np.maximum(squares.sum(axis=0), 1e-300)  # share of the square
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -156,42 +137,11 @@ class Cards:
         """Value and ends of the interval of an effect, nats."""
         return self.table.loc[neuron, [name + end for end in ENDS]].to_numpy(float)
 
-    def view(self, place: int) -> dict[str, Any]:
-        """What the template of a card is filled with."""
-        part = self.part.isel(card=place)
-        squares = part.square.values
-        positive = float(squares[0] / squares.sum()) if squares.any() else 1.0
-        return {
-            "place": place,
-            "neuron": self.neurons[place],
-            "control_of": int(part.matched),
-            "row": self.table.loc[self.neurons[place]],
-            "positive": positive,
-            "windows": {kind: self.windows(part, kind) for kind in kinds_shown(part, positive)},
-            "writes": list(zip(*(self.written(place, side) for side in (0, 1)), strict=True)),
-            "near": self.near(place),
-            "points": self.points(place),
-        }
-
-    def written(self, place: int, side: int) -> list[tuple[str, float]]:
-        """The tokens whose logits it raises (side 0) or lowers most, and by how much."""
-        part = self.part.isel(card=place, side=side)
-        texts = [part.texts[str(one)] for one in part.type.values.astype(int)]
-        return list(zip(texts, part.logit.values, strict=True))
-
-    def windows(self, part: xr.Dataset, kind: str) -> list[dict[str, Any]]:
-        """The contexts of one kind: source; of each token text, activation, share, if it is the peak."""
-        most, found = np.abs(part.activation.values).max() or 1.0, []
-        for i in np.flatnonzero([one == kind for one in part.kinds]):
-            of = part.isel(window=i)
-            pairs = enumerate(zip(of.token.values.astype(int), of.activation.values, strict=True))
-            tokens = [
-                (part.texts[str(one)], a, abs(a) / most, at == part.peak)
-                for at, (one, a) in pairs
-                if one >= 0
-            ]
-            found.append({"source": part.documents[str(int(of.document))], "tokens": tokens})
-        return found
+    def kinds(self, place: int) -> list[str]:
+        """Kinds of windows in the order shown; negative ones where it does much of its work there."""
+        share, kinds = self.positive[place], set(self.part.kinds)
+        order = ["top", "bottom", "random"] if share >= 0.5 else ["bottom", "top", "random"]
+        return [kind for kind in order if kind in kinds and (kind != "bottom" or 1 - share >= ACTS)]
 
     def near(self, place: int) -> dict[str, Any]:
         """The neurons most correlated with one, and how it and the controls stand in the graph."""
@@ -217,10 +167,3 @@ class Cards:
         y, zero = (np.interp(v, ends, (HEIGHT - EDGE, EDGE)) for v in (values, 0.0))
         marks = zip(rare, at, x, y, values, strict=True)
         return {"marks": list(marks), "zero": float(zero), "least": ends[0], "most": ends[1]}
-
-
-def kinds_shown(part: xr.Dataset, positive: float) -> list[str]:
-    """Kinds of windows in the order shown; negative ones where it does much of its work there."""
-    order = ["top", "bottom", "random"] if positive >= 0.5 else ["bottom", "top", "random"]
-    left_out = {"bottom"} if 1 - positive < ACTS else set()
-    return [kind for kind in order if kind in set(part.kinds) - left_out]
