@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader
 from raretok.claims.sample import Sample, neurons_in
 from raretok.claims.study import CORRECTED, Study
 from raretok.claims.thresholds.gradient import in_bins, log_frequency
+from raretok.errors import NotTestableError
 from raretok.ledger.over_models import NAMES
 from raretok.measure.find import LEAD, there
 from raretok.measure.neurons import bounds_in, effects_by_class, neurons
@@ -41,8 +42,11 @@ def cards_of(model: str) -> list[int]:
 @cache
 def carded(study: Study) -> tuple[int, ...]:
     """Neurons of a study that have a card."""
-    some = study.part("cards").neuron.values if there(study.measurements, "cards") else []
-    return tuple(map(int, some))
+    try:
+        some = study.part("cards").neuron.values if there(study.measurements, "cards") else []
+        return tuple(map(int, some))
+    except NotTestableError:
+        return ()
 
 
 def card_link(model: str, neuron: int) -> str:
@@ -104,7 +108,8 @@ class Cards:
 
     def direct(self) -> dict[str, Float[np.ndarray, " neuron"]]:
         """Effects with the scale of the final norm held, where they were measured."""
-        found = self.study.interventions()
+        known = there(self.study.measurements, "interventions")
+        found = self.study.interventions() if known else None
         if found is None:
             return {}
         cells = found.isel(intervention=list(found.interventions).index("direct"))
