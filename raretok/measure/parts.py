@@ -170,7 +170,8 @@ def attention_part(source: Source, asked: Measurements, protocol: str) -> xr.Dat
     reading, rng = PROTOCOLS[protocol], source.rng(f"queries {protocol}")
     source.model.check_heads(range(source.model.architecture.n_layers))
     scored = source.positions(reading.draw)
-    drawn = Positions(**{**vars(scored), "stratum": source.strata(scored, reading.draw)[protocol]})
+    stratum = source.classes(protocol).stratum(getattr(scored, reading.by))
+    drawn = Positions(**{**vars(scored), "stratum": stratum})
     used = contexts_of(drawn, QUERIES, rng=rng)
     everything = source.everything(protocol)
     pool = everything[np.isin(everything.context, used)]

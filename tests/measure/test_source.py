@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raretok.errors import UserError
+from raretok.errors import NotTestableError, UserError
+from raretok.measure.find import Measurements
 from raretok.measure.parameters import PageParameters, check_sources
 from raretok.measure.source import Source, read_counts
+from raretok.text.protocol import PROTOCOLS
 from tests.tiny import write_model
 
 
@@ -107,3 +109,23 @@ def test_what_one_forward_pass_saw_serves_every_intervention(counted_model, monk
     monkeypatch.setattr("raretok.ablation.resumption.RUNS", tmp_path / "others")
     for one, options in ((mean, {}), (zero, {"mode": "zero"})):
         np.testing.assert_array_equal(one.delta_loss, alone.run("stratified", **options).delta_loss)
+
+
+def test_rows_of_a_reading_without_classes_are_missing_with_its_reason(counted_model, monkeypatch):
+    """Few types above the elbow may leave none in the rarest part; the other readings go on."""
+    from raretok.measure import parts
+    from raretok.measure import source as module
+
+    def classes_of(counts, counted, rule, percentile):
+        if rule == PROTOCOLS["text"].rule:
+            raise NotTestableError("no type is rare")
+        return made(counts, counted, rule, percentile)
+
+    made = module.classes_of
+    monkeypatch.setattr(module, "classes_of", classes_of)
+    asked = Measurements(counted_model)
+    given = Source(counted_model.model_copy(update={"n_positions": 50}))
+    assert set(given.strata(given.positions("stratified"), "stratified")) == {"corrected"}
+    with pytest.raises(NotTestableError, match="no type is rare"):
+        parts.attention_part(given, asked, "text")
+    assert parts.attention_part(given, asked, "corrected").sizes["query"] > 0
