@@ -19,19 +19,18 @@ from raretok.claims.thresholds.gradient import in_bins, log_frequency
 from raretok.errors import NotTestableError
 from raretok.ledger.over_models import NAMES
 from raretok.measure.find import LEAD, there
-from raretok.measure.neurons import bounds_in, effects_by_class, neurons
+from raretok.measure.neurons import BOUNDS, bounds_in, effects_by_class, neurons
 from raretok.paths import ROOT
 from raretok.text.rarity import RARE
 
 FOLDER = "_generated/cards"
 BINS = (3, 5)  # of frequency: rare targets, all others
-NEIGHBOURS, LINKED = 5, 0.3  # neurons named; |r| from which two neurons count as linked
+LINKED = 0.3  # |r| from which two neurons count as linked
 ACTS = 0.1  # of its mean square at negative activations, for contexts of these to be shown
 FAINT = 0.15  # of the largest activation of a card: less is not shaded
 # What has no shape of its own in a token, as it is shown.
 SHOWN = {i: f"\\x{i:02x}" for i in (*range(32), *range(127, 160))} | {9: "⇥", 10: "↵", 13: "\\r"}
 WIDTH, HEIGHT, EDGE = 400, 130, 12  # of the figure's area
-ENDS = ("", "_low", "_high")
 
 
 def cards_of(model: str) -> list[int]:
@@ -59,11 +58,9 @@ def head_line(study: Study) -> HTML:
     sample, label = study.sample(CORRECTED), study.measurements.label
     mean = sample.mean("rare", np.ones((1, 1, sample.deal.n_blocks)))[0, 0]
     head = np.argsort(-mean, kind="stable")[: neurons_in(1.0, mean.size)].tolist()
-    links = [
-        f'<a href="{card_link(label, one)}">{one}</a>' if one in carded(study) else str(one)
-        for one in head
-    ]
-    return HTML(f"<p>The neurons of the head, by rank: {', '.join(links)}.</p>")
+    links = {one: f'<a href="{card_link(label, one)}">{one}</a>' for one in carded(study)}
+    named = ", ".join(links.get(one, str(one)) for one in head)
+    return HTML(f"<p>The neurons of the head, by rank: {named}.</p>")
 
 
 def write_cards(book: Path, studies: Iterable[Study]) -> None:
@@ -72,7 +69,7 @@ def write_cards(book: Path, studies: Iterable[Study]) -> None:
     (book / FOLDER).mkdir(parents=True)
     loader = FileSystemLoader(ROOT / "book" / "_templates")
     templates = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    templates.globals |= {"FAINT": FAINT, "LINKED": LINKED}
+    templates.globals |= {"ACTS": ACTS, "FAINT": FAINT, "LINKED": LINKED}
     models = [Cards(study) for study in studies if carded(study)]
     for cards in models:
         for place, neuron in enumerate(cards.neurons):
@@ -140,27 +137,14 @@ class Cards:
 
     def bounds(self, neuron: int, name: str) -> Float[np.ndarray, "3"]:
         """Value and ends of the interval of an effect, nats."""
-        return self.table.loc[neuron, [name + end for end in ENDS]].to_numpy(float)
+        return self.table.loc[neuron, [name + end for end in BOUNDS]].to_numpy(float)
 
-    def kinds(self, place: int) -> list[str]:
-        """Kinds of windows in the order shown; negative ones where it does much of its work there."""
-        share, kinds = self.positive[place], set(self.part.kinds)
-        order = ["top", "bottom", "random"] if share >= 0.5 else ["bottom", "top", "random"]
-        return [kind for kind in order if kind in kinds and (kind != "bottom" or 1 - share >= ACTS)]
-
-    def near(self, place: int) -> dict[str, Any]:
-        """The neurons most correlated with one, and how it and the controls stand in the graph."""
-        r, control = np.abs(self.links), self.part.matched.values >= 0
-        with_head = r[:, list(self.head)].sum(axis=1) / (len(self.head) - ~control)
-        degree = (r > LINKED).sum(axis=1)
-        first = np.argsort(-r[place], kind="stable")[:NEIGHBOURS].tolist()
-        return {
-            "first": [(one, self.links[place, one]) for one in first],
-            "with_head": with_head[place],
-            "theirs": with_head[control],
-            "degree": degree[place],
-            "median": np.median(degree[control]),
-        }
+    @cached_property
+    def near(self) -> pd.DataFrame:
+        """Mean |r| of each card's neuron with the others of the head, and how many it is linked to."""
+        r, head = np.abs(self.links), list(self.head)
+        with_head = r[:, head].sum(axis=1) / (len(head) - np.isin(self.neurons, head))
+        return pd.DataFrame({"with_head": with_head, "degree": (r > LINKED).sum(axis=1)})
 
     def points(self, place: int) -> dict[str, Any]:
         """Where the figure of effect by frequency has its marks, and its zero."""
