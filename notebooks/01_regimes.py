@@ -30,6 +30,7 @@
 # %% tags=["remove-cell"]
 from myst_nb import glue
 
+from raretok.book.cards import head_line
 from raretok.claims import style
 from raretok.claims.regimes import figures as page
 from raretok.claims.study import Study
@@ -52,6 +53,12 @@ sample = study.shown("corrected")
 
 # %% tags=["hide-input"]
 study.run_table()
+
+# %% [markdown]
+# Each neuron of the head has a card: what it responds to, and what it writes.
+
+# %% tags=["remove-input"]
+style.told(lambda: head_line(study))
 
 # %% [markdown]
 # ## The curves

@@ -156,7 +156,7 @@ def write_atlas(book: Path, cards: Callable[[NeuronTable], dict[int, str]] = car
 
 def draw_ranks(frame: pd.DataFrame, file: Path) -> None:
     """The rank curve as a picture, for readers without the script."""
-    figure, (ax,) = style.panels(width=6.4, height=3.6)
+    figure, (ax,) = style.panels(height=3.6)
     helps, head = frame.delta_loss_rare > 0, frame.in_head
     kinds = {"the others": (~head, "0.5"), "the head": (head, style.COLOURS["rare"])}
     for label, (rows, colour) in kinds.items():
@@ -210,11 +210,14 @@ def download_table(found: list[NeuronTable], downloads: Path) -> str:
         f"| {link(one.label, 'csv', downloads)} | {', '.join(f'{f:g}' for f in one.frequency)} |"
         for one in found
     ]
-    head = "| model | neurons | Parquet | CSV | mean frequency of the targets of bins 1 to 10, a million tokens |"
+    head = (
+        "| model | neurons | Parquet | CSV "
+        "| mean frequency of the targets of bins 1 to 10, a million tokens |"
+    )
     said = (
-        f"Numbers have {DIGITS} significant digits. Bins of frequency go from the rarest targets to "
-        f"the most frequent ones: the first {BINS[0]} have rare targets, the others those that are "
-        "not rare, and no token type is in two; the mean is of the logarithm."
+        f"Numbers have {DIGITS} significant digits. Bins of frequency go from the rarest targets "
+        f"to the most frequent ones: the first {BINS[0]} have rare targets, the others those that "
+        "are not rare, and no token type is in two; the mean is of the logarithm."
     )
     return "\n".join([head, "|---|---:|---|---|---|", *rows, "", said]) + "\n"
 

@@ -13,7 +13,7 @@ from raretok.claims.style import COLOURS
 from raretok.ledger.claims import claims
 from raretok.ledger.figures import primary
 from raretok.ledger.over_models import NAMES, beside
-from raretok.ledger.promise import CALIBRATED, VERDICTS, calibrated, can_support, worst
+from raretok.ledger.promise import CALIBRATED, VERDICTS, calibrated, support, worst
 from raretok.ledger.records import book_ledger
 from raretok.ledger.replication import REPRODUCED
 from raretok.ledger.tables import ours, region_text
@@ -77,7 +77,8 @@ def counted(verdicts: list[tuple[str, str]], order: tuple[str, ...]) -> str:
 def trust_words() -> str:
     """What simulated worlds say of the verdicts."""
     rows = calibrated(CALIBRATED)
-    able = {name: can_support(rows, name, one.primary) for name, one in claims().items()}
+    found = {name: support(rows, name, one.primary) for name, one in claims().items()}
+    able = {name: one and one["able"] for name, one in found.items()}
     weak, known = [n for n in able if able[n] is False], [n for n in able if able[n] is not None]
     wrong = worst(rows)["worst_false"]
     at_most = f"at most {math.ceil(wrong)} %" if wrong else "none"

@@ -25,7 +25,9 @@ from papermill.exceptions import PapermillExecutionError
 from traitlets import default
 
 from raretok.book import site
+from raretok.book.cards import write_cards
 from raretok.book.figcheck import SVG, same_page, same_words
+from raretok.claims.study import Study
 from raretok.errors import UserError
 from raretok.ledger.over_models import by_model
 from raretok.ledger.records import (
@@ -38,6 +40,7 @@ from raretok.ledger.records import (
     title,
 )
 from raretok.ledger.verdicts import Entry, judged
+from raretok.measure.find import WHOLE
 from raretok.measure.parameters import parameter_cell
 from raretok.paths import RUNS_GIVEN, one_line
 
@@ -336,6 +339,8 @@ def build_site(root: Path, out: Path | None = None, *, whole: bool = True) -> Pa
     out = out or root
     if (root / "book").is_dir():
         write_generated(root / "book")
+        if whole:
+            write_cards(root / "book", map(Study.shipped, WHOLE))
     # --all: an incremental build does not repeat the warnings of pages it has cached.
     strict = ["-W", "-n", "--keep-going"] if whole else []
     options = [*strict, "--all", "--path-output", str(out)]

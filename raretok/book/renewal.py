@@ -26,7 +26,7 @@ from raretok.paths import DATA, ROOT, RUNS
 from raretok.text.shelf import shelved
 
 TOKENS = ("tokens",)  # of every model in the atlas
-ALL = (*dict.fromkeys(name for names in NEEDS.values() for name in names), *TOKENS)
+ALL = (*dict.fromkeys(name for names in NEEDS.values() for name in names), *TOKENS, "cards")
 
 
 def shipped() -> list[PageParameters]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from raretok import __version__
+from raretok.book.cards import carded, write_cards
 from raretok.book.pages import build_site, pictures, run_pages, write_whole
 from raretok.claims.study import NEEDS, Study, parts_of
 from raretok.errors import UserError, first_line
@@ -108,6 +109,10 @@ def build(study: Study, folder: Path, failures: list[UserError]) -> Path:
     config["title"] = f"{study.measurements.label}, rerun"
     config["sphinx"]["config"]["html_copy_source"] = False  # it names folders of this machine
     names = {*KEPT, *(page.stem for page in found)}
+    if carded(study):
+        shutil.copy(ROOT / "book" / "cards.md", source / "book")
+        write_cards(source / "book", [study])
+        names.add("cards")
     for part in contents["parts"]:
         part["chapters"] = [c for c in part["chapters"] if Path(c["file"]).name in names]
     contents["parts"] = [part for part in contents["parts"] if part["chapters"]]

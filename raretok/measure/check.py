@@ -18,6 +18,7 @@ from raretok.ablation.plan import Options
 from raretok.ablation.precision import TOLERANCE, pair_error
 from raretok.errors import UserError
 from raretok.measure.attention_capture import capture_rows
+from raretok.measure.cards import BEFORE, SEEN, captured, logits_of, windows, written
 from raretok.measure.find import Measurements
 from raretok.measure.groups import together
 from raretok.measure.influence import PRECISE, blocks_of, influence_sums
@@ -237,6 +238,34 @@ def check_groups(of: Stored) -> Iterator[Pair]:
     yield "joint", stored, again, bit_error(again, FINE)
 
 
+def check_cards(of: Stored) -> Iterator[Pair]:
+    """Logits of every neuron; a few windows; that a few contexts hold nothing larger.
+
+    Where two tokens or contexts are nearly equal, either may stand first: values are compared.
+    """
+    data, contexts, neurons = of.data, of.source.contexts, of.data.neuron.values
+    logits, types = logits_of(of.source, neurons), data.type.values
+    yield "logit", data.logit.values, written(logits)[1], 0.0
+    yield "type", data.logit.values, np.take_along_axis(logits[:, None], types, axis=2), 0.0
+    some = of.rng.permutation(np.unique(data.context.values))[:CONTEXTS]
+    some = np.union1d(some, of.rng.permutation(len(contexts))[:CONTEXTS])
+    seen = np.full((*contexts.tokens.shape, neurons.size), np.nan, dtype=np.float32)
+    post = captured(of.source, some, neurons)["post"]
+    seen[some, : post.shape[1]] = post
+    rows = np.isin(data.context.values, some)
+    token, again = windows(contexts.tokens, seen, data.context.values, data.pos.values)
+    token, again, stored = token[rows], again[rows], data.activation.values[rows]
+    wrong = (token != data.token.values[rows]).astype(float)  # ids are no sizes
+    yield "token", np.zeros_like(wrong), wrong, 0.0
+    yield "activation", stored, again, bit_error(again, SEEN)
+    top = [kind == "top" for kind in data.kinds]
+    peaks, document = data.activation.values[:, top, BEFORE], data.document.values[:, top]
+    own = document == contexts.document[some][:, None, None]
+    # A context may reach its own document's peak, where that is among the largest, or the least.
+    limit = np.where(own.any(axis=2), (peaks * own).sum(axis=2), peaks.min(axis=1))
+    yield "peak", limit, np.maximum(limit, np.nanmax(seen[some], axis=1)), bit_error(limit, SEEN)
+
+
 # Influence on parts of a text is what `effects` is, at other positions.
 CHECKS: dict[str, Callable[..., Iterator[Pair]]] = {
     "model": check_whole,
@@ -248,5 +277,6 @@ CHECKS: dict[str, Callable[..., Iterator[Pair]]] = {
     "tokens": check_tokens,
     "layer": check_layer,
     "groups": check_groups,
+    "cards": check_cards,
 }
-CHECKED_LARGE = ("model", "effects", "attention", "unembedding", "tokens")
+CHECKED_LARGE = ("model", "effects", "attention", "unembedding", "tokens", "cards")

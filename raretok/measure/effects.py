@@ -1,7 +1,6 @@
 """What `raretok ablate` does: the effect of a layer's neurons at drawn positions, kept on disk."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr

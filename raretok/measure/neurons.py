@@ -113,22 +113,29 @@ def described(frame: pd.DataFrame, columns: dict[str, tuple[str, str]]) -> pd.Da
 
 def effects_by_class(data: xr.Dataset) -> dict[str, Float[np.ndarray, " neuron"]]:
     """Mean loss change of each neuron in each class of positions, with its 95 % interval."""
-    stratum, weight, document = (data[n].values for n in ("stratum", "weight", "document"))
+    stratum, weight = data.stratum.values, data.weight.values
     members = {name: weight * (stratum == s) for s, name in enumerate(STRATA)} | {"all": weight}
+    named = zip(members, bounds_in(data, np.stack(list(members.values()))), strict=True)
+    return {
+        f"delta_loss_{c}{end}": row for c, of in named for end, row in zip(BOUNDS, of, strict=True)
+    }
+
+
+def bounds_in(
+    data: xr.Dataset, members: Float[np.ndarray, "some position"]
+) -> Float[np.ndarray, "some bound neuron"]:
+    """Mean loss change over some weighted positions, and the ends of its 95 % interval."""
+    document = data.document.values
     try:
         rng = np.random.default_rng([data.attrs.get("seed", 0), *b"table of neurons"])
         dealt = deal(document, rng=rng)
         block, kept = dealt.of(document), dealt.kept.astype(float)
     except NotTestableError:
         block, kept = np.zeros(document.size), np.ones((1, 1))
-    of = np.stack(list(members.values()))[:, None] * (block == np.arange(kept.shape[1])[:, None])
+    of = members[:, None] * (block == np.arange(kept.shape[1])[:, None])
     with np.errstate(invalid="ignore"):  # a class may have no position
         means = (kept @ summed(of, data.delta_loss)) / (kept @ of.sum(axis=-1)[..., None])
-    bounds = np.apply_along_axis(interval, 1, means)
-    named = zip(members, bounds, strict=True)
-    return {
-        f"delta_loss_{c}{end}": row for c, of in named for end, row in zip(BOUNDS, of, strict=True)
-    }
+    return np.apply_along_axis(interval, 1, means)
 
 
 def of_measurement(part: Callable[[str], xr.Dataset]) -> pd.DataFrame:

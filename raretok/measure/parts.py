@@ -16,6 +16,7 @@ from raretok import __version__
 from raretok.ablation.sampled import short_type
 from raretok.errors import UserError
 from raretok.measure.attention_capture import capture_rows, choose_queries, contexts_of
+from raretok.measure.cards import cards_part
 from raretok.measure.find import TRAINED, UNTRAINED, Measurements
 from raretok.measure.gates import gate_rate
 from raretok.measure.groups import groups_part
@@ -256,4 +257,5 @@ PARTS: dict[str, Callable[..., xr.Dataset]] = {
     "tokens": tokens_part,
     "domains": domains_part,
     "influence": influence_part,
+    "cards": cards_part,
 }

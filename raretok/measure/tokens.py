@@ -1,6 +1,6 @@
 """The tokens whose logits a neuron raises and lowers most, whatever the text."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from raretok.measure.record import rounded
 from raretok.measure.source import Source
 from raretok.measure.unembedding import NEURONS
 from raretok.models.adapter import LanguageModel
+from raretok.text.corpus import text_of
 
 if TYPE_CHECKING:
     from raretok.measure.find import Measurements
@@ -61,12 +62,3 @@ def texts(model: LanguageModel, ids: Int[np.ndarray, "*some"]) -> np.ndarray:
     """The text of each token."""
     known, of = np.unique(ids, return_inverse=True)
     return np.array([text_of(model.tokenizer, int(i)) for i in known])[of.reshape(ids.shape)]
-
-
-def text_of(tokenizer: Any, token: int) -> str:
-    """The text of a token; its name in the vocabulary where it is part of a character."""
-    name = tokenizer.convert_ids_to_tokens(token) or ""
-    if "▁" in name:  # SentencePiece: decoding would drop a space at the start
-        return name.replace("▁", " ")
-    text = tokenizer.decode([token])
-    return name if "\ufffd" in text else text

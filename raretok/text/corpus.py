@@ -215,6 +215,15 @@ def token_ids(texts: list[str], tokenizer: Any, *, marks: bool = False) -> list[
     return tokenizer(texts, **options)["input_ids"]
 
 
+def text_of(tokenizer: Any, token: int) -> str:
+    """The text of a token; its name in the vocabulary where it is part of a character."""
+    name = tokenizer.convert_ids_to_tokens(token) or ""
+    if "▁" in name:  # SentencePiece: decoding would drop a space at the start
+        return name.replace("▁", " ")
+    text = tokenizer.decode([token])
+    return name if "\ufffd" in text else text
+
+
 def cut_contexts(
     corpus: Corpus, tokenizer: Any, *, n_ctx: int, first: int, packed: bool = False
 ) -> Contexts:

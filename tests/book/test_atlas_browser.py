@@ -1,4 +1,4 @@
-"""The atlas in a real browser: hover, brush, search, models, keyboard, themes, a phone, no script."""
+"""The atlas in a real browser: hover, brush, search, models, keyboard, themes, phone, no script."""
 
 import gzip
 import json

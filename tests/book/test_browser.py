@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from raretok.book.cards import card_link, cards_of
+from raretok.measure.find import WHOLE
+
 pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).parents[2]
@@ -18,6 +21,7 @@ CONTENTS = yaml.safe_load((ROOT / "_toc.yml").read_text())
 PAGES = [
     CONTENTS["root"],
     *(page["file"] for part in CONTENTS["parts"] for page in part["chapters"]),
+    *(f"book/{card_link(model, cards_of(model)[0])}".removesuffix(".html") for model in WHOLE),
 ]
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 SETTLED = "() => !window.MathJax || !window.MathJax.startup || window.MathJax.startup.promise"

@@ -21,7 +21,7 @@ from raretok.ledger import over_models
 from raretok.ledger.figures import primary
 from raretok.ledger.records import as_records, book_ledger
 from raretok.ledger.tables import ours
-from raretok.measure import find, layers, parameters, source
+from raretok.measure import cards, find, layers, parameters, source
 from raretok.measure.find import LEAD, TRAINED, Measurements
 from raretok.measure.parameters import PageParameters
 from raretok.paths import runs_folder
@@ -113,6 +113,29 @@ def test_its_links_lead_to_pages_that_are_there_and_no_file_names_the_machine(ow
         for target in re.findall(r'href="(\w+)\.html', article(folder, name)):
             assert target in names
     assert "SmolLM2" not in article(folder, "05_spectra")
+
+
+def test_it_has_cards_where_these_were_measured(own, monkeypatch):
+    _, folder, _ = own
+    for module in (find, source, cards):
+        monkeypatch.setattr(module, "RUNS", folder.parent / "runs")
+    model, texts = folder.parent / "tiny-llama", folder.parent / "my texts.jsonl"
+    asked = PageParameters(model=str(model), corpus=str(texts), n_ctx=32, n_positions=60)
+    neurons = Study(asked).part("cards").neuron.values.astype(int)
+    seen = {}
+
+    def built(root: Path, out: Path, *, whole: bool) -> Path:
+        seen["toc"] = (root / "_toc.yml").read_text()
+        found = (root / "book" / "_generated" / "cards").iterdir()
+        return seen.update({file.name: file.read_text() for file in found}) or root
+
+    monkeypatch.setattr(rerun, "build_site", built)
+    rerun.build(Study(asked), folder, [])
+    assert "file: book/cards" in seen.pop("toc")
+    assert seen.keys() == {f"tiny-llama-{neuron}.md" for neuron in neurons}
+    for text in seen.values():
+        assert "<td>total</td>" in text
+        assert "<td>direct</td>" not in text  # no page that was run needed it
 
 
 def test_its_ledger_stands_beside_the_models_that_ship(own):

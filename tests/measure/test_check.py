@@ -15,7 +15,7 @@ from tests.tiny import write_model
 
 PARTS = (
     *("model", "effects: stratified", "interventions", "attention: corrected"),
-    *("unembedding", "tokens", "groups", "layer: -2"),
+    *("unembedding", "tokens", "groups", "layer: -2", "cards"),
 )
 HEADS = ("heads: stratified, mean",)
 
@@ -34,6 +34,7 @@ def measured(tmp_path_factory):
         patch.setattr(find, "RUNS", folder / "runs")
         patch.setattr("raretok.measure.source.RUNS", folder / "runs")
         patch.setattr("raretok.measure.layers.RUNS", folder / "runs")
+        patch.setattr("raretok.measure.cards.RUNS", folder / "runs")
         patch.setattr("raretok.ablation.resumption.RUNS", folder / "runs")
         asked = Measurements(given)
         for name in (*PARTS, *HEADS):
@@ -61,6 +62,7 @@ def test_a_measurement_agrees_with_itself(measured):
             ("groups", "joint"),
             ("unembedding", "frequency"),
             ("tokens", "raises"),
+            ("cards", "activation"),
         ],
         [
             ("effects: stratified", "post"),
@@ -111,3 +113,26 @@ def test_differences_are_in_units_of_the_stated_error():
     stored[7] = 9.0  # one number alone
     assert not checked("part", "quantity", stored, again, 1.0).passed
     assert not replace(exact, largest=np.nan).passed
+
+
+def test_windows_that_are_not_of_the_largest_activations_are_named(measured, monkeypatch):
+    """Random windows in their place, and every context of the text read."""
+    read = Folder.read
+
+    def changed(self, part):
+        data = read(self, part)
+        if part == "cards":
+            data.attrs["kinds"] = data.attrs["kinds"][::-1]
+        return data
+
+    record = Folder.record
+
+    def alone(self):
+        found = record(self)
+        return found | {"parts": {"cards": found["parts"]["cards"]}}
+
+    monkeypatch.setattr("raretok.measure.check.CONTEXTS", 10_000)
+    monkeypatch.setattr(Folder, "record", alone)
+    assert all(one.passed for one in check(measured))
+    monkeypatch.setattr(Folder, "read", changed)
+    assert [one.quantity for one in check(measured) if not one.passed] == ["peak"]
