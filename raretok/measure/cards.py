@@ -15,11 +15,11 @@ from jaxtyping import Float, Int
 
 from raretok.ablation.checkpoints import Arrays, Checkpoints
 from raretok.ablation.head import final_head
-from raretok.ablation.progress import blocks
+from raretok.ablation.progress import shown
 from raretok.measure.groups import size_of
 from raretok.measure.record import digest, rounded
 from raretok.measure.source import STRATIFIED, Source
-from raretok.models.adapter import capture
+from raretok.models.rerun import capture
 from raretok.paths import RUNS
 from raretok.stats.matching import draw_controls, neuron_traits
 from raretok.text.corpus import text_of
@@ -107,10 +107,10 @@ def activations(source: Source, neurons: Neurons) -> Seen:
     folder = RUNS / f"cards-{model.files_sha256[:8]}-{key}"
     order, kept = np.argsort(contexts.length, kind="stable"), Checkpoints(folder)
     seen = np.full((*contexts.tokens.shape, neurons.size), np.nan, dtype=np.float32)
-    for step in blocks(len(order), BATCH, "contexts", True):
-        make = partial(captured, source, order[step], neurons)
-        post = kept.part(f"{step.start}", make)["post"]
-        seen[order[step], : post.shape[1]] = post
+    for start in shown(range(0, len(order), BATCH), "contexts", True):
+        some = order[start : start + BATCH]
+        post = kept.part(f"{start}", partial(captured, source, some, neurons))["post"]
+        seen[some, : post.shape[1]] = post
     shutil.rmtree(folder)
     return seen
 
