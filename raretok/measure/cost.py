@@ -195,8 +195,8 @@ class Probe:
         rest = np.zeros(len(one), dtype=np.int64), np.zeros(len(one))
         double = self.a_token("double", one, lambda: own_delta_loss(*self.inputs, one, *rest))
         audited = min(CONTEXTS, np.unique(positions.context).size) + FIRST_CONTEXTS
-        n, pair = len(positions), self.sizes.d_mlp
-        self.disk += times * KEPT * -(-n // BLOCK) * BLOCK * pair
+        n, pair, block = len(positions), self.sizes.d_mlp, min(BLOCK, len(positions))
+        self.disk += times * KEPT * -(-n // block) * block * pair
         return times * (once + every * n + audited * double * self.tokens(one) + n * pair / WRITTEN)
 
     def effects(self, draw: str) -> float:
