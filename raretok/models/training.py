@@ -15,6 +15,8 @@ from typing import Any, get_args
 import numpy as np
 import torch
 from jaxtyping import Integer
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 from tqdm import tqdm
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
@@ -26,7 +28,7 @@ from raretok.text.corpus import cut_contexts, load_corpus
 from raretok.text.docstrings import DOMAINS
 from raretok.text.streams import batch_tokens, prepare, write_json
 
-CHECKPOINT = "checkpoint.pt"
+CHECKPOINT = "checkpoint.safetensors"
 
 
 @dataclass(frozen=True)
@@ -175,20 +177,29 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Adam
 def save_checkpoint(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
 ) -> None:
-    """Weights, optimizer and progress in one file, replaced whole."""
-    kept = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "state": state}
-    torch.save(kept, path.with_suffix(".partial"))
-    os.replace(path.with_suffix(".partial"), path)
+    """Weights, optimizer and progress in one safetensors file, replaced whole."""
+    tensors = {}
+    for name, parameter in model.named_parameters():
+        tensors[f"weight.{name}"] = parameter.detach().clone()
+        for key, value in optimizer.state[parameter].items():
+            tensors[f"{key}.{name}"] = value.detach().clone()
+    partial = path.with_suffix(".partial")
+    save_file(tensors, partial, metadata={"state": json.dumps(state)})
+    os.replace(partial, path)
 
 
 def resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Put a checkpoint back into model and optimizer; a fresh state where there is none."""
     if not path.exists():
         return {"step": 0, "seconds": 0.0, "curve": [], "recent": []}
-    kept = torch.load(path, weights_only=True)
-    model.load_state_dict(kept["model"])
-    optimizer.load_state_dict(kept["optimizer"])
-    return kept["state"]
+    with safe_open(path, framework="pt") as file, torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(file.get_tensor(f"weight.{name}"))
+            optimizer.state[parameter] = {
+                key: file.get_tensor(f"{key}.{name}").to(parameter.device)
+                for key in ("step", "exp_avg", "exp_avg_sq")
+            }
+        return json.loads(file.metadata()["state"])
 
 
 def keep_weights(model: Any, step: int, config: TrainingConfig, work: Path) -> None:

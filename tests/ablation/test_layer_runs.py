@@ -200,7 +200,7 @@ def test_other_neurons_do_not_take_over_kept_effects(work, whole, killed, tmp_pa
     """A screen that is computed again may rank others at the top."""
     for file in killed.glob("scratch/screen-*.part"):
         file.unlink()
-    monkeypatch.setattr(layers, "screened", lambda *args: -screened(*args)[:, ::-1])
+    monkeypatch.setattr(layers, "screened", lambda *args, **more: -screened(*args, **more)[:, ::-1])
     found = work(killed).load()
     expected = work(tmp_path / "alone").load()
     assert not np.array_equal(found.neuron, open_run(whole).neuron)

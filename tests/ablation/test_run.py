@@ -156,8 +156,8 @@ def test_a_mode_that_cannot_be_served_is_refused_before_the_model_runs(
     monkeypatch.setattr(gather, "capture", None)
     with pytest.raises(UserError, match="unknown ablation mode 'median'"):
         ablate(gpt2, contexts, positions, mode="median")
-    with pytest.raises(UserError, match="got no rng"):
-        ablate(gpt2, contexts, positions, mode="resample")
+    with pytest.raises(UserError, match="has 1 position: score more positions"):
+        ablate(gpt2, contexts, positions[:1], mode="resample")
 
 
 def test_the_audit_speaks_up_for_a_wrong_closed_form(gpt2, contexts, positions, monkeypatch):

@@ -64,11 +64,10 @@ def test_the_sampled_sum_is_unbiased(pushed, scored):
     many = clean.at(torch.arange(n_pos).repeat(at_once))
     target, pushes = scored.target.repeat(at_once), push.repeat(at_once, 1, 1)
     sums = torch.zeros_like(exact)
-    rows = token_rows(head)
     steps = (torch.arange(n_draws, dtype=torch.float64) + 0.5) / n_draws
     # Over a fine grid of offsets each tail token is drawn as often as its score says.
     for offset in steps.repeat_interleave(n_pos).split(at_once * n_pos):
-        split = split_vocabulary(rows, many, target, offset, n_head=16, n_tail=4)
+        split = split_vocabulary(head, many, target, offset, n_head=16, n_tail=4)
         x_target = _change_of_target(head, many, split, pushes)
         changes = (estimate(head, many, split, pushes)[0] + x_target).exp() - 1
         sums += changes.view(at_once, n_pos, -1).sum(dim=0)

@@ -16,7 +16,7 @@ from raretok.ablation.checkpoints import Checkpoints
 from raretok.ablation.method import apply_method
 from raretok.ablation.plan import MOST_PARTS, Options, cut_to_fit, memory_of
 from raretok.ablation.records import read_record
-from raretok.ablation.store import open_run
+from raretok.ablation.store import PER_BLOCK, open_run
 from raretok.ablation.stream import ablate_to_disk
 from raretok.errors import UserError
 from raretok.models.adapter import LanguageModel
@@ -143,9 +143,8 @@ def test_fresh_starts_again_and_spares_other_files(finished, work):
 def resumed_equal(work, folder: Path, reference: Path, monkeypatch) -> int:
     """Resume; count the finished blocks, none of which may be computed or written again."""
     done = {file.stem.removeprefix("block-") for file in folder.glob("scratch/block-*.part")}
-    written = [f for k in done for f in folder.glob(f"data.zarr/*/c/{k}")]
-    written += [f for k in done for f in folder.glob(f"data.zarr/*/c/{k}/0")]
-    kept = {f: f.stat().st_mtime_ns for f in written}
+    places = [folder / "data.zarr" / name / "c" / k for k in done for name in PER_BLOCK]
+    kept = {f: f.stat().st_mtime_ns for place in places for f in (place, place / "0") if f.exists()}
     computed = []
     monkeypatch.setattr(
         stream, "apply_method", lambda *args: computed.append(len(args[1])) or apply_method(*args)
@@ -307,7 +306,7 @@ def test_a_full_disk_keeps_finished_blocks(at, kept, work, whole, tmp_path, monk
 
 
 def test_nothing_of_the_size_of_the_result_is_held(work, tmp_path, monkeypatch):
-    """Every block reads its own rows only."""
+    """Every block reads its own rows only, and a batch of contexts those it wrote."""
     seen = []
     at = stream.Scratch.at
 
@@ -319,7 +318,7 @@ def test_nothing_of_the_size_of_the_result_is_held(work, tmp_path, monkeypatch):
     monkeypatch.setattr(audit, "PAIRS", BLOCK)
     monkeypatch.setattr(precision, "PILOT", BLOCK)
     work(tmp_path / "run")
-    assert max(seen) == BLOCK
+    assert max(seen) == 3 * gather.BATCH
 
 
 @pytest.mark.parametrize("mode", ["zero", "resample"])
