@@ -53,7 +53,7 @@ glue("n_layers", study.architecture.n_layers, display=False)
 # and makes any two profiles alike, so A1 and A2 are given without it too.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Attention per key by distance, mean over the heads of each of the last two layers, position taken out. Diamonds: the first token of the context.", "name": "fig-profiles"}, "image": {"alt": "Two log-log panels, one for each of the last two layers: mean attention per key against how many tokens back the key is, a solid line for common targets and a dashed one for rare targets. Diamonds at the right edge show the first token. Compare whether the two lines run together."}}
-fig, axes = style.panels(2, height=4, share=True)
+fig, axes = style.panels(2, height=4.0, share=True)
 with style.or_reason(axes[0]):
     of = study.rows("corrected"), study.queries("corrected")
     page.profiles(axes, *of, True)
@@ -80,7 +80,7 @@ style.legend(fig, 2)
 # many is not large by selection. Layers tested: {glue:text}`layers`.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Change of the plateau group's activations by each head of the last two layers, over the range of its control groups. Band: published values for the largest.", "name": "fig-heads"}, "image": {"alt": "For every head of the last two layers, the change of the plateau group's activation when the head is ablated, as a dot, and a grey bar from the 2.5 % to the 97.5 % point of its control groups. A purple band shows the values published for the largest head. Compare the dots with the bars, and the highest dot with the band."}}
-fig, axes = style.panels(height=4)
+fig, axes = style.panels(height=4.0)
 published = claims()["A3"].estimands["largest"].published
 with style.or_reason(axes[0]):
     sample = study.sample("corrected", heads=True)

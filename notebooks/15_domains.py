@@ -65,7 +65,7 @@ style.told(lambda: page.sides_table(places))
 # makes up for what noise takes from the correlation; where it makes up for too much, the result exceeds 1.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Rank correlation of the influence on rare targets over its ceiling, for every pair of domains that have enough and the two other texts. Hatched: a text with itself.", "name": "fig-domain-order"}, "image": {"alt": "Square matrix of domains and texts against themselves. Each cell holds, as a number and as a shade of blue, the rank correlation of the neurons' influence in the two over its ceiling; the diagonal is hatched. Darker cells are texts for which neurons matter in the same order."}}
-fig, axes = style.panels(height=5)
+fig, axes = style.panels(height=5.0)
 with style.or_reason(axes[0]):
     sides = page.compared(places)
     page.heat(axes[0], sides, page.order_matrix(sides), title="rank correlation over its ceiling")
@@ -79,7 +79,7 @@ with style.or_reason(axes[0]):
 # {glue:text}`groups`
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Top: mean influence on rare targets of the group chosen on one domain or text (row) in each of them (column), as a share of that of the group chosen there, on documents that neither was chosen on. Above 1 the group from outside serves better, which a group chosen on few targets makes possible. Bottom: share of the neurons that two groups have in common, each chosen on one half of the documents; on the diagonal two halves of one domain.", "name": "fig-domain-groups"}, "image": {"alt": "Two matrices of domains and texts, numbers in cells shaded blue. Top: influence that the group chosen on the row's text reaches on the column's, as a share of what that one's own group reaches. Bottom: share of neurons that the groups of both texts have in common. Compare the diagonal with the cells beside it."}}
-fig, axes = style.panels(2, 1, height=5)
+fig, axes = style.panels(2, 1, height=5.0)
 chosen = {"ylabel": "group chosen on"}
 with style.or_reason(axes[0]):
     reached = page.transfer(page.compared(places), size)
