@@ -48,8 +48,11 @@ sample = study.shown("corrected")
 # %% [markdown]
 # ## What was run
 #
-# One row a reading: how many positions were scored, in how many documents, and the audit, which
-# recomputes random pairs of position and neuron in double precision through the model itself.
+# Every test was run three ways: as the released code does it (`code`), as the paper's text says (`text`),
+# and with its flaws mended (`corrected`), which the verdicts are read from. One row a reading: whether
+# the input token or the target makes a position rare, how many positions were scored, in how many documents,
+# and the audit, which recomputes random pairs of position and neuron in double precision through the model
+# itself.
 
 # %% tags=["hide-input"]
 study.run_table()
@@ -109,7 +112,7 @@ style.legend(fig, 3)
 # with the activation of another position of the class, in its place, and for mean ablation with the
 # scale of the final norm held (*direct*: neurons that act through that scale drop out).
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Influence on rare targets by rank under four interventions, ranked and measured as above, means in bins.", "name": "fig-modes"}, "image": {"alt": "Log-log curves of influence on rare targets by rank, one line style for each of the interventions mean, zero, resample and direct. Compare how far the curves lie apart at the first ranks and whether they run together further down."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Influence on rare targets by rank under four interventions, ranked and measured as above, means in bins. A neuron is set to its mean, to zero, to its activation at another position of the class (resample), or to its mean with the scale of the final norm held (direct).", "name": "fig-modes"}, "image": {"alt": "Log-log curves of influence on rare targets by rank, one line style for each of the interventions mean, zero, resample and direct. Compare how far the curves lie apart at the first ranks and whether they run together further down."}}
 fig, axes = style.panels(height=4.2)
 with style.or_reason(axes[0]):
     page.interventions(axes[0], sample, study.part("interventions"))

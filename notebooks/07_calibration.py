@@ -10,15 +10,17 @@
 # (calibration)=
 # # What the verdicts are worth
 #
-# A verdict is worth what it says where the truth is known. Here each claim is planted true and false, at
-# the level of neurons, in worlds that keep the documents' noise of `docs-gpt2`, and the very
-# functions of the pages, rule included, are run on them ({glue:text}`fewest` to {glue:text}`runs` worlds a
-# size). Size 0 plants
-# nothing, 1 what {ref}`claims` declares, and half and twice that stand beside it.
+# How often would a verdict be wrong? To find out, data were simulated in which the truth is known. A *world*
+# is one simulated data set; an effect is *planted* when we put it in. Each claim is planted true and false, at
+# the level of neurons, in worlds that keep the documents' noise of `docs-gpt2`, and the very functions of
+# the pages, rule included, are run on them ({glue:text}`fewest` to {glue:text}`runs` worlds a size). Size 0
+# plants nothing, 1 what {ref}`claims` declares, and half and twice that stand beside it.
 #
-# The promise: a claim that is false is *supported* in at most 5 % of worlds (and what {glue:text}`runs`
-# runs leave open), and one that is true at the declared size in at least 80 %; where the second fails,
-# this design cannot support the claim, and its page says so.
+# The goal: a false claim is *supported* in at most 5 % of worlds, as far as {glue:text}`runs` of them can
+# show, and a true one, at the declared size, in at least 80 %. Where the second fails, this design *cannot
+# support* the claim: it finds it too rarely, and that it is not found says little. If it is supported all the
+# same, that counts. All of this was measured on `docs-gpt2`; intervals of another model may be narrower
+# or wider.
 
 # %% tags=["remove-cell"]
 from myst_nb import glue

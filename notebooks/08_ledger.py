@@ -16,7 +16,7 @@
 # {glue:text}`missing` A verdict is read off an interval and two regions that were fixed beforehand
 # ({ref}`claims`). Under the corrected reading {glue:text}`n_supported` are supported,
 # {glue:text}`n_contradicted` contradicted, {glue:text}`n_inconclusive` inconclusive and
-# {glue:text}`n_not_testable` not testable.
+# {glue:text}`n_not_testable` not testable; reported without a verdict: {glue:text}`reported`.
 
 # %% tags=["remove-cell"]
 from myst_nb import glue
@@ -52,7 +52,7 @@ page.matrix(entries)
 # The same claims under the corrected reading, model by model; {ref}`replication` has the numbers.
 # {glue:text}`left_out`
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Each claim's primary number under the corrected reading, with 95 % intervals over documents (an arrow where one leaves the picture). Blue: models that are no unit, the model of this page first; the others are training runs, whose verdict stands above each panel; hollow: a gate failed, so the number does not count. Red: mean of the runs whose gates hold, and below it where the next run is expected.", "name": "fig-beside"}, "image": {"alt": "One panel a claim, each with a row a model: the model of this page first, then the other models and training runs, each a mark with a horizontal 95 % interval, hollow where a gate failed; below a line the mean of the runs as a diamond, and the interval of the next run. Regions that support the claim are shaded blue, those that contradict it orange; the verdict over the runs heads each panel."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Each claim's primary number under the corrected reading, with 95 % intervals over documents (an arrow where one leaves the picture). Blue: models that are not one of the runs, the model of this page first; the others are training runs, whose verdict stands above each panel; hollow: a gate failed, so the number does not count. Below the line: mean of the runs whose gates hold, and where one more run is expected.", "name": "fig-beside"}, "image": {"alt": "One panel a claim, each with a row a model: the model of this page first, then the other models and training runs, each a mark with a horizontal 95 % interval, hollow where a gate failed; below a line the mean of the runs as a diamond, and the interval of the next run. Regions that support the claim are shaded blue, those that contradict it orange; the verdict over the runs heads each panel."}}
 over = [one for one in found if one.runs]
 fig = figures.forest(over, over_models.names(over))
 

@@ -54,7 +54,7 @@ for name, text in page.said(found, lead).items():
 #
 # {glue:text}`agreement`
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Each claim's primary number under the corrected reading, with 95 % intervals over documents (an arrow where one leaves the picture). Blue: models that are no unit; the others are training runs, whose verdict stands above each panel; hollow: a gate failed, so the number does not count. Red: mean of the runs whose gates hold, and below it where the next run is expected.", "name": "fig-forest"}, "image": {"alt": "One panel a claim, each with a row a model: SmolLM2, the training runs and an untrained network, each a mark with a horizontal 95 % interval, hollow where a gate failed; below a line the mean of the runs as a diamond, and the interval of the next run. Regions that support the claim are shaded blue, those that contradict it orange; the verdict over the runs heads each panel."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Each claim's primary number under the corrected reading, with 95 % intervals over documents (an arrow where one leaves the picture). Blue: models that are not one of the runs; the others are training runs, whose verdict stands above each panel; hollow: a gate failed, so the number does not count. Below the line: mean of the runs whose gates hold, and where one more run is expected.", "name": "fig-forest"}, "image": {"alt": "One panel a claim, each with a row a model: SmolLM2, the training runs and an untrained network, each a mark with a horizontal 95 % interval, hollow where a gate failed; below a line the mean of the runs as a diamond, and the interval of the next run. Regions that support the claim are shaded blue, those that contradict it orange; the verdict over the runs heads each panel."}}
 fig = figures.forest(found, page.names(found))
 
 # %% tags=["hide-input"]
@@ -80,7 +80,7 @@ page.families_table([*findings, *(one for some in across.values() for one in som
 # ## What this shows, and what it does not
 #
 # Runs of one text and one size differ by seed and architecture only: the next run means the next of *these*.
-# The outside model says whether a finding reaches further; it is one. The untrained network has the
+# The outside model, which is not one of them, says whether a finding reaches further; it is a single model. The untrained network has the
 # architecture and none of the training: what it shows too is no sign of learning. An interval over
 # documents does not see what another text would change.
 

@@ -103,7 +103,7 @@ style.legend(fig, 2)
 #
 # The first row has the exact effects in the last layer, the numbers of {ref}`regimes`. *Share* is the share
 # of the sum over the layers; *reliability* is the rank correlation of the influence on rare targets between
-# halves of the documents. A number is *not to be had* where neurons that raise the loss on one half of the
+# halves of the documents. A number is *undefined* where neurons that raise the loss on one half of the
 # documents, taken together, do not on the other.
 
 # %% tags=["hide-input"]

@@ -86,7 +86,7 @@ page.rivals_table(found)
 
 # %% [markdown]
 # The group at equal surprisal: its influence on rare targets over that on others as surprising, and the
-# inverse as a percentage (*left*). A ratio is *not to be had* where either influence may not be positive;
+# inverse as a percentage (*left*). A ratio is *undefined* where either influence may not be positive;
 # the percentage needs that of rare targets alone. Of the group's influence on rare targets,
 # {glue:text}`scale` goes through the scale of the final norm, the way of an entropy neuron.
 

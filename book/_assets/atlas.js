@@ -76,12 +76,12 @@
       legend: { ...label, orient: "bottom", title: null, symbolOpacity: 1, columns: 2 },
     };
   }
-  const LOG = { scale: { type: "log", nice: false } };
+  const LOG = { scale: { type: "log", nice: false, padding: 8 } };
   const POWERS = [-0.1, -0.01, -0.001, 0, 0.001, 0.01, 0.1];
   const SMALL = "abs(datum.value) < 0.001 && datum.value ? format(datum.value, '~e') : format(datum.value, '~g')";
   const TENS = [1, 10, 100, 1e3, 1e4, 1e5, 1e6];
   const ticks = (values) => ({ values, labelExpr: values === TENS ? "format(datum.value, '~s')" : SMALL, labelOverlap: true });
-  const symlog = (title) => ({ scale: { type: "symlog", constant: 5e-4 }, title, axis: ticks(POWERS) });
+  const symlog = (title) => ({ scale: { type: "symlog", constant: 5e-4, nice: false, padding: 8 }, title, axis: ticks(POWERS) });
   const KINDS = { head: "the head", helps: "other neurons", harms: "loss falls without it" };
 
   /* All neurons as points, those picked out (selected, pointed at) on top, and a brush. */

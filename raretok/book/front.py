@@ -13,7 +13,7 @@ from raretok.claims.style import COLOURS
 from raretok.ledger.claims import claims
 from raretok.ledger.figures import primary
 from raretok.ledger.over_models import NAMES, beside
-from raretok.ledger.promise import CALIBRATED, VERDICTS, calibrated, support, worst
+from raretok.ledger.promise import CALIBRATED, TRUE_SUPPORT, VERDICTS, calibrated, support, worst
 from raretok.ledger.records import book_ledger
 from raretok.ledger.replication import REPRODUCED
 from raretok.ledger.tables import ours, region_text
@@ -55,11 +55,18 @@ def plateau_words(entry: Entry) -> str:
     supports, contradicts = map(region_text, (entry.spec.supports, entry.spec.contradicts))
     number = ours(entry.finding) or "an unknown number of"
     return (
-        f"**{OPENING[entry.verdict]}**: the 1 % of last-layer neurons that matter most to rare "
-        f"tokens have **{number}** times the influence that one smooth curve through the neurons "
-        f"below them predicts, where {supports} would be a plateau and {contradicts} none"
-        f"{f' ({entry.why})' if entry.why else ''}."
+        f"**{OPENING[entry.verdict]}**{short_of(entry)}: the 1 % of last-layer neurons that matter "
+        f"most to rare tokens have **{number}** times the influence that one smooth curve through "
+        f"the neurons below them predicts, where {supports} would be a plateau and {contradicts} "
+        f"none{f' ({entry.why})' if entry.why else ''}."
     )
+
+
+def short_of(entry: Entry) -> str:
+    """That an open interval ends below every value that would support the claim, where it does."""
+    one, bounds = entry.finding.estimate, [low for low, _ in entry.spec.supports]
+    below = one and None not in bounds and one.high < min(bounds)
+    return ", but the interval ends below one" if below and entry.verdict == "inconclusive" else ""
 
 
 def counted(verdicts: list[tuple[str, str]], order: tuple[str, ...]) -> str:
@@ -75,19 +82,21 @@ def counted(verdicts: list[tuple[str, str]], order: tuple[str, ...]) -> str:
 
 
 def trust_words() -> str:
-    """What simulated worlds say of the verdicts."""
+    """What simulated data say of the verdicts."""
     rows = calibrated(CALIBRATED)
     found = {name: support(rows, name, one.primary) for name, one in claims().items()}
-    able = {name: one and one["able"] for name, one in found.items()}
-    weak, known = [n for n in able if able[n] is False], [n for n in able if able[n] is not None]
+    able = {name: one["able"] for name, one in found.items() if one}
+    weak, strong = ([n for n in able if able[n] is kind] for kind in (False, True))
     wrong = worst(rows)["worst_false"]
-    at_most = f"at most {math.ceil(wrong)} %" if wrong else "none"
+    falsely = f"at most {math.ceil(wrong)} % of the data sets" if wrong else "none of the data sets"
+    sizes = sorted({row["runs"] for row in rows})
     return (
-        "*How sure is that?* Every verdict is read off a 95 % interval. In simulated data where a "
-        f"claim is false it was supported in {at_most} of the worlds. "
-        f"Of {len(known)} claims, {len(weak)} would go unsupported in more than one of five "
-        f"worlds where they are true ({', '.join(weak) or 'none'}): for these, lack of support "
-        "says little ({ref}`calibration`)."
+        "*How sure is that?* Every verdict is read off a 95 % interval. We also simulated data, "
+        f"{sizes[0]} to {sizes[-1]} data sets a setting, from `{CALIBRATED}`, one of the small "
+        f"models. Where a claim was made false, it was supported in {falsely}. Where it was made "
+        f"true, {', '.join(strong) or 'none'} of {len(able)} claims were supported in at least "
+        f"{100 * TRUE_SUPPORT:.0f} % of them: for the other {len(weak)} a missing *supported* is "
+        "weak evidence ({ref}`calibration`)."
     )
 
 

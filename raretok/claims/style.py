@@ -36,6 +36,7 @@ MARKS = {
     "common": {"color": COLOURS["common"], "marker": "s"},
 }
 WIDE = 1e4  # a ratio whose interval reaches so far says nothing
+TOO_WIDE = "interval too wide to be of use"
 # For series that have no meaning of their own on other pages.
 SERIES = [(PALETTE[2], "o"), (PALETTE[1], "s"), (PALETTE[4], "^")]
 WIDTH = 7.75  # inches: what a page has on a screen of 1,300 pixels, at 96 to the inch
@@ -121,12 +122,17 @@ def number(value: float) -> str:
     return text if text.strip("-0.") else text.lstrip("-")
 
 
-def interval_text(one: Estimate | None, scale: float = 1.0, why: str = "not to be had") -> str:
+def too_wide(one: Estimate) -> bool:
+    """Whether the interval of a ratio says nothing."""
+    return 0 <= WIDE * one.low < one.high and one.high > WIDE * one.value
+
+
+def interval_text(one: Estimate | None, scale: float = 1.0, why: str = "undefined") -> str:
     """A number with its 95 % interval; `why` where there is none."""
     if one is None:
         return why
-    if 0 <= WIDE * one.low < one.high and one.high > WIDE * one.value:
-        return f"{number(scale * one.value)} (interval too wide to be of use)"
+    if too_wide(one):
+        return f"{number(scale * one.value)} ({TOO_WIDE})"
     value, low, high = (number(scale * end) for end in (one.value, one.low, one.high))
     return f"{value} ({low} to {high})"
 

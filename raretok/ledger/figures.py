@@ -210,7 +210,7 @@ def forest_keys() -> list[Line2D]:
     """What marks and colours of a forest plot mean."""
     return [
         Line2D([], [], color="black", marker="o", label="training run"),
-        Line2D([], [], color=COLOURS["common"], marker="o", label="not a unit"),
+        Line2D([], [], color=COLOURS["common"], marker="o", label="not one of the runs"),
         Line2D([], [], color=COLOURS["rare"], marker="D", lw=4, label="mean of the runs"),
         Line2D([], [], color=COLOURS["rare"], label="next run, 95 %"),
     ]

@@ -1,6 +1,7 @@
 """What the calibration of the verdicts found (data/calibration/), as gates and tables read it."""
 
 import json
+import re
 from functools import cache
 from typing import Any
 
@@ -94,13 +95,19 @@ def promise_table(table: list[Row]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["claim", "estimand"])
 
 
+def in_short(reasons: list[str]) -> str:
+    """Reasons, those that differ in their numbers alone named once."""
+    kinds = {re.sub(r"[\d.]+", "", one): one for one in reversed(reasons)}
+    return ", ".join(reversed(kinds.values()))
+
+
 def verdict_table(table: list[Row]) -> pd.DataFrame:
     """How often each verdict was given, world by world, in %."""
     rows = {
         (row["claim"], row["estimand"], f"{row['size']:g}"): {
             **{verdict: f"{100 * share(row, verdict):.0f}" for verdict in VERDICTS},
             "typical estimate": "" if row["median"] is None else f"{row['median']:.3g}",
-            "why not testable": ", ".join(row["why not"]),
+            "why not testable": in_short(row["why not"]),
         }
         for row in table
     }

@@ -9,6 +9,7 @@ import pandas as pd
 from IPython.display import HTML
 
 from raretok.claims.finding import Finding
+from raretok.claims.style import TOO_WIDE, too_wide
 from raretok.ledger.claims import Estimand, Region, changes, claims, named
 from raretok.ledger.figures import grouped, primary
 from raretok.ledger.promise import CALIBRATED, VERDICTS, calibrated, support
@@ -49,7 +50,10 @@ def number(value: float) -> str:
 def ours(finding: Finding) -> str:
     """Value and interval."""
     one = finding.estimate
-    return "" if one is None else f"{number(one.value)} ({number(one.low)} to {number(one.high)})"
+    if one is None:
+        return ""
+    ends = TOO_WIDE if too_wide(one) else f"{number(one.low)} to {number(one.high)}"
+    return f"{number(one.value)} ({ends})"
 
 
 def region_text(regions: list[Region]) -> str:
@@ -191,7 +195,7 @@ def decisive(entries: list[Entry]) -> list[Entry]:
 def said(entries: list[Entry]) -> dict[str, str]:
     """Counts for the sentences of the ledger and the reviews."""
     mine = decisive(entries)
-    counts = Counter(entry.verdict for entry in mine)
+    counts, judged = Counter(e.verdict for e in mine), {e.finding.claim for e in mine}
     models = sorted({entry.finding.model for entry in entries})
     design = {model: calibrated(model) or calibrated(CALIBRATED) for model in models}
     promises = [(one, support(design[one.finding.model], *one.key[:2])) for one in mine]
@@ -201,6 +205,7 @@ def said(entries: list[Entry]) -> dict[str, str]:
         "n_claims": str(len({entry.finding.claim for entry in entries})),
         "n_lines": str(len(entries)),
         **{f"n_{verdict.replace(' ', '_')}": str(counts[verdict]) for verdict in VERDICTS},
+        "reported": ", ".join(sorted({e.finding.claim for e in entries} - judged)) or "none",
         "model": ", ".join(models) or "none",
         "weak": ", ".join(weak) or "none",
         "missing": f"Not run, so missing here: {', '.join(missing)}." if missing else "",

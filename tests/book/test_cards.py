@@ -131,7 +131,7 @@ def test_negative_contexts_are_shown_where_a_gated_neuron_acts_there(pages):
     for neuron, share in zip(cards.cards_of(LEAD), negative, strict=True):
         text = pages[f"{LEAD}-{neuron}.md"]
         assert ("Where it is most negative" in text) == (share >= cards.ACTS)
-        assert f"{100 * (1 - share):.0f} % of its mean square" in text
+        assert f"make up {100 * (1 - share):.0f} % of its squared activation" in text
 
 
 def test_correlations_are_those_of_the_claims(pages):

@@ -11,6 +11,7 @@ from raretok.ledger.promise import VERDICTS
 from raretok.ledger.records import book_ledger
 from raretok.ledger.replication import REPRODUCED
 from raretok.ledger.tables import ours
+from raretok.stats.jackknife import Estimate
 
 BOOK = Path(__file__).parents[2] / "book"
 
@@ -27,6 +28,16 @@ def test_the_plateau_is_told_as_its_verdict_has_it(entries, verdict):
     assert said.startswith(f"**{front.OPENING[verdict]}**")
     assert ours(plateau.finding) in said
     assert sum(f"**{opening}**" in said for opening in front.OPENING.values()) == 1
+
+
+@pytest.mark.parametrize(("high", "said"), [(1.45, True), (1.55, False)])
+def test_an_open_plateau_whose_interval_ends_below_one_says_so(entries, high, said):
+    (plateau,) = (one for one in entries if one.finding.claim == front.PLATEAU)
+    assert plateau.spec.supports == [(1.5, None)]
+    finding = replace(plateau.finding, estimate=Estimate(0.5, 0.1, high))
+    for verdict in VERDICTS:
+        words = front.plateau_words(replace(plateau, verdict=verdict, finding=finding))
+        assert ("ends below one" in words) == (said and verdict == "inconclusive")
 
 
 def test_a_plateau_without_a_number_has_its_reason(entries):

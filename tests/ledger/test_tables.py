@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from raretok.ledger import figures, tables
+from raretok.claims.style import TOO_WIDE
+from raretok.ledger import figures, promise, tables
 from raretok.ledger.claims import claims
 from raretok.ledger.records import book_ledger
 from raretok.ledger.verdicts import judge_all
@@ -91,3 +92,13 @@ def test_a_ledger_of_nothing_is_empty_and_no_error(tmp_path):
 def test_a_reading_that_was_not_run_says_so():
     found = tables.matrix(judge_all([finding("A4", reading="text")])).data
     assert found.count("not run") == 2
+
+
+def test_an_interval_that_says_nothing_is_not_written_out():
+    some = finding("R1", estimate=Estimate(0.61, 1e-9, 117_689.0))
+    assert tables.ours(some) == f"0.61 ({TOO_WIDE})"
+
+
+def test_reasons_that_differ_in_a_number_alone_are_named_once():
+    reasons = ["an effect of 0.45 is too large", "no group", "an effect of 0.51 is too large"]
+    assert promise.in_short(reasons) == "an effect of 0.45 is too large, no group"

@@ -126,7 +126,7 @@ def against_sum(one: Estimate | None) -> str:
 
 
 MEANING = {
-    "is more than": "they stand in for each other: alone, each is partly made up for by the others",
+    "is more than": "each, while it is away alone, is partly made up for by the others",
     "is less than": "they overlap: what one takes away, another cannot take away again",
     "cannot be told from": "they add up as far as these documents can tell",
     "cannot be compared with": "one of the two does not raise the loss",

@@ -124,7 +124,7 @@ def test_a_ratio_of_effects_that_help_the_loss_is_a_gap():
     with pytest.raises(NotTestableError, match=r"^rare over common effect: a ratio needs effects"):
         estimate.selectivity(groups, "rare", 1.0)
     said = figures.said(groups)
-    assert said["selectivity_1"] == "not to be had"
+    assert said["selectivity_1"] == "undefined"
     assert said["answer"].endswith(
         "cannot be compared with the sum of what each neuron does alone."
     )
