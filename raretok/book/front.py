@@ -27,6 +27,7 @@ OPENING = {
     "inconclusive": f"Whether {MODEL} has a plateau stays open",
     "not testable": f"Whether {MODEL} has a plateau cannot be told here",
 }
+SHORT = ", but the interval ends below what a plateau would be"
 NAMED = ("supported", "contradicted", "reproduced")  # verdicts whose claims the answer names
 
 
@@ -66,7 +67,7 @@ def short_of(entry: Entry) -> str:
     """That an open interval ends below every value that would support the claim, where it does."""
     one, bounds = entry.finding.estimate, [low for low, _ in entry.spec.supports]
     below = one and None not in bounds and one.high < min(bounds)
-    return ", but the interval ends below one" if below and entry.verdict == "inconclusive" else ""
+    return SHORT if below and entry.verdict == "inconclusive" else ""
 
 
 def counted(verdicts: list[tuple[str, str]], order: tuple[str, ...]) -> str:
@@ -94,9 +95,9 @@ def trust_words() -> str:
         "*How sure is that?* Every verdict is read off a 95 % interval. We also simulated data, "
         f"{sizes[0]} to {sizes[-1]} data sets a setting, from `{CALIBRATED}`, one of the small "
         f"models. Where a claim was made false, it was supported in {falsely}. Where it was made "
-        f"true, {', '.join(strong) or 'none'} of {len(able)} claims were supported in at least "
-        f"{100 * TRUE_SUPPORT:.0f} % of them: for the other {len(weak)} a missing *supported* is "
-        "weak evidence ({ref}`calibration`)."
+        f"true, {len(strong)} of {len(able)} claims ({', '.join(strong)}) were supported in at "
+        f"least {100 * TRUE_SUPPORT:.0f} % of them: for the other {len(weak)} a missing "
+        "*supported* is weak evidence ({ref}`calibration`)."
     )
 
 

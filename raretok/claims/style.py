@@ -124,7 +124,7 @@ def number(value: float) -> str:
 
 def too_wide(one: Estimate) -> bool:
     """Whether the interval of a ratio says nothing."""
-    return 0 <= WIDE * one.low < one.high and one.high > WIDE * one.value
+    return bool(0 <= WIDE * one.low < one.high and one.high > WIDE * one.value)
 
 
 def interval_text(one: Estimate | None, scale: float = 1.0, why: str = "undefined") -> str:

@@ -97,8 +97,10 @@ def promise_table(table: list[Row]) -> pd.DataFrame:
 
 def in_short(reasons: list[str]) -> str:
     """Reasons, those that differ in their numbers alone named once."""
-    kinds = {re.sub(r"[\d.]+", "", one): one for one in reversed(reasons)}
-    return ", ".join(reversed(kinds.values()))
+    kinds: dict[str, str] = {}
+    for one in reasons:
+        kinds.setdefault(re.sub(r"[\d.]+", "", one), one)
+    return ", ".join(kinds.values())
 
 
 def verdict_table(table: list[Row]) -> pd.DataFrame:
