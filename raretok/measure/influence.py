@@ -37,12 +37,12 @@ def influence_sums(
     values: Float[np.ndarray, "position *some neuron"], positions: Positions, block: Blocks
 ) -> tuple[Float[np.ndarray, "token_class block *some neuron"], Weights]:
     """Weighted sums over the rare and the common positions of each block, and their weights."""
-    sums, weights, n = [], [], int(block.max()) + 1
+    sums, weights, n = [], [], int(block.max(initial=0)) + 1
     for stratum in KINDS.values():
         rows = positions.stratum == stratum
         weight = positions.weight[rows]
         sums.append(block_sums(values[rows].astype(np.float64), weight, block[rows], n))
-        weights.append(np.bincount(block[rows], weight, n))
+        weights.append(np.bincount(block[rows], weight, n).astype(np.float64))
     return np.stack(sums), np.stack(weights)
 
 

@@ -109,3 +109,11 @@ def test_a_corpus_of_one_domain_is_one_line(source):
     source.corpus = replace(source.corpus, documents=(one,) * 12)
     with pytest.raises(NotTestableError, match="the corpus text has one domain, all"):
         domains_part(source, None)
+
+
+def test_a_domain_without_rare_targets_has_empty_sums(positions):
+    none = positions[:0]
+    sums, weights = influence_sums(np.zeros((0, 3)), none, np.zeros(0, dtype=np.int64))
+    assert sums.shape == (2, 1, 3)
+    assert not sums.any()
+    assert not weights.any()
