@@ -2,7 +2,7 @@
 
 import html
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from raretok import __version__
+from raretok.book.cards import card_link, cards_of
 from raretok.book.pages import write_whole
 from raretok.claims import style
 from raretok.claims.sample import neurons_in
@@ -89,15 +90,16 @@ class NeuronTable:
             file.with_suffix(".csv"), index=False, lineterminator="\n"
         )
 
-    def page_data(self, cards: dict[int, str]) -> dict[str, Any]:
+    def page_data(self) -> dict[str, Any]:
         """What the page holds of the model: columns in order of the neurons; where cards are."""
+        known = cards_of(self.study.parameters.model)
         frame = significant(self.frame, SHOWN_DIGITS)
         return {
             "model": self.label,
             "frequency": self.frequency,
             "n_rare": BINS[0],
             "columns": {name: frame[name].tolist() for name in frame},
-            "cards": cards,
+            "cards": {neuron: card_link(self.label, neuron) for neuron in known},
         }
 
 
@@ -124,17 +126,7 @@ def tables() -> Iterator[NeuronTable]:
         yield table
 
 
-def cards_of(table: NeuronTable) -> dict[int, str]:
-    """Addresses of the cards of a model, from a page of the book; none where none are made."""
-    try:
-        from raretok.book import cards
-    except ImportError:
-        return {}
-    known = cards.cards_of(table.study.parameters.model)
-    return {neuron: cards.card_link(table.label, neuron) for neuron in known}
-
-
-def write_atlas(book: Path, cards: Callable[[NeuronTable], dict[int, str]] = cards_of) -> None:
+def write_atlas(book: Path) -> None:
     """Write what the pages `atlas` and `downloads` show and link to, below `_generated`."""
     folder, listed, found = book / "_generated", [], []
     downloads, data = folder / "site" / "downloads", folder / "site" / "atlas"
@@ -142,8 +134,7 @@ def write_atlas(book: Path, cards: Callable[[NeuronTable], dict[int, str]] = car
         one.mkdir(parents=True, exist_ok=True)
     for table in tables():
         table.write(downloads)
-        shown = as_json(table.page_data(cards(table)))
-        write_whole(data / f"{table.label}.js", f"atlasData({shown});")
+        write_whole(data / f"{table.label}.js", f"atlasData({as_json(table.page_data())});")
         numbers = {"neurons": len(table.frame), "head": int(table.frame.in_head.sum())}
         listed.append({"model": table.label, "name": NAMES[table.label], **numbers})
         found.append(table)
@@ -166,8 +157,7 @@ def draw_ranks(frame: pd.DataFrame, file: Path) -> None:
         )
     ax.set(xscale="log", yscale="log", xlabel="neuron rank", ylabel="effect on rare targets (nats)")
     ax.legend(frameon=False)
-    with plt.rc_context({"svg.hashsalt": "atlas"}):
-        figure.savefig(file, metadata={"Date": None})
+    figure.savefig(file, metadata={"Date": None})
     plt.close(figure)
 
 

@@ -11,12 +11,11 @@ from raretok.claims.sample import KINDS
 from raretok.claims.study import CORRECTED, Study
 from raretok.claims.style import COLOURS
 from raretok.ledger.claims import claims
-from raretok.ledger.figures import primary
 from raretok.ledger.over_models import NAMES, beside
 from raretok.ledger.promise import CALIBRATED, TRUE_SUPPORT, VERDICTS, calibrated, support, worst
 from raretok.ledger.records import book_ledger
 from raretok.ledger.replication import REPRODUCED
-from raretok.ledger.tables import ours, region_text
+from raretok.ledger.tables import decisive, ours, region_text
 from raretok.ledger.verdicts import Entry
 from raretok.measure.find import LEAD
 
@@ -47,8 +46,7 @@ def answer(book: Path) -> str:
 
 def paper_entries(book: Path) -> list[Entry]:
     """The paper's claims on the first model, under the corrected reading."""
-    entries = [e for e in primary(book_ledger(book)) if e.finding.reading == CORRECTED]
-    return [entry for entry in entries if entry.claim.of_the_paper]
+    return [entry for entry in decisive(book_ledger(book)) if entry.claim.of_the_paper]
 
 
 def plateau_words(entry: Entry) -> str:

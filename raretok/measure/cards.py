@@ -19,6 +19,7 @@ from raretok.ablation.progress import shown
 from raretok.measure.groups import size_of
 from raretok.measure.record import digest, rounded
 from raretok.measure.source import STRATIFIED, Source
+from raretok.measure.tokens import types_of, written_most
 from raretok.models.rerun import capture
 from raretok.paths import RUNS
 from raretok.stats.matching import draw_controls, neuron_traits
@@ -52,7 +53,7 @@ def cards_part(source: Source, asked: "Measurements") -> xr.Dataset:
         found["bottom"] = largest(-seen, document, KINDS["bottom"])
     context, pos = (np.concatenate(some, axis=1) for some in zip(*found.values(), strict=True))
     token, activation = windows(source.contexts.tokens, seen, context, pos)
-    type_, logit = written(logits_of(source, neurons))
+    type_, logit = written(source, neurons)
     squares = [np.nanmean(np.maximum(one, 0) ** 2.0, axis=(0, 1)) for one in (seen, -seen)]
     many, written_to = ("card", "window"), ("card", "side", "rank")
     data = {
@@ -144,17 +145,11 @@ def windows(
 
 
 def written(
-    logits: Float[np.ndarray, "card d_vocab"],
+    source: Source, neurons: Neurons
 ) -> tuple[Int[np.ndarray, "card side rank"], Float[np.ndarray, "card side rank"]]:
-    """Types whose logits are raised and lowered most, and by how much."""
-    order = np.argsort(-logits, axis=1, kind="stable")
-    n = min(TOKENS, order.shape[1])
-    types = np.stack([order[:, :n], order[:, : -n - 1 : -1]], axis=1)
-    return types, np.take_along_axis(logits[:, None], types, axis=2)
-
-
-def logits_of(source: Source, neurons: Neurons) -> Float[np.ndarray, "card d_vocab"]:
-    """What a unit of activation of some neurons adds to each logit, before the final scale."""
-    head, sizes = final_head(source.model, torch.float64), source.model.architecture
-    G = head.G[:, : sizes.d_vocab - sizes.padded_rows]
-    return (head.W_out[torch.from_numpy(neurons).to(G.device)] @ G).cpu().numpy()
+    """Types whose logits a unit of activation raises and lowers most, and by how much."""
+    head = final_head(source.model, torch.float64)
+    W_out = head.W_out[torch.from_numpy(neurons).to(head.W_out.device)]
+    found = written_most(W_out, types_of(source.model, head), TOKENS).values()
+    types, logits = (np.stack(some, axis=1) for some in zip(*found, strict=True))
+    return types, logits

@@ -18,7 +18,7 @@ from raretok.ablation.plan import Options
 from raretok.ablation.precision import TOLERANCE, pair_error
 from raretok.errors import UserError
 from raretok.measure.attention_capture import capture_rows
-from raretok.measure.cards import BEFORE, SEEN, captured, logits_of, windows, written
+from raretok.measure.cards import BEFORE, SEEN, captured, windows, written
 from raretok.measure.find import Measurements
 from raretok.measure.groups import together
 from raretok.measure.influence import PRECISE, blocks_of, influence_sums
@@ -27,7 +27,7 @@ from raretok.measure.layers import scored as screened_at
 from raretok.measure.parts import BITS, COARSE, FINE, PARTS, cell_sums, source_of
 from raretok.measure.rows import Rows
 from raretok.measure.source import STRATIFIED, Source
-from raretok.measure.tokens import LOGITS, texts, tokens_part, types_of
+from raretok.measure.tokens import LOGITS, texts, tokens_part
 from raretok.text.rarity import MIDDLE, Positions
 
 POSITIONS = 64  # at which every neuron is ablated again
@@ -199,15 +199,23 @@ def gather_at(source: Source, positions: Positions) -> Gathered:
     return gather(source.model, source.contexts, positions, include_first=False, progress=False)
 
 
+def logits_at(
+    source: Source, types: np.ndarray, neurons: Int[np.ndarray, " some"] | slice = slice(None)
+) -> Values:
+    """What a unit of activation of each neuron adds to the logits of types of its own."""
+    head = final_head(source.model, torch.float64)
+    W_out, G = head.W_out.cpu().numpy()[neurons], head.G.T.cpu().numpy()
+    return np.einsum("nd,n...d->n...", W_out, G[types.astype(int)])
+
+
 def check_tokens(of: Stored) -> Iterator[Pair]:
     """Every neuron: logits of the tokens it writes to most and of the stored ones, and texts.
 
     Of two tokens that it writes to alike either may come first.
     """
-    head, again = final_head(of.source.model, torch.float64), tokens_part(of.source, None)
-    G = types_of(of.source.model, head).T.cpu().numpy()
+    again = tokens_part(of.source, None)
     for name, quantity in LOGITS.items():
-        own = np.einsum("nd,npd->np", head.W_out.cpu().numpy(), G[of.data[name].values.astype(int)])
+        own = logits_at(of.source, of.data[name].values)
         both, stored = np.stack([again[quantity].values, own]), of.data[quantity].values
         yield quantity, np.stack([stored, stored]), both, bit_error(both, FINE)
     same = np.array(of.data.texts) == texts(of.source.model, of.data.token.values.astype(int))
@@ -244,9 +252,8 @@ def check_cards(of: Stored) -> Iterator[Pair]:
     Where two tokens or contexts are nearly equal, either may stand first: values are compared.
     """
     data, contexts, neurons = of.data, of.source.contexts, of.data.neuron.values
-    logits, types = logits_of(of.source, neurons), data.type.values
-    yield "logit", data.logit.values, written(logits)[1], 0.0
-    yield "type", data.logit.values, np.take_along_axis(logits[:, None], types, axis=2), 0.0
+    yield "logit", data.logit.values, written(of.source, neurons)[1], 0.0
+    yield "type", data.logit.values, logits_at(of.source, data.type.values, neurons), 0.0
     some = of.rng.permutation(np.unique(data.context.values))[:CONTEXTS]
     some = np.union1d(some, of.rng.permutation(len(contexts))[:CONTEXTS])
     seen = np.full((*contexts.tokens.shape, neurons.size), np.nan, dtype=np.float32)

@@ -45,17 +45,17 @@ def types_of(model: LanguageModel, head: FinalHead) -> Float[Tensor, "d_model ty
 
 
 def written_most(
-    W_out: Float[Tensor, "neuron d_model"], G: Float[Tensor, "d_model type"]
+    W_out: Float[Tensor, "neuron d_model"], G: Float[Tensor, "d_model type"], n: int = TOP
 ) -> dict[str, tuple[Int[np.ndarray, "neuron place"], Float[np.ndarray, "neuron place"]]]:
-    """Ids and logits of the TOP types that each neuron raises and lowers most, strongest first."""
+    """Ids and logits of the n types that each neuron raises and lowers most, strongest first."""
     found = {name: [] for name in LOGITS}
     for rows in W_out.to(G).split(NEURONS):
         logits = rows @ G
         for name, sign in zip(found, (1, -1), strict=True):
-            values, ids = (sign * logits).topk(min(TOP, G.shape[1]), dim=1)
+            values, ids = (sign * logits).topk(min(n, G.shape[1]), dim=1)
             found[name].append((ids, sign * values))
-    joined = {n: [torch.cat(parts) for parts in zip(*of, strict=True)] for n, of in found.items()}
-    return {n: tuple(one.detach().cpu().numpy() for one in of) for n, of in joined.items()}
+    joined = {k: [torch.cat(parts) for parts in zip(*of, strict=True)] for k, of in found.items()}
+    return {k: tuple(one.detach().cpu().numpy() for one in of) for k, of in joined.items()}
 
 
 def texts(model: LanguageModel, ids: Int[np.ndarray, "*some"]) -> np.ndarray:

@@ -12,6 +12,7 @@ from scipy.stats import t as student
 
 from raretok.book import atlas
 from raretok.book.atlas import NeuronTable
+from raretok.book.cards import card_link, cards_of
 from raretok.claims.study import Study
 from raretok.ledger.over_models import NAMES
 from raretok.measure.find import WITHOUT
@@ -34,7 +35,7 @@ def written(tmp_path_factory):
     book = tmp_path_factory.mktemp("book")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(atlas, "NAMES", {MODEL: "gpt2", WITHOUT: "not measured"})
-        atlas.write_atlas(book, lambda table: {875: "cards/875.html"})
+        atlas.write_atlas(book)
     return book / "_generated"
 
 
@@ -134,7 +135,7 @@ def test_every_number_of_a_table_is_what_loops_give(table):
 
 def test_a_change_of_2_percent_in_any_column_is_seen(table):
     """In the page's data and in the table; 0 and whole ones (index, rank, head) are moved by 1."""
-    data, seen = columns_of(table.page_data({})), set()
+    data, seen = columns_of(table.page_data()), set()
     shown = [name for name in data if name in expected(table.study)]
     assert differing(data, table.study, atlas.SHOWN_DIGITS) == set()
     for name in shown:
@@ -150,7 +151,7 @@ def columns_of(data):
 
 
 def test_tokens_and_frequencies_are_those_of_the_measurement(table):
-    tokens, data = table.study.part("tokens"), table.page_data({})
+    tokens, data = table.study.part("tokens"), table.page_data()
     text = dict(zip(tokens.token.values.tolist(), tokens.texts, strict=True))
     for name in atlas.TOKENS:
         assert data["columns"][name][875] == [text[i] for i in tokens[name].values[875].tolist()]
@@ -185,7 +186,7 @@ def test_a_model_without_a_measurement_is_absent(written):
     assert WITHOUT not in " ".join(str(file) for file in written.rglob("*"))
     script = (written / "site" / "atlas" / f"{MODEL}.js").read_text()
     data = json.loads(script.removeprefix("atlasData(").removesuffix(");\n"))
-    assert data["cards"] == {"875": "cards/875.html"}
+    assert data["cards"] == {str(one): card_link(MODEL, one) for one in cards_of(MODEL)} != {}
     assert len(gzip.compress(script.encode())) < 300_000
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.book.test_browser import DESKTOP, PHONE, address, browser, opened  # noqa: F401
+from tests.book.test_browser import DESKTOP, PHONE, opened
 
 pytestmark = pytest.mark.browser
 
@@ -16,7 +16,7 @@ WEIGHT = 3_000_000  # bytes compressed, with all that the page loads
 
 
 @pytest.fixture
-def atlas(browser, address):  # noqa: F811
+def atlas(browser, address):
     with opened(browser, f"{address}/book/atlas.html", DESKTOP) as page:
         page.wait_for_selector(READY)
         yield page
@@ -145,7 +145,7 @@ def test_it_follows_the_theme(atlas):
     atlas.wait_for_function(f"{colour} !== '{light}'")
 
 
-def test_it_fits_a_phone_and_opens_from_a_file(browser, site: Path):  # noqa: F811
+def test_it_fits_a_phone_and_opens_from_a_file(browser, site: Path):
     url = f"{site.as_uri()}/book/atlas.html#docs-gpt2/875"
     with opened(browser, url, PHONE) as page:
         page.wait_for_selector(READY)
@@ -155,7 +155,7 @@ def test_it_fits_a_phone_and_opens_from_a_file(browser, site: Path):  # noqa: F8
         assert wide <= PHONE["width"]
 
 
-def test_without_script_the_picture_the_table_and_the_links_are_there(browser, site: Path):  # noqa: F811
+def test_without_script_the_picture_the_table_and_the_links_are_there(browser, site: Path):
     with browser.new_context(java_script_enabled=False) as context:
         page = context.new_page()
         page.goto(f"{site.as_uri()}/book/atlas.html")
@@ -170,7 +170,7 @@ def test_without_script_the_picture_the_table_and_the_links_are_there(browser, s
             assert Path(link.removeprefix("file://")).is_file(), link
 
 
-def test_the_page_is_light(browser, address, site: Path):  # noqa: F811
+def test_the_page_is_light(browser, address, site: Path):
     with opened(browser, f"{address}/book/atlas.html", DESKTOP) as page:
         page.wait_for_selector(READY)
         loaded = page.evaluate("performance.getEntriesByType('resource').map(one => one.name)")
