@@ -14,11 +14,12 @@
 # frequency, because it regulates how sure the model is {cite}`stolfo2024`, because it writes much whatever
 # the token, or because rare targets are hard. In {glue:text}`model`:
 #
-# - Over all neurons of the layer these four rivals together explain {glue:text}`all` % of the variance of their
-#   influence on rare targets. For comparison, their influence on other documents explains
+# - Over all neurons of the layer these four *rivals* together explain {glue:text}`all` % of the variance of
+#   influence on rare targets. For comparison, the same neurons' influence on other documents explains
 #   {glue:text}`ceiling` %.
-# - The largest part of what the rivals explain is that of: {glue:text}`best`.
-# - The 1 % of the neurons that matter most, the *group*, score highest on: {glue:text}`of_group`.
+# - The rival with the largest part of that: {glue:text}`best`.
+# - The rival on which the 1 % of the neurons that matter most, the *group*, score highest:
+#   {glue:text}`of_group`.
 # - On frequent targets that are as surprising as the rare ones, the group has {glue:text}`left` % of the influence
 #   that it has on the rare ones. With the whole interval below 100 %, rarity matters even at equal surprisal; with
 #   all of it above, rarity adds nothing.
