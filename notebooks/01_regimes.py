@@ -55,7 +55,7 @@ sample = study.shown("corrected")
 # itself.
 
 # %% tags=["hide-input"]
-study.run_table()
+page.run_table(study)
 
 # %% [markdown]
 # Each neuron of the head has a card: what it responds to, and what it writes.

@@ -14,7 +14,7 @@
 # text. The packages of the corpus `docs` are such kinds: domains with a vocabulary of their own. Two domains
 # rank the neurons alike, by influence on rare targets, if the rank correlation between them is as high as
 # between two halves of one domain. The first as a share of the second, averaged over the pairs of domains,
-# is {glue:text}`between_domains` (1: the same order). The claim is **{glue:text}`verdict`**.
+# is {glue:text}`between`. Near 1 the order is the same in all of them, near 0 each has its own.
 #
 # Two texts from further away are compared with the whole corpus in the same way. For licences the share is
 # {glue:text}`licences`, for presidents' addresses {glue:text}`addresses`.
@@ -23,27 +23,31 @@
 # Filled in from raretok/measure/parameters.py when the page is run.
 
 # %% tags=["remove-cell"]
+from operator import itemgetter
+
 from myst_nb import glue
 
 from raretok.claims import style
 from raretok.claims.domains import figures as page
-from raretok.claims.study import Study
+from raretok.claims.study import SEEN, Study
 from raretok.ledger import tables
-from raretok.ledger.claims import claims
-from raretok.ledger.figures import readings
+from raretok.ledger.figures import model_rows, readings
 from raretok.ledger.over_models import NAMES
 from raretok.ledger.records import as_records
-from raretok.ledger.verdicts import judge, judged
+from raretok.ledger.verdicts import judged
 
 study = Study.of(globals())
 places, size = study.places(), study.group_size
 studies = style.by_name(study, NAMES)
-models = {name: one.findings("domains") for name, one in studies.items()}
-findings = models[next(iter(models))]
-entries = judged(findings)
-glue("verdict", ": ".join(filter(None, (entries[0].verdict, entries[0].why))), display=False)
-for name, text in page.said(places, findings, size).items():
-    glue(name, text, display=False)
+models = {name: judged(one.findings("domains")) for name, one in studies.items()}
+own, *others = studies
+findings, entries = study.findings("domains"), models[own]
+glue("size", size, display=False)
+for name, one in zip(("between", "licences", "addresses"), findings, strict=False):
+    glue(name, style.cell(one.estimate, "not testable here"), display=False)
+
+# %% tags=["hide-input"]
+tables.verdict_box(entries)
 
 # %% [markdown]
 # ## What there is to compare
@@ -76,7 +80,17 @@ with style.or_reason(axes[0]):
 # The order counts every neuron; the paper is about the top 1 %. For {numref}`fig-domain-groups` a group of
 # {glue:text}`size` neurons is chosen on one half of the documents of a domain. Its influence is measured on
 # the other half of every domain, as a share of the influence of the group that was chosen there.
-# {glue:text}`groups`
+#
+# Neurons in the group of at least one domain: {glue:text}`in_any` (of {glue:text}`n_domains` domains); in the groups
+# of all of them: {glue:text}`in_all`; in one group only: {glue:text}`in_one`. Part of the difference is noise: groups
+# chosen on two halves of one domain have {glue:text}`within` in common, on halves of two domains
+# {glue:text}`across`.
+
+# %% tags=["remove-cell"]
+common = style.told(lambda: page.in_common(places, size))
+names = ("in_any", "n_domains", "in_all", "in_one", "within", "across")
+for name, text in style.numbers(common, **{name: itemgetter(name) for name in names}).items():
+    glue(name, text, display=False)
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Top: mean influence on rare targets of the group chosen on one domain or text (row) in each of them (column), as a share of that of the group chosen there, on documents that neither was chosen on. Above 1 the group from outside serves better, which a group chosen on few targets makes possible. Bottom: share of the neurons that two groups have in common, each chosen on one half of the documents; on the diagonal two halves of one domain.", "name": "fig-domain-groups"}, "image": {"alt": "Two matrices of domains and texts, numbers in cells shaded blue. Top: influence that the group chosen on the row's text reaches on the column's, as a share of what that one's own group reaches. Bottom: share of neurons that the groups of both texts have in common. Compare the diagonal with the cells beside it."}}
 fig, axes = style.panels(2, 1, height=5.0)
@@ -94,18 +108,25 @@ with style.or_reason(axes[1]):
 # Domains may share their neurons because the model was trained on each of them. `docs-gpt2` was therefore
 # trained once more without mathematics (seed, size and number of steps as before). If neurons for rare
 # tokens are general, mathematics should share its neurons with the other domains in this model as it does in
-# the first. On the right of {numref}`fig-domain-models` is the difference: the correlation of mathematics
+# the first. The last panel of {numref}`fig-domain-models` has the difference: the correlation of mathematics
 # with the other domains, over its ceiling, in the model that never saw mathematics, less the same in the
 # model that did. It is a number of `docs-gpt2` alone. Which types are rare is counted in what each model was
-# trained on. {glue:text}`rates`
+# trained on: of the targets in mathematics {glue:text}`never` are rare for the model that never saw it,
+# {glue:text}`seen` for the other.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "G5 in every model, with 95 % intervals over documents: blue the models beside that of this page; hollow where the verdict is *not testable*, *none* where there is no number. Shaded: the regions that support (blue) and contradict (orange) the claim. Top: rank correlation over its ceiling; bottom: that of mathematics with the other domains in a model trained without mathematics, less that in the model trained with it.", "name": "fig-domain-models"}, "image": {"alt": "Two panels of rows, one a model within each estimand, marks with horizontal 95 % intervals. Top: rank correlation over its ceiling between domains, to licences and to addresses. Bottom: a domain that the model never saw. Regions that support the claim are shaded blue, those that contradict it orange."}}
-fig, axes = style.panels(2, 1, height=4.4)
-specs = claims()["G5"].estimands
-for ax, shown in zip(axes, (list(specs)[:3], list(specs)[3:]), strict=True):
-    spec = specs[shown[0]]
-    page.forest(ax, models, shown, spec, lambda one: judge(one).verdict != "not testable")
-    ax.set(xlabel=spec.unit)
+# %% tags=["remove-cell"]
+rates = style.told(lambda: [side.base_rate for side in Study.shipped(SEEN).places().models[::2]])
+numbers = style.numbers(
+    rates, never=lambda one: f"{100 * one[0]:.1f} %", seen=lambda one: f"{100 * one[1]:.1f} %"
+)
+for name, text in numbers.items():
+    glue(name, text, display=False)
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The estimands of G5 in every model, with 95 % intervals over documents (an arrow where an interval leaves the picture): black the model of this page, blue the others; hollow where the verdict is *not testable*. Shaded: the regions that support (blue) and contradict (orange) the claim. First three panels: rank correlation over its ceiling, between domains and from the whole corpus to the two other texts. Last panel: that of mathematics with the other domains in a model trained without mathematics, less that in the model trained with it.", "name": "fig-domain-models"}, "image": {"alt": "Four panels, one an estimand, with a row for each model: marks with horizontal 95 % intervals. The first three have the rank correlation over its ceiling between domains, to licences and to addresses; the last one a domain that the model never saw. Regions that support the claim are shaded blue, those that contradict it orange."}}
+fig, axes = style.panels(len(entries), height=2.8)
+for ax, of in zip(axes, zip(*models.values(), strict=True), strict=True):
+    model_rows(ax, of[0].spec, dict(zip(models, of, strict=True)), [own])
+    ax.set_title(of[0].finding.estimand, loc="left")
 
 # %% [markdown]
 # ## What this shows, and what it does not
@@ -124,10 +145,7 @@ fig = readings(entries)
 # NBVAL_CHECK_OUTPUT
 tables.verdict_table(entries)
 
-# %% tags=["hide-input"]
-tables.verdict_box(entries)
-
 # %% tags=["remove-cell"]
 glue("findings", as_records(findings), display=False)
-replicates = [one for some in list(models.values())[1:] for one in some]
+replicates = [one for other in others for one in studies[other].findings("domains")]
 glue("replicates", as_records(replicates), display=False)

@@ -12,8 +12,17 @@
 #
 # A neuron may matter for rare targets without being there for them: because it moves all logits along word
 # frequency, because it regulates how sure the model is {cite}`stolfo2024`, because it writes much whatever
-# the token, or because rare targets are hard. Over all neurons of the layer, {glue:text}`answer`. The most
-# influential ones, the top 1 %, stand out most by {glue:text}`group`. {glue:text}`rarity`
+# the token, or because rare targets are hard. In {glue:text}`model`:
+#
+# - Over all neurons of the layer these four *rivals* together explain {glue:text}`all` % of the variance of
+#   influence on rare targets. For comparison, the same neurons' influence on other documents explains
+#   {glue:text}`ceiling` %.
+# - The rival with the largest part of that: {glue:text}`best`.
+# - The rival on which the 1 % of the neurons that matter most, the *group*, score highest:
+#   {glue:text}`of_group`.
+# - On frequent targets that are as surprising as the rare ones, the group has {glue:text}`left` % of the influence
+#   that it has on the rare ones. With the whole interval below 100 %, rarity matters even at equal surprisal; with
+#   all of it above, rarity adds nothing.
 
 # %% tags=["parameters", "remove-cell"]
 # Filled in from raretok/measure/parameters.py when the page is run.
@@ -29,7 +38,18 @@ from raretok.ledger.over_models import NAMES
 study = Study.of(globals())
 studies = style.by_name(study, NAMES)
 found = {name: style.told(lambda one=one: page.read(one)) for name, one in studies.items()}
-for name, text in page.said(found[next(iter(found))]).items():
+own, *_ = found
+numbers = style.numbers(
+    found[own],
+    all=lambda one: page.percent(one.explained.all),
+    ceiling=lambda one: page.percent(one.explained.ceiling),
+    best=lambda one: page.largest(one.explained.by["part"]),
+    of_group=lambda one: page.largest(one.scores),
+    left=lambda one: page.percent(one.left),
+    noiseless=lambda one: style.number(100 * one.explained.ceiling.value**0.5),
+    matched=lambda one: style.number(100 * one.matched),
+)
+for name, text in (numbers | {"model": own}).items():
     glue(name, text, display=False)
 
 # %% [markdown]
@@ -87,12 +107,12 @@ page.rivals_table(found)
 # %% [markdown]
 # The group at equal surprisal: its influence on rare targets over that on others as surprising, and the
 # inverse as a percentage (*left*). A ratio is *undefined* where either influence may not be positive;
-# the percentage needs that of rare targets alone. Of the group's influence on rare targets,
-# {glue:text}`scale` goes through the scale of the final norm, the way of an entropy neuron.
+# the percentage needs that of rare targets alone. *Through the norm's scale* is the part of the group's influence
+# on rare targets that goes through the scale of the final norm, the way of an entropy neuron.
 
 # %% tags=["hide-input"]
 # NBVAL_CHECK_OUTPUT
-page.group_table(found)
+style.table(found, "model", page.of_group)
 
 # %% [markdown]
 # ## What this shows, and what it does not

@@ -10,7 +10,13 @@
 # (groups)=
 # # What do rare-token neurons do together?
 #
-# Every other page takes neurons away one at a time; here they go together. {glue:text}`answer`
+# Every other page takes neurons away one at a time; here they go together. For the 1 % of the last MLP's
+# neurons in {glue:text}`model` that matter most to rare targets:
+#
+# - change of the loss on rare targets without them: {glue:text}`effect` nats a token;
+# - without as many similar neurons, over several random draws: {glue:text}`sets` nats a token;
+# - the first over the sum of what each of them does alone: {glue:text}`synergy`. Above 1 they stand in for each
+#   other, below 1 they overlap.
 
 # %% tags=["parameters", "remove-cell"]
 # Filled in from raretok/measure/parameters.py when the page is run.
@@ -26,10 +32,23 @@ from raretok.ledger.over_models import NAMES
 
 study = Study.of(globals())
 studies = style.by_name(study, NAMES)
-models = {name: style.told(lambda one=one: page.read(one)) for name, one in studies.items()}
-own = next(iter(models))
-groups = models[own]
-for name, text in page.said(groups).items():
+models = {
+    name: style.told(lambda one=one: estimate.Groups.of(one.part("groups")))
+    for name, one in studies.items()
+}
+own, *_ = models
+groups, of = models[own], ("rare", "rare", 1.0)  # targets, and what the group was chosen for; %
+numbers = style.numbers(
+    groups,
+    effect=lambda one: estimate.effect(one, *of),
+    sets=lambda one: page.range_of_sets(one, *of),
+    synergy=lambda one: estimate.synergy(one, *of),
+    most=lambda one: f"{one.percent[-1]:g} %",
+    without_most=lambda one: estimate.effect(one, "rare", "rare", float(one.percent[-1])),
+    for_rare=lambda one: estimate.selectivity(one, "rare", 1.0),
+    for_common=lambda one: estimate.selectivity(one, "common", 1.0),
+)
+for name, text in (numbers | {"model": own}).items():
     glue(name, text, display=False)
 
 # %% [markdown]
@@ -52,9 +71,9 @@ for ax, chosen_for in zip(axes, estimate.KINDS, strict=True):
 style.legend(fig, 2)
 
 # %% [markdown]
-# Without the first {glue:text}`most` % chosen for rare targets, the loss on these changes by
-# {glue:text}`joint_most` nats; random sets of 1 % change it by {glue:text}`sets_1` nats.
-# {numref}`fig-together-beside` has the same for the other models.
+# A line far outside the band of its colour is an effect that similar neurons do not have. Without the largest
+# group chosen for rare targets ({glue:text}`most` of the layer) the loss on these changes by
+# {glue:text}`without_most` nats. {numref}`fig-together-beside` has the same for the other models.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "The same for the models beside, neurons chosen for rare targets.", "name": "fig-together-beside"}, "image": {"alt": "A panel a model: change of the loss on rare and on common targets, as lines with marks and 95 % intervals, against how many neurons chosen for rare targets go together, over bands that show the range of random sets."}}
 others = {name: one for name, one in models.items() if name != own}
@@ -71,8 +90,8 @@ style.legend(fig, 2)
 # If neurons did not affect each other's work, the joint effect would be the sum of what each does alone, and
 # the ratio of the two would be 1. *Above 1* they stand in for each other: while one is away, the others
 # still hold the loss down, and only without all of them is everything lost. *Below 1* they overlap: what is
-# lost without one cannot be lost again without another. At 1 % the joint effect on rare targets
-# {glue:text}`against_sum_1` the sum: {glue:text}`meaning_1`.
+# lost without one cannot be lost again without another. For the 1 % chosen for rare targets the ratio is
+# {glue:text}`synergy` on these; an interval that holds 1 leaves it open.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Joint effect over the sum of single effects, by size of the group: neurons chosen for rare targets (left) and for common ones (right), with 95 % intervals over documents. Grey: the models beside, on rare targets. The line at 1 is the sum; a group of one neuron lies on it but for rounding. A mark is missing where an effect does not raise the loss; an interval may leave the picture.", "name": "fig-synergy"}, "image": {"alt": "Two panels, neurons chosen for rare targets left and for common ones right: joint effect over the sum of single effects, on a logarithmic axis, against how many neurons go together, with marks and 95 % intervals for rare and common targets and thin grey lines for other models. A line at 1 is the sum; above it neurons stand in for each other, below it they overlap."}}
 beside = {name: one for name, one in others.items() if not isinstance(one, str)}
@@ -85,11 +104,12 @@ style.legend(fig, 3)
 # %% [markdown]
 # ## Rare over common
 #
-# For the group chosen for rare targets, the change of the loss on these over that on common targets is
-# {glue:text}`selectivity_1`; for the group chosen for common targets it is
-# {glue:text}`selectivity_common_1`. The first {glue:text}`more_selective_1` the second. Such a ratio alone
-# does not make a neuron one for rare tokens: rare targets have more loss to change, and the random sets in
-# the table show how much that makes.
+# For the 1 % chosen for rare targets, the change of the loss on rare over that on common targets is
+# {glue:text}`for_rare`; for the 1 % chosen for common targets it is {glue:text}`for_common`. Only if the whole
+# interval of the first lies above that of the second do neurons chosen for rare targets favour these the more.
+# Such a ratio alone does not make a neuron one for rare tokens: rare targets have more loss to change, and the
+# random sets in the table show how much that makes. A ratio is *undefined* where either effect may not raise the
+# loss.
 
 # %% tags=["hide-input"]
 # NBVAL_CHECK_OUTPUT
@@ -100,7 +120,7 @@ groups if isinstance(groups, str) else page.group_table(groups)
 
 # %% tags=["hide-input"]
 # NBVAL_CHECK_OUTPUT
-page.models_table(models)
+style.table(models, "model", page.of_model)
 
 # %% [markdown]
 # ## What this shows, and what it does not

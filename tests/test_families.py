@@ -90,7 +90,7 @@ def test_a_page_runs_to_its_end_and_records_every_estimand(study, page, monkeypa
 
 
 def test_a_layer_deeper_than_the_model_is_a_gap_and_the_others_are_there(study):
-    found = layers_of(study.part, study.blocks, study.architecture.n_layers)
+    found = layers_of(study)
     if study.architecture.n_layers < 4:
         assert found.gaps[-4] == "layer -4 is deeper than the model: it has 3 layers"
     assert len(found.total) == min(4, study.architecture.n_layers)

@@ -10,8 +10,8 @@ from raretok.stats.jackknife import Estimate
 Key = tuple[str, str]  # claim and estimand
 
 
-def or_none(compute: Callable[..., Estimate], *of: Any) -> Estimate | None:
-    """An estimate, computed of what is given; None where it cannot be had."""
+def or_none(compute: Callable[..., Any], *of: Any) -> Any:
+    """What is computed of what is given, such as an estimate; None where it cannot be had."""
     try:
         return compute(*of)
     except NotTestableError:

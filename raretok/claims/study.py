@@ -11,7 +11,6 @@ from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from raretok.claims.attention import estimate as attention
@@ -41,7 +40,7 @@ from raretok.measure.rows import Rows
 from raretok.models.architecture import Architecture
 from raretok.stats.jackknife import Deal, deal
 from raretok.text.protocol import PROTOCOLS, Rule
-from raretok.text.rarity import COMMON, RARE, TypeClasses, classes_of
+from raretok.text.rarity import TypeClasses, classes_of
 
 STRATIFIED, RELEASED = "stratified", "whole contexts"
 BOTH = tuple(f"effects: {draw}" for draw in (STRATIFIED, RELEASED))
@@ -90,9 +89,7 @@ READ: dict[str, Callable[["Study", str], tuple[Any, ...]]] = {
     "regimes": lambda study, reading: (study.sample(reading), study.interventions()),
     "attention": lambda study, reading: (study, reading),
     "thresholds": lambda study, _: (study,),
-    "layers": lambda study, _: (
-        layers.read(study.part, study.blocks, study.architecture.n_layers),
-    ),
+    "layers": lambda study, _: (layers.read(study),),
     "domains": lambda study, _: (study.places(),),
 }
 PAPER = ("regimes", "coordination", "modularity", "attention", "spectra")  # of its own claims
@@ -343,27 +340,6 @@ class Study:
         sample = self.sample(CORRECTED, size=FIXED)
         more = {"dear": False} if page == "coordination" else {}
         return list(PAGES[page].findings(sample, **more))
-
-    def run_table(self) -> pd.DataFrame:
-        """What was scored for each protocol, and the largest error the audit found."""
-        rows = {name: self.scored(name) for name in PROTOCOLS}
-        return pd.DataFrame(list(rows.values()), pd.Index(rows, name="reading")).fillna("")
-
-    def scored(self, protocol: str) -> dict[str, str]:
-        """Row of a protocol."""
-        try:
-            effects = self.effects(protocol)
-        except NotTestableError as error:
-            return {"rare by its": f"not testable here: {error}"}
-        stratum = effects.stratum.values
-        return {
-            "rare by its": PROTOCOLS[protocol].by,
-            "rare types": str(self.classes(protocol).rare.sum()),
-            "rare positions": str((stratum == RARE).sum()),
-            "common positions": str((stratum == COMMON).sum()),
-            "documents": str(np.unique(effects.document).size),
-            "largest error, nats": f"{effects.audit_max_error:.0e}",
-        }
 
 
 def classed(effects: xr.Dataset, classes: TypeClasses, by: str) -> xr.Dataset:

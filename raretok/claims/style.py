@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from IPython.display import display
 from jaxtyping import Float
@@ -17,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from raretok.claims.digest import QUIET, digest
+from raretok.claims.finding import or_none
 from raretok.errors import NotTestableError, UserError
 from raretok.stats.jackknife import Estimate
 
@@ -42,6 +44,7 @@ SERIES = [(PALETTE[2], "o"), (PALETTE[1], "s"), (PALETTE[4], "^")]
 WIDTH = 7.75  # inches: what a page has on a screen of 1,300 pixels, at 96 to the inch
 SIZE = 12  # points: the 16 pixels of the page's text
 MANY = 300  # marks beyond which an SVG holds their picture
+pd.options.display.max_colwidth = None  # a reason in a cell is not cut short
 TYPE = "font.size axes.titlesize axes.labelsize legend.fontsize xtick.labelsize ytick.labelsize"
 RC = dict.fromkeys(TYPE.split(), SIZE) | {
     **dict.fromkeys(("axes.facecolor", "figure.facecolor"), "none"),
@@ -135,6 +138,41 @@ def interval_text(one: Estimate | None, scale: float = 1.0, why: str = "undefine
         return f"{number(scale * one.value)} ({TOO_WIDE})"
     value, low, high = (number(scale * end) for end in (one.value, one.low, one.high))
     return f"{value} ({low} to {high})"
+
+
+def numbers(found: Any, **of: Callable[[Any], Any]) -> dict[str, str]:
+    """Numbers that sentences name, each by how it is computed of what was found.
+
+    Where `told` gave a reason instead, the first is that reason and the others say that there is
+    none.
+    """
+    if isinstance(found, str):
+        return dict.fromkeys(of, "not testable here") | {next(iter(of)): found}
+    return {name: cell(or_none(one, found), "not testable here") for name, one in of.items()}
+
+
+def cell(one: Any, why: str = "undefined") -> str:
+    """A cell or a number of a sentence: words as they are, an estimate with its interval."""
+    return one if isinstance(one, str) else interval_text(one, why=why)
+
+
+def table(
+    found: dict[Any, Any], index: str | list[str], cells: Callable[[Any], dict[str, Any]] = dict
+) -> pd.DataFrame:
+    """A row for each label, of the cells of what was found; a reason stands in the first of them.
+
+    An estimate is shown with its interval, None is undefined, and what other rows alone have empty.
+    """
+    rows = {label: one if isinstance(one, str) else cells(one) for label, one in found.items()}
+    full = [row for row in rows.values() if not isinstance(row, str)]
+    columns = list(dict.fromkeys(name for row in full for name in row)) or ["gap"]
+    texts = [
+        {columns[0]: row}
+        if isinstance(row, str)
+        else {name: cell(one) for name, one in row.items()}
+        for row in rows.values()
+    ]
+    return pd.DataFrame(texts, pd.Index(list(rows)), columns).fillna("").rename_axis(index)
 
 
 def points(

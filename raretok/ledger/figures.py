@@ -1,6 +1,6 @@
 """Drawing verdicts: estimates with their intervals over the regions that decide."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -170,34 +170,48 @@ def forest(found: list[Replication], names: dict[str, str]) -> Figure:
 
 
 def forest_panel(ax: Axes, one: Replication, names: dict[str, str]) -> None:
-    """The rows of one claim on its regions; hollow marks are not testable."""
+    """The rows of one claim, then what the runs say together."""
     spec, entries = one.spec, {e.finding.model: e for e in (*one.outside, *one.runs)}
-    low, high = limits(spec, list(entries.values()))
-    if is_ratio(spec):
-        ax.set_xscale("log")
-        low, high = ratio_limits(spec, list(entries.values()))
-        decimals(ax.xaxis)
-    shade(ax, spec, "x", (low, high))
-    units = {entry.finding.model for entry in one.runs}
-    rows = [(name, entries.get(model), model in units) for model, name in names.items()]
-    for y, (name, entry, is_run) in enumerate(rows):
-        if entry is not None and entry.finding.estimate is not None:
-            colour = "black" if is_run else COLOURS["common"]
-            estimate(ax, entry, float(y), (low, high), colour, label=f"{QUIET}{name}")
-        else:
-            ax.text(low, y, " not measured" if entry is None else " no number", va="center")
-    labels = [*(name for name, *_ in rows), "mean of the runs", "next run"]
+    rows = {name: entries.get(model) for model, name in names.items()}
+    within = model_rows(ax, spec, rows, {names[entry.finding.model] for entry in one.runs})
+    labels = [*rows, "mean of the runs", "next run"]
     if one.pooled is not None:
-        red = {"along": "x", "within": (low, high), "color": COLOURS["rare"]}
+        red = {"along": "x", "within": within, "color": COLOURS["rare"]}
         both = ((one.pooled.mean, "D", 4), (one.pooled.next_run, "", 2))
         for y, (some, marker, width) in enumerate(both, len(rows)):
             label = f"{QUIET}{labels[y]}"
             points(ax, [y], [some], marker=marker, width=width, label=label, **red)
     published(ax, spec, -0.8)
     ax.set_yticks(range(len(labels)), labels)
-    ax.set(ylim=(len(labels) - 0.3, -1.4), xlabel=spec.unit)
+    ax.set_ylim(len(labels) - 0.3, -1.4)
     ax.set_title(f"{one.claim}: {one.verdict}\n{claims()[one.claim].short}", loc="left")
     ax.axhline(len(rows) - 0.5, color="0.6", lw=0.8)
+
+
+def model_rows(
+    ax: Axes, spec: Estimand, rows: dict[str, Entry | None], black: Collection[str]
+) -> tuple[float, float]:
+    """An estimand by model on its regions, some black, others blue; gives what the axis shows.
+
+    A hollow mark is not testable.
+    """
+    entries = [entry for entry in rows.values() if entry is not None]
+    within = limits(spec, entries)
+    if is_ratio(spec):
+        ax.set_xscale("log")
+        within = ratio_limits(spec, entries)
+        decimals(ax.xaxis)
+    shade(ax, spec, "x", within)
+    for y, (name, entry) in enumerate(rows.items()):
+        if entry is not None and entry.finding.estimate is not None:
+            colour = "black" if name in black else COLOURS["common"]
+            estimate(ax, entry, float(y), within, colour, label=f"{QUIET}{name}")
+        else:
+            words = " not measured" if entry is None else " no number"
+            ax.text(within[0], y, words, va="center")
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.set(ylim=(len(rows) - 0.5, -0.5), xlabel=spec.unit)
+    return within
 
 
 def ratio_limits(spec: Estimand, entries: list[Entry]) -> tuple[float, float]:

@@ -18,9 +18,8 @@ GLUED = {
     "01_regimes": {"released": 61.5, "reliable_common": 0.31},
     "11_replication": {"M1": "inconclusive"},
     "12_dynamics": {"n_steps": "11", "half": "512", "last": "5,883"},
-    "13_thresholds": {"kind": "the end of a gradient"},
-    "14_layers": {"n_layers": "4", "share": "66 %", "place": "most of it is in the last layer"},
-    "16_rivals": {"answer": "entropy explains most", "group": "entropy"},
+    "14_layers": {"n_layers": 4, "share": "0.66 (0.60 to 0.72)"},
+    "16_rivals": {"all": "18 (16 to 20)", "best": "entropy", "of_group": "entropy"},
 }
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from raretok.claims.style import TOO_WIDE
+from raretok.claims.style import COLOURS, TOO_WIDE, panels
 from raretok.ledger import figures, promise, tables
 from raretok.ledger.claims import claims
 from raretok.ledger.records import book_ledger
@@ -79,6 +79,21 @@ def test_a_figure_has_a_row_an_estimand_and_a_mark_a_reading(entries):
     assert words.count("contradicted") == 1
     values = sorted(float(np.ravel(mark.get_xdata())[0]) for mark in marks)
     assert values == sorted(e.finding.estimate.value for e in some if e.primary)
+
+
+def test_a_row_a_model_is_hollow_where_its_gate_fails_and_in_words_where_there_is_none():
+    holds, fails, void = judge_all(
+        finding("A2", **more) for more in ({}, {"gates": {}}, {"estimate": None, "reason": "none"})
+    )
+    _, (ax,) = panels()
+    rows = {"own": holds, "weak": fails, "bare": void, "other": None}
+    within = figures.model_rows(ax, holds.spec, rows, ["own"])
+    assert within == figures.limits(holds.spec, [holds, fails, void])
+    own, weak = [line for line in ax.lines if line.get_marker() == "o"]
+    assert (own.get_color(), own.get_markerfacecolor()) == ("black", "black")
+    assert (weak.get_color(), weak.get_markerfacecolor()) == (COLOURS["common"], "white")
+    assert [text.get_text().strip() for text in ax.texts] == ["no number", "not measured"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(rows)
 
 
 def test_a_ledger_of_nothing_is_empty_and_no_error(tmp_path):

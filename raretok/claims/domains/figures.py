@@ -1,9 +1,7 @@
-"""Figures, tables and sentences of the page `domains`."""
+"""Figures and tables of the page `domains`."""
 
-from collections.abc import Callable
 from contextlib import suppress
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,10 +9,8 @@ from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 
-from raretok.claims.digest import QUIET
 from raretok.claims.domains.estimate import CORPUS, TEXTS, Places, Side, shared, with_order
-from raretok.claims.finding import Finding
-from raretok.claims.style import COLOURS, interval_text, points, shade, told
+from raretok.claims.style import table
 from raretok.errors import NotTestableError, UserError
 
 Matrix = Float[np.ndarray, "chosen measured"]
@@ -89,38 +85,6 @@ def heat(ax: Axes, sides: list[Side], values: Matrix, **labels: str) -> None:
     ax.spines[:].set_visible(False)
 
 
-def forest(
-    ax: Axes,
-    by_model: dict[str, list[Finding]],
-    estimands: list[str],
-    spec: Any,
-    counts: Callable[[Finding], bool],
-) -> None:
-    """Estimates of every model with 95 % intervals, a row each, over the regions that decide.
-
-    Hollow: a finding that does not count, since a gate failed. `spec`: an estimand with regions.
-    """
-    rows = [(estimand, name) for estimand in estimands for name in by_model]
-    found = {(one.estimand, name): one for name, some in by_model.items() for one in some}
-    ends = [end for key in rows if (one := found[key].estimate) for end in (one.low, one.high)]
-    ends += [end for some in (spec.supports, spec.contradicts) for one in some for end in one]
-    reach = np.array([end for end in ends if end is not None])
-    ax.set_xlim(reach.min() - 0.1 * np.ptp(reach), reach.max() + 0.1 * np.ptp(reach))
-    shade(ax, spec, "x")
-    n = len(by_model)
-    for row, key in enumerate(rows):
-        if (one := found[key].estimate) is None:
-            ax.text(ax.get_xlim()[0], row, " none", va="center")
-            continue
-        colour = COLOURS["common" if row % n else "fit"]
-        fill, label = colour if counts(found[key]) else "white", f"{QUIET}{', '.join(key)}"
-        points(ax, [row], [one], along="x", mfc=fill, color=colour, ms=7, label=label)
-    labels = [name if i % n else f"{estimand}: {name}" for i, (estimand, name) in enumerate(rows)]
-    ax.set_yticks(range(len(rows)), labels)
-    ax.hlines(np.arange(n, len(rows), n) - 0.5, *ax.get_xlim(), "0.5", lw=0.8)
-    ax.set(ylim=(len(rows) - 0.5, -0.5))
-
-
 def sides_table(places: Places) -> pd.DataFrame:
     """What each domain and text has: positions, documents, base rate and reliability."""
     rows = {
@@ -132,41 +96,22 @@ def sides_table(places: Places) -> pd.DataFrame:
         }
         for side in listed(places)
     }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("text")
+    return table(rows, "text")
 
 
-def said(places: Places, findings: list[Finding], size: int) -> dict[str, str]:
-    """What the page's sentences name."""
-    found = {"size": str(size)}
-    for one in findings:
-        why = f"not testable here ({one.reason})"
-        found[one.estimand.replace(" ", "_")] = interval_text(one.estimate, why=why)
-    found["groups"] = told(lambda: group_sentence(places, size))
-    return found | {"rates": told(lambda: rates_sentence(places))}
-
-
-def rates_sentence(places: Places) -> str:
-    """How many targets of the domain are rare for either model."""
-    never, seen = (100 * side.base_rate for side in places.models[::2])
-    return (
-        f"Of the targets in mathematics {never:.1f} % are rare for the model that never saw it, "
-        f"{seen:.1f} % for the other."
-    )
-
-
-def group_sentence(places: Places, size: int) -> str:
-    """How far groups chosen on domains overlap, and how far halves of one domain do."""
+def in_common(places: Places, size: int) -> dict[str, str]:
+    """How far groups of the domains are the same neurons. Raises `NotTestableError`."""
     sides = with_order(places.domains)
     if len(sides) < 2:
         raise NotTestableError("no two domains have an order of the neurons that repeats")
-    shares = overlap(sides, size)
-    own, across = np.diag(shares).mean(), shares[~np.eye(len(sides), dtype=bool)].mean()
+    shares, other = overlap(sides, size), ~np.eye(len(sides), dtype=bool)
     tops = [np.argsort(-side.sums.sum(axis=0), kind="stable")[:size] for side in sides]
     times = np.unique(tops, return_counts=True)[1]
-    return (
-        f"In all, {times.size} neurons are in the group of at least one of {len(sides)} domains. "
-        f"The groups of all these domains share {(times == len(sides)).sum()} of them; only one "
-        f"group has {(times == 1).sum()}. Part of the difference is noise: groups chosen on two "
-        f"halves of one domain have {100 * own:.0f} % in common, on halves of two domains "
-        f"{100 * across:.0f} %."
-    )
+    return {
+        "n_domains": str(len(sides)),
+        "in_any": str(times.size),
+        "in_all": str((times == len(sides)).sum()),
+        "in_one": str((times == 1).sum()),
+        "within": f"{100 * np.diag(shares).mean():.0f} %",
+        "across": f"{100 * shares[other].mean():.0f} %",
+    }

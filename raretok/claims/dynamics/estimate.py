@@ -83,13 +83,16 @@ def with_group_of(sample: Sample, last: Sample) -> Sample:
     return replace(sample, given_groups=last.groups)
 
 
-def reached(found: History, share: float = 0.5) -> int | None:
-    """First step from which the traced group keeps at least a share of its last influence."""
+def reached(found: History, share: float = 0.5) -> int:
+    """First step from which the traced group keeps at least a share of its last influence.
+
+    Raises `NotTestableError` where that is not positive.
+    """
     values = np.array([one.value if one else 0 for one in found.found[INFLUENCE][CHOICES[0]]])
-    enough = values >= share * values[-1]
-    late = np.flatnonzero(~enough)
-    first = int(late[-1]) + 1 if late.size else 0
-    return found.steps[first] if first < len(found.steps) and values[-1] > 0 else None
+    if values[-1] <= 0:
+        raise NotTestableError("the group has no influence at the last step")
+    late = np.flatnonzero(values < share * values[-1])
+    return found.steps[int(late[-1]) + 1 if late.size else 0]
 
 
 ESTIMANDS = (("D1", "largest step"), ("D1", "growing spectra"))

@@ -1,10 +1,12 @@
 """Figures and tables of the page `dynamics`."""
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 
-from raretok.claims.dynamics.estimate import CHOICES, QUANTITIES, UNGROUPED, History, reached
-from raretok.claims.style import COLOURS, interval_text, points, ticks
+from raretok.claims.dynamics.estimate import CHOICES, QUANTITIES, UNGROUPED, History
+from raretok.claims.style import COLOURS, points, table, ticks
 
 LIFTS = (0.05, 50)  # shown of a lift
 MARKS = {CHOICES[0]: ("o", "-", COLOURS["rare"]), CHOICES[1]: ("s", "--", COLOURS["fit"])}
@@ -34,24 +36,8 @@ def beside(step: int, series: int) -> float:
 
 def course_table(found: History, choice: str) -> pd.DataFrame:
     """Every quantity at every step for one choice of the group."""
-    columns = {
-        name: [interval_text(one, why="") for one in by.get(choice, by[CHOICES[1]])]
-        for name, by in found.found.items()
-    }
-    table = pd.DataFrame(columns, index=pd.Index(found.steps, name="step"))
-    for step, why in found.gaps.items():
-        table.loc[step] = [f"gap: {why}", *[""] * (table.shape[1] - 1)]
-    return table.sort_index()
-
-
-def said(found: History, model: str) -> dict[str, str]:
-    """What the page's sentences name."""
-    half, most = (reached(found, share) for share in (0.5, 0.9))
-    return {
-        "n_steps": str(len(found.steps)),
-        "model": model,
-        "half": "no step" if half is None else f"{half:,}",
-        "most": "no step" if most is None else f"{most:,}",
-        "last": f"{found.steps[-1]:,}",
-        "positions": str(found.positions),
-    }
+    rows: dict[int, Any] = {step: f"gap: {why}" for step, why in found.gaps.items()}
+    for i, step in enumerate(found.steps):
+        each = {name: by.get(choice, by[CHOICES[1]])[i] for name, by in found.found.items()}
+        rows[step] = {name: one or "" for name, one in each.items()}
+    return table(dict(sorted(rows.items())), "step")

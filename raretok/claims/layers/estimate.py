@@ -1,11 +1,11 @@
 """The page `layers`: whether the neurons of the last MLP do more than those before it (G3)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
-import xarray as xr
 from jaxtyping import Float
 
 from raretok.claims.finding import Finding, found, or_none
@@ -50,17 +50,12 @@ class Layers:
         }
 
 
-def read(
-    part: Callable[[str], xr.Dataset], blocks: Callable[[xr.Dataset, str], Sample], n_layers: int
-) -> Layers:
-    """The measured layers of a model of `n_layers`, as `Study.part` and `Study.blocks` give them.
-
-    Raises `NotTestableError` where none was measured.
-    """
+def read(study: Any) -> Layers:
+    """The measured layers of a study. Raises `NotTestableError` where none was measured."""
     parts, gaps = {}, {}
     for layer in BACK:
         try:
-            parts[layer] = part(f"layer: {layer}")
+            parts[layer] = study.part(f"layer: {layer}")
         except NotTestableError as error:
             gaps[layer] = str(error)
     if not parts:
@@ -68,9 +63,9 @@ def read(
     first = next(iter(parts.values()))
     counted = {name: float(first[name]) for name in ("positions", "documents")}
     return Layers(
-        *({layer: blocks(one, name) for layer, one in parts.items()} for name in EFFECTS),
+        *({layer: study.blocks(one, name) for layer, one in parts.items()} for name in EFFECTS),
         {layer: one.agreement.values.astype(float) for layer, one in parts.items()},
-        counted | {"layers": float(min(n_layers, len(BACK)))},
+        counted | {"layers": float(min(study.architecture.n_layers, len(BACK)))},
         gaps,
     )
 

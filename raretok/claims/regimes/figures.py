@@ -1,8 +1,9 @@
-"""Figures of the page `regimes`, and how often the released detector fires on a smooth curve."""
+"""Figures and tables of the page `regimes`; how often the released detector fires by chance."""
 
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 from matplotlib.axes import Axes
@@ -13,14 +14,34 @@ from raretok.claims.regimes.curve import bin_weights, draw_law, smooth_curve
 from raretok.claims.regimes.estimate import HEADS, head_of, intervention_curves, lift, rank_curves
 from raretok.claims.regimes.released import released_detector
 from raretok.claims.sample import KINDS, Sample
-from raretok.claims.style import COLOURS, MARKS, PALETTE, points, shade, ticks
+from raretok.claims.style import COLOURS, MARKS, PALETTE, points, shade, table, ticks, told
 from raretok.stats.jackknife import jackknife
+from raretok.text.protocol import PROTOCOLS
 
 Curve = Float[np.ndarray, " rank"]
 PER_DECADE = 8
 DASHES = ("-", "--", "-.", ":")
 AXES = {"xscale": "log", "yscale": "log", "xlabel": "neuron, by rank"}
 INFLUENCE = "influence (nats a token)"
+
+
+def run_table(study: Any) -> pd.DataFrame:
+    """What was scored for each reading, and the largest error the audit found."""
+    rows = {name: told(lambda name=name: scored(study, name)) for name in PROTOCOLS}
+    return table(rows, "reading")
+
+
+def scored(study: Any, protocol: str) -> dict[str, str]:
+    """Row of a reading."""
+    effects = study.effects(protocol)
+    stratum = effects.stratum.values
+    return {
+        "rare by its": PROTOCOLS[protocol].by,
+        "rare types": str(study.classes(protocol).rare.sum()),
+        **{f"{kind} positions": str((stratum == one).sum()) for kind, one in KINDS.items()},
+        "documents": str(np.unique(effects.document).size),
+        "largest error, nats": f"{effects.audit_max_error:.0e}",
+    }
 
 
 def binned(values: Curve) -> Curve:
@@ -82,9 +103,13 @@ def interventions(ax: Axes, sample: Sample, others: xr.Dataset) -> None:
     for name in others.interventions:
         curves[name] = intervention_curves(sample, others, name, "rare")[0]
     for (name, values), style, colour in zip(curves.items(), DASHES, PALETTE, strict=False):
-        means, rank = binned(values), np.arange(1.0, values.size + 1)
-        shown = means > 0
-        ax.plot(rank[shown], means[shown], style, color=colour, lw=1.8, label=name)
+        binned_curve(ax, values, ls=style, color=colour, label=name)
+
+
+def binned_curve(ax: Axes, values: Curve, **style: Any) -> None:
+    """One rank curve, means in bins of ranks; broken where they are not positive."""
+    means, rank = binned(values), np.arange(1.0, values.size + 1)
+    ax.plot(rank, np.where(means > 0, means, np.nan), lw=1.8, **style)
     ax.set(ylabel=INFLUENCE, **AXES)
 
 

@@ -1,6 +1,7 @@
-"""Figures, tables and sentences of the page `rivals`."""
+"""Figures and tables of the page `rivals`."""
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ from matplotlib.axes import Axes
 
 from raretok.claims.rivals.estimate import RIVALS, Compared, compared
 from raretok.claims.study import BOTH, CORRECTED, Study
-from raretok.claims.style import COLOURS, PALETTE, interval_text, number, points, there
+from raretok.claims.style import COLOURS, PALETTE, interval_text, number, points, table, there
 from raretok.stats.jackknife import Estimate
 
 Models = dict[str, Compared | str]  # by name; the reason where a model cannot be had
@@ -20,7 +21,6 @@ KIND = {
     "as surprising": (PALETTE[9], "s", "frequent, as surprising"),
     "common": (COLOURS["common"], "^", "common"),
 }
-SAID = ("answer", "group", "rarity", "scale", "noiseless", "matched")
 percent = partial(interval_text, scale=100.0)
 
 
@@ -70,68 +70,32 @@ def contrast(ax: Axes, found: Models) -> None:
     ax.set(ylabel="influence of the group\n(nats a token)")
 
 
+def largest(of: dict[str, Estimate]) -> str:
+    """Which rival has the largest number."""
+    return max(of, key=lambda name: of[name].value)
+
+
 def rivals_table(found: Models) -> pd.DataFrame:
     """What each rival explains in each model, % of the variance, and what the group scores."""
-    rows = {}
+    rows: dict[tuple[str, str], Any] = {}
     for model, one in found.items():
         if isinstance(one, str):
-            rows[model, ""] = {"part": one}
+            rows[model, ""] = one
             continue
-        of, scores = one.explained, one.scores
         for name in RIVALS:
-            rows[model, name] = {column: percent(each[name]) for column, each in of.by.items()}
-            rows[model, name]["group's score, sd"] = interval_text(scores[name])
-        rows[model, "all four"] = {"part": percent(of.all)}
-        rows[model, "ceiling"] = {"part": percent(of.ceiling)}
-    index = pd.MultiIndex.from_tuples(rows, names=["model", "rival"])
-    return pd.DataFrame(list(rows.values()), index=index).fillna("")
+            shares = {column: percent(each[name]) for column, each in one.explained.by.items()}
+            rows[model, name] = shares | {"group's score, sd": one.scores[name]}
+        rows[model, "all four"] = {"part": percent(one.explained.all)}
+        rows[model, "ceiling"] = {"part": percent(one.explained.ceiling)}
+    return table(rows, ["model", "rival"])
 
 
-def group_table(found: Models) -> pd.DataFrame:
-    """The group at equal surprisal and through the norm's scale, one row a model."""
-    rows: dict[str, dict[str, str]] = {}
-    for name, one in found.items():
-        if isinstance(one, str):
-            rows[name] = {"rare / as surprising": one}
-            continue
-        rows[name] = {
-            "rare / as surprising": interval_text(one.ratio),
-            "left at equal surprisal, %": percent(one.left),
-            "rare / as surprising, chosen on the latter": interval_text(one.reverse),
-            "through the norm's scale, %": percent(one.through_scale),
-            "rare targets matched, %": number(100 * one.matched),
-        }
-    return pd.DataFrame.from_dict(rows, orient="index").fillna("").rename_axis("model")
-
-
-def said(one: Compared | str) -> dict[str, str]:
-    """What the page's sentences name; the reason in the first where there is nothing."""
-    if isinstance(one, str):
-        return dict.fromkeys(SAID, "not testable here") | {"answer": one}
-    of, scores, scale = one.explained, one.scores, one.through_scale
-    best = max(RIVALS, key=lambda name: of.by["part"][name].value)
-    first = max(RIVALS, key=lambda name: scores[name].value)
-    answer = (
-        f"{best} explains most, {percent(of.by['part'][best])} % of the variance of the neurons' "
-        f"influence on rare targets. All four together explain {percent(of.all)} %, where the same "
-        f"neurons' influence on other documents explains {percent(of.ceiling)} %"
-    )
-    group = f"{first} (mean score {interval_text(scores[first])} sd over the layer)"
-    through = "a share not measured here" if scale is None else f"{percent(scale)} %"
-    numbers = (number(100 * value) for value in (np.sqrt(of.ceiling.value), one.matched))
-    return dict(zip(SAID, (answer, group, rarity(one.left), through, *numbers), strict=True))
-
-
-def rarity(left: Estimate | None) -> str:
-    """Whether rarity matters to the group where surprisal is equal, in words."""
-    if left is None:
-        return "The group has no influence on rare targets that could be compared."
-    verdict = "The documents leave open whether rarity remains at equal surprisal"
-    if left.high < 1:
-        verdict = "Rarity matters even at equal surprisal"
-    elif left.low > 1:
-        verdict = "At equal surprisal rarity adds nothing"
-    return (
-        f"{verdict}: on frequent targets that are as surprising as the rare ones the group has "
-        f"{percent(left)} % of the influence that it has on these."
-    )
+def of_group(one: Compared) -> dict[str, Estimate | str | None]:
+    """Row of a model: its group at equal surprisal and through the norm's scale."""
+    return {
+        "rare / as surprising": one.ratio,
+        "left at equal surprisal, %": percent(one.left),
+        "rare / as surprising, chosen on the latter": one.reverse,
+        "through the norm's scale, %": percent(one.through_scale),
+        "rare targets matched, %": number(100 * one.matched),
+    }

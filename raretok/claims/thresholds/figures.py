@@ -1,4 +1,4 @@
-"""Figures, tables and sentences of the page `thresholds`."""
+"""Figures and tables of the page `thresholds`."""
 
 from typing import Any
 
@@ -7,9 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from raretok.claims.digest import QUIET
-from raretok.claims.finding import Finding
-from raretok.claims.style import COLOURS, MARKS, interval_text, points, shade, ticks
-from raretok.claims.thresholds.estimate import QUANTITIES, Case
+from raretok.claims.style import COLOURS, MARKS, points, shade, table, ticks
+from raretok.claims.thresholds.estimate import Case
 from raretok.claims.thresholds.gradient import Gradient, Slopes
 
 # Estimand whose regions are drawn, unit, and range shown of each quantity.
@@ -45,30 +44,18 @@ def sweep(ax: Axes, series: dict[str, list[Case]], name: str, spec: Any = None) 
     ticks(ax.xaxis, (2, 5, 10, 20, 50))
 
 
-def table(cases: list[Case]) -> pd.DataFrame:
+def cases_table(cases: list[Case]) -> pd.DataFrame:
     """Numbers of rare types and positions, and every quantity, a row each definition of rare."""
-    rows = {}
-    for one in cases:
-        counts = [f"{n:,.0f}" for n in (one.types, one.positions, one.worth)]
-        values = [interval_text(one.found.get(name)) for name in QUANTITIES]
-        gap = [f"gap: {one.reason}", *[""] * (len(counts + values) - 1)]
-        rows[one.percentile, one.rule, one.by] = gap if one.reason else counts + values
-    columns = ["rare types", "positions", "worth", *QUANTITIES]
-    index = pd.MultiIndex.from_tuples(rows, names=["%", "rule", "rare by its"])
-    return pd.DataFrame(list(rows.values()), index, columns)
+    rows = {(one.percentile, one.rule, one.by): of_case(one) for one in cases}
+    return table(rows, ["%", "rule", "rare by its"])
 
 
-def told(found: Slopes) -> dict[str, str]:
-    """What the page's sentences name of the slopes."""
-    distance, fall = interval_text(found.distance), interval_text(found.lift)
-    return {"same_sign": f"{100 * found.same_sign:.0f} %", "distance": distance, "fall": fall}
-
-
-def gaps(series: dict[str, list[Case]]) -> str:
-    """What could not be had at all, in one line."""
-    missing = [(label, one) for label, cases in series.items() for one in cases if one.reason]
-    lines = [f"{label} at {one.percentile:g} % ({one.reason})" for label, one in missing]
-    return "; ".join(lines) or "nothing"
+def of_case(one: Case) -> dict[str, Any] | str:
+    """Row of one definition of rare, or why there is none."""
+    if one.reason:
+        return f"gap: {one.reason}"
+    counts = {"rare types": one.types, "positions": one.positions, "worth": one.worth}
+    return {name: f"{n:,.0f}" for name, n in counts.items()} | one.found
 
 
 def frequency(ax: Axes, found: Gradient, title: str = "") -> None:
@@ -96,11 +83,3 @@ def slopes(ax: Axes, found: Slopes, title: str = "") -> None:
     ax.set(title=title, xlabel="slope (nats a decade)")
     ax.locator_params(axis="x", nbins=5)
     ax.set_ylabel("influence (nats)")
-
-
-def said(findings: list[Finding], step_verdict: str) -> dict[str, str]:
-    """What the page's sentences name of its findings."""
-    texts = [interval_text(one.estimate, why=f"not testable ({one.reason})") for one in findings]
-    kinds = {"supported": "a class of their own", "contradicted": "the end of a gradient"}
-    kind = kinds.get(step_verdict, "not told apart from the end of a gradient here")
-    return dict(zip(("ratio", "step", "elbow"), texts, strict=True)) | {"kind": kind}

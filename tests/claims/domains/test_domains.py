@@ -220,21 +220,21 @@ def test_a_group_serves_where_it_is_the_same_and_not_elsewhere():
             assert common[off].max() < 0.35
 
 
-def test_every_figure_and_sentence_of_a_page_with_gaps():
+def test_the_matrices_of_a_page_with_gaps_are_drawn():
     places = places_of(same=True)
-    found = list(findings(places))
     sides = figures.compared(places)
     assert [side.name for side in sides] == [*NAMES[:3], TEXTS[0]]
-    _, axes = panels(2)
+    _, axes = panels()
     order = figures.order_matrix(sides)
     assert np.isnan(np.diag(order)).all()
     assert order[0, 1] == pytest.approx(shared(*sides[:2])[0])
     figures.heat(axes[0], sides, order, title="order")
     assert len(axes[0].texts) == 2 * len(list(combinations(sides, 2)))
-    spec = SimpleNamespace(supports=[(0.8, None)], contradicts=[(None, 0.5)])
-    figures.forest(axes[1], {"own": found}, ["licences", "addresses"], spec, lambda one: True)
-    assert [text.get_text() for text in axes[1].texts] == [" none"]
-    said = figures.said(places, found, 6)
-    assert said["addresses"] == "not testable here (addresses was not measured)"
-    assert said["rates"] == "not testable here: trained on everything"
-    assert "of at least one of 3 domains" in said["groups"]
+
+
+def test_neurons_in_common_are_counted_over_the_groups_of_the_domains():
+    same, other = (figures.in_common(places_of(one), 6) for one in (True, False))
+    assert same["n_domains"] == other["n_domains"] == "3"
+    assert int(same["in_all"]) > int(other["in_all"]) == 0
+    assert int(same["in_any"]) < int(other["in_any"]) <= 18
+    assert int(other["in_one"]) > int(same["in_one"])

@@ -75,7 +75,13 @@ def test_a_gap_is_a_row_with_its_reason_and_every_quantity_is_drawn(found):
     for ax, name in zip(axes, QUANTITIES, strict=True):
         figures.course(ax, found, name)
         assert ax.lines
-    assert figures.said(found, "tiny")["last"] == "1,024"
+
+
+def test_a_group_that_does_nothing_in_the_end_reaches_nothing(found):
+    falling = [*reversed(found.found["influence of the group"]["traced back"])]
+    vain = replace(found, found={"influence of the group": {"traced back": [*falling, None]}})
+    with pytest.raises(NotTestableError, match="no influence at the last step"):
+        reached(vain)
 
 
 def test_the_largest_step_is_the_one_planted():

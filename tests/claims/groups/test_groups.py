@@ -7,7 +7,7 @@ import xarray as xr
 from raretok.claims.groups import estimate, figures
 from raretok.claims.groups.estimate import KINDS, Groups
 from raretok.claims.study import Study
-from raretok.claims.style import panels, there, told
+from raretok.claims.style import panels, table, there, told
 from raretok.errors import NotTestableError
 from raretok.stats.jackknife import Estimate
 
@@ -96,38 +96,12 @@ def test_sizes_are_those_that_were_measured(groups):
     assert groups.n_sets == SETS
 
 
-@pytest.mark.parametrize(
-    ("factor", "words"),
-    [(1.5, "is more than"), (0.6, "is less than"), (1.0, "cannot be told from")],
-)
-def test_words_follow_the_numbers(factor, words):
-    said = figures.said(Groups.of(data(factor)))
-    assert said["against_sum_1"] == words
-    assert said["meaning_1"] == figures.MEANING[words]
-    assert said["answer"].startswith("Without the 2 neurons (1 % of the last MLP)")
-    assert f"more than any of the {SETS} random sets" in said["answer"]
-    assert f"changes it, and {words} the sum of what each neuron does alone (" in said["answer"]
-
-
-def test_the_groups_are_compared_by_their_intervals():
-    raw = data()
-    raw["joint"][0, :, 0] *= 4  # the group chosen for rare targets favours them
-    assert figures.more_selective(Groups.of(raw)) == "is higher than"
-    raw["joint"][0, :, 0] /= 16
-    assert figures.more_selective(Groups.of(raw)) == "is lower than"
-    assert figures.more_selective(Groups.of(data())) == "cannot be told from"
-    assert figures.against_sets(Groups.of(data(-1.0))) == "not clearly more than every one"
-
-
 def test_a_ratio_of_effects_that_help_the_loss_is_a_gap():
     groups = Groups.of(data(rare=-0.1))
     with pytest.raises(NotTestableError, match=r"^rare over common effect: a ratio needs effects"):
         estimate.selectivity(groups, "rare", 1.0)
-    said = figures.said(groups)
-    assert said["selectivity_1"] == "undefined"
-    assert said["answer"].endswith(
-        "cannot be compared with the sum of what each neuron does alone."
-    )
+    shown = figures.group_table(groups).loc[("rare", "1")]
+    assert shown["rare over common"] == shown["joint over single, rare"] == "undefined"
 
 
 def test_a_size_that_was_not_measured_is_one_line(groups):
@@ -144,14 +118,12 @@ def test_a_class_without_weight_is_one_line():
 
 def test_figures_and_tables_are_drawn_and_a_gap_is_named(groups):
     bare = Study.shipped("docs-gpt2-seed1")
-    gap = told(lambda: figures.read(bare))
+    gap = told(lambda: Groups.of(bare.part("groups")))
     assert gap.startswith("not testable here: groups of docs-gpt2-seed1")
     assert "\n" not in gap
-    assert figures.models_table({"one": groups, "two": gap}).loc["two"].iloc[0] == gap
+    assert table({"one": groups, "two": gap}, "model", figures.of_model).loc["two"].iloc[0] == gap
     with pytest.raises(NotTestableError, match="docs-gpt2-seed1"):
         there(gap)
-    assert figures.said(gap).keys() == figures.said(groups).keys()
-    assert figures.said(gap)["answer"] == gap
     assert len(figures.group_table(groups)) == 2 * len(PERCENT)
     _, axes = panels(2)
     figures.together(axes[0], there(groups), "rare")

@@ -1,6 +1,7 @@
 """Layers side by side: shares of planted worlds, and the numbers of `regimes` for the last one."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -69,7 +70,8 @@ def read(strengths: dict[int, float], n_layers: int = 4) -> estimate.Layers:
     def blocks(data: xr.Dataset, name: str):
         return of_blocks(data[name].values, data.weight.values)
 
-    return estimate.read(part, blocks, n_layers)
+    depth = SimpleNamespace(n_layers=n_layers)
+    return estimate.read(SimpleNamespace(part=part, blocks=blocks, architecture=depth))
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +137,7 @@ def test_blocks_of_a_sample_give_the_numbers_of_the_sample():
 
 def test_the_exact_last_layer_has_the_numbers_of_the_page_regimes():
     study = Study(PageParameters(model="docs-gpt2"))
-    exact = figures.exact_of(study)
+    exact = study.sample("corrected")
     row = estimate.numbers(exact, None, None)
     of_regimes = {(f.claim, f.estimand): f for f in study.of_reading("regimes", "corrected")}
     assert row.lift == of_regimes["R1", "lift"].estimate
@@ -156,8 +158,10 @@ def test_a_model_of_three_layers_uses_those_and_names_the_gap():
     assert layers.gaps == {-4: "layer -4 is deeper than the model"}
     share, _ = estimate.findings(layers)
     assert share.estimate.value == pytest.approx(1 / 3, abs=1e-3)
-    assert figures.said(layers, None)["fair"] == "33"
-    assert figures.table(layers, None).loc["4th last"].iloc[0].startswith("gap: layer -4 is deeper")
+    table = figures.layer_table(layers, None)
+    assert table.loc["4th last"].iloc[0].startswith("gap: layer -4 is deeper")
+    model = figures.of_model(layers)
+    assert (model["layers"], model["4th last"]) == ("3", "")
 
 
 def test_a_layer_that_was_not_measured_is_no_smaller_sum():
@@ -187,21 +191,6 @@ def test_layers_that_do_not_help_have_no_share():
         estimate.share(layers.whole, -1)
 
 
-@pytest.mark.parametrize(
-    ("bounds", "words"),
-    [
-        ((0.55, 0.8), "most of it is there"),
-        ((0.3, 0.45), "more than an equal share, but not most of it"),
-        ((0.2, 0.4), "not most of it, and not clearly more or less"),
-        ((0.1, 0.2), "not most of it, and less than an equal share"),
-        ((0.4, 0.6), "these documents do not say"),
-    ],
-)
-def test_words_follow_the_interval(bounds, words):
-    low, high = bounds
-    assert words in figures.place(estimate.Estimate((low + high) / 2, low, high), 4)
-
-
 def test_every_figure_and_table_is_drawn(equal):
     _, axes = panels(4)
     figures.influence_by_layer(axes[0], read({-1: 1.0, -2: 1.0}, 2), a_sample(1))
@@ -209,8 +198,7 @@ def test_every_figure_and_table_is_drawn(equal):
     figures.curves(axes[1], equal, a_sample(1), "rare")
     assert len(axes[1].lines) == 5
     figures.agreement(axes[2], equal.agreement, 0)
-    table = figures.table(equal, a_sample(1))
+    table = figures.layer_table(equal, a_sample(1))
     assert list(table.index) == ["last, exact", *figures.ORDER.values()]
-    models = figures.models_table({"one": equal, "two": "not testable here: a gap"})
-    assert models.loc["two"].iloc[0] == "not testable here: a gap"
-    assert figures.said("a gap", None)["share"] == "a gap"
+    assert table.loc["last, exact", "share of the layers"] == ""
+    assert table.loc["last", "agreement, top"] == "0.90 (0.90 to 0.90)"

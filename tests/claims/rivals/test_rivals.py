@@ -11,7 +11,7 @@ from raretok.claims.rivals.estimate import RIVALS, compared, explained, weight_s
 from raretok.claims.rivals.shapley import correlations, r_squared, shapley
 from raretok.claims.rivals.surprisal import BINS, matched, surprisal_bins
 from raretok.claims.study import Study
-from raretok.claims.style import panels, told
+from raretok.claims.style import panels, table, told
 from raretok.errors import NotTestableError
 from raretok.text.rarity import RARE
 from tests.synthetic import NEURONS, SIZE, a_sample
@@ -199,15 +199,13 @@ def test_a_gap_is_one_line_and_the_rest_is_drawn():
     why = told(lambda: figures.read(Unmeasured()))
     assert why == "not testable here: effects: stratified of tiny was not measured"
     found = {"tiny": compared(sample, surprised(sample), an_unembedding()), "bare": why}
-    table = figures.rivals_table(found)
-    assert table.loc[("bare", ""), "part"] == why
-    assert list(table.loc["tiny"].index[: len(RIVALS)]) == list(RIVALS)
-    assert figures.group_table(found).loc["bare"].iloc[0] == why
+    rivals = figures.rivals_table(found)
+    assert rivals.loc[("bare", ""), "part"] == why
+    assert list(rivals.loc["tiny"].index[: len(RIVALS)]) == list(RIVALS)
+    assert table(found, "model", figures.of_group).loc["bare"].iloc[0] == why
     for draw in (figures.shares, figures.contrast):
         _, axes = panels()
         draw(axes[0], found)
         assert axes[0].lines
         with pytest.raises(NotTestableError, match="was not measured"):
             draw(axes[0], {"bare": why})
-    assert figures.said(why)["answer"] == why
-    assert figures.said(found["tiny"]).keys() == figures.said(why).keys()

@@ -139,9 +139,9 @@ def test_a_rule_without_rare_types_is_a_gap_in_the_table():
         raise NotTestableError("no rare token type is left")
 
     case = estimate.case(SimpleNamespace(at=none), 2.0)
-    assert figures.table([case]).iloc[0, 0] == "gap: no rare token type is left"
-    assert figures.gaps({"tiny": [case]}) == "tiny at 2 % (no rare token type is left)"
-    assert figures.gaps({}) == "nothing"
+    table = figures.cases_table([case])
+    assert table.iloc[0, 0] == "gap: no rare token type is left"
+    assert list(table.index) == [(2.0, "percentile", "target")]
 
 
 def test_everything_is_drawn():
