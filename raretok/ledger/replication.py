@@ -64,12 +64,11 @@ class Replication:
         return "reproduced" if verdict == "supported" else verdict
 
     @property
-    def why(self) -> str:
-        """The gates that too few runs pass."""
-        if self.pooled is not None:
-            return ""
-        reasons = sorted({one.why.split(" is ")[0] for one in self.runs if one.why})
-        return f"{len(self.used)} of {len(self.runs)} runs pass the gates ({'; '.join(reasons)})"
+    def gates(self) -> str:
+        """How many runs pass the gates, and which ones the others fail."""
+        passed = f"{len(self.used)} of {len(self.runs)} runs pass"
+        failed = sorted({one.why.split(" is ")[0] for one in self.runs if one.why})
+        return f"{passed} ({'; '.join(failed)})" if failed else passed
 
 
 def is_ratio(spec: Estimand) -> bool:
