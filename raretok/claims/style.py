@@ -117,7 +117,8 @@ def by_name(study: Any, names: dict[str, str]) -> dict[str, Any]:
 
 def number(value: float) -> str:
     """With few digits, without exponent, and without a sign where it is shown as 0."""
-    places = (4, 3, 2, 0)[np.searchsorted((0.01, 0.1, 10), abs(value), side="right")]
+    size = abs(value) or 1.0  # nothing at all has as many digits as 1
+    places = (4, 3, 2, 0)[np.searchsorted((0.01, 0.1, 10), size, side="right")]
     text = f"{value:,.{places}f}"
     return text if text.strip("-0.") else text.lstrip("-")
 

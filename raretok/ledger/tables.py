@@ -9,7 +9,7 @@ import pandas as pd
 from IPython.display import HTML
 
 from raretok.claims.finding import Finding
-from raretok.claims.style import TOO_WIDE, too_wide
+from raretok.claims.style import interval_text
 from raretok.ledger.claims import Estimand, Region, changes, claims, named
 from raretok.ledger.figures import grouped, primary
 from raretok.ledger.promise import CALIBRATED, VERDICTS, calibrated, support
@@ -40,20 +40,9 @@ def tabulate(rows: list[dict[str, str]], *index: str) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index(list(index)) if rows else pd.DataFrame(columns=index)
 
 
-def number(value: float) -> str:
-    """Three digits, without an exponent."""
-    if value != 0 and abs(value) < 0.01:
-        return f"{value:.4f}"
-    return f"{value:.2f}" if abs(value) < 10 else f"{value:,.0f}"
-
-
 def ours(finding: Finding) -> str:
-    """Value and interval."""
-    one = finding.estimate
-    if one is None:
-        return ""
-    ends = TOO_WIDE if too_wide(one) else f"{number(one.low)} to {number(one.high)}"
-    return f"{number(one.value)} ({ends})"
+    """Value and interval; nothing where there is none."""
+    return interval_text(finding.estimate, why="")
 
 
 def region_text(regions: list[Region]) -> str:

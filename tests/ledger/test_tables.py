@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from raretok.claims.style import TOO_WIDE
+from raretok.claims.style import TOO_WIDE, number
 from raretok.ledger import figures, promise, tables
 from raretok.ledger.claims import claims
 from raretok.ledger.records import book_ledger
@@ -46,10 +46,17 @@ def test_a_box_gives_the_reason_of_a_verdict(entries):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0, "0.00"), (0.00512, "0.0051"), (1.234, "1.23"), (-47.5, "-48"), (12345.0, "12,345")],
+    [
+        (0.0, "0.00"),
+        (0.00512, "0.0051"),
+        (-0.0512, "-0.051"),
+        (1.234, "1.23"),
+        (-47.5, "-48"),
+        (12345.0, "12,345"),
+    ],
 )
 def test_numbers_have_two_or_three_digits(value, text):
-    assert tables.number(value) == text
+    assert number(value) == text
 
 
 def test_counts_are_of_the_corrected_reading(entries):
