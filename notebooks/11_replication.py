@@ -41,8 +41,8 @@ study, studies = Study.of(globals()), {name: Study.shipped(name) for name in TRA
 families = {name: one.architecture.family for name, one in studies.items()}
 runs = {name: one.replicate() for name, one in studies.items()}
 lead = [one.finding for one in book_ledger(pages_folder()) if one.claim.of_the_paper]
-control = {UNTRAINED: Study.shipped(UNTRAINED).replicate()}
-found = replications(runs, {**page.by_model(lead), **control})
+control = Study.shipped(UNTRAINED).replicate()
+found = replications([one for some in runs.values() for one in some], [*lead, *control])
 base = {name: some for name, some in runs.items() if families[name] == BASE}
 across = {
     name: between_families(runs[name], families[name], base) for name in runs if name not in base
@@ -96,6 +96,6 @@ page.families_table([*findings, *(one for some in across.values() for one in som
 # layer before the last alone. An interval over documents does not see what another text would change.
 
 # %% tags=["remove-cell"]
-some = (*runs.values(), *control.values(), *across.values())
+some = (*runs.values(), control, *across.values())
 glue("replicates", as_records([one for each in some for one in each]), display=False)
 glue("findings", as_records(findings), display=False)

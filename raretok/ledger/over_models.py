@@ -30,15 +30,6 @@ NAMES = {
 }
 
 
-def by_model(findings: list[Finding]) -> dict[str, list[Finding]]:
-    """Findings under `corrected` by the model they are of."""
-    found: dict[str, list[Finding]] = {}
-    for one in findings:
-        if one.reading == "corrected":
-            found.setdefault(one.model, []).append(one)
-    return found
-
-
 def beside(folder: Path, book: Path = ROOT / "book") -> tuple[list[Replication], str]:
     """The claims of the pages in a folder on every model, and in a sentence what is left out.
 
@@ -55,10 +46,9 @@ def beside(folder: Path, book: Path = ROOT / "book") -> tuple[list[Replication],
         missing = f"The models that ship are left out: {error}."
     if not first:
         own = [replace(one, model=f"{one.model} (this run)") for one in own]
-    models = by_model(others)
-    runs = {name: some for name, some in models.items() if name in TRAINED}
-    outside = {name: some for name, some in models.items() if name not in TRAINED}
-    found = replications(runs, by_model([*own, *lead]) | outside)
+    runs = [one for one in others if one.model in TRAINED]
+    outside = [one for one in others if one.model not in TRAINED]
+    found = replications(runs, [*own, *lead, *outside])
     return [one for one in found if one.claim in asked], missing
 
 
@@ -109,17 +99,6 @@ def decided(one: Replication) -> dict[str, str]:
     return {f"{verdict} on": f"{counts[verdict]} of {len(models)}" for verdict in verdicts}
 
 
-def models_table(found: list[Replication]) -> HTML:
-    """Verdicts by claim and model, and over the runs."""
-    rows = []
-    for one in found:
-        verdicts = {e.finding.model: signed(e) for e in (*one.outside, *one.runs)}
-        row = {name: verdicts.get(model, "not measured") for model, name in names(found).items()}
-        claim = {"claim": html.escape(named(one.claim))}
-        rows.append(claim | row | {"over the runs": f"<b>{one.verdict}</b>"})
-    return shown(tabulate(rows, "claim"))
-
-
 def families_table(findings: list[Finding]) -> HTML:
     """G1 and G4 of every model that they are about."""
     rows = [
@@ -139,6 +118,6 @@ def said(found: list[Replication], lead: list[Finding]) -> dict[str, str]:
         "n_runs": str(max((len(one.runs) for one in found), default=0)),
         "n_claims": str(len(found)),
         **{f"n_{verdict.replace(' ', '_')}": str(counts[verdict]) for verdict in REPRODUCED},
-        "lead": " and ".join(map(name_of, by_model(lead))) or "no model",
+        "lead": " and ".join(dict.fromkeys(name_of(one.model) for one in lead)) or "no model",
         **{one.claim: one.verdict for one in found},
     }

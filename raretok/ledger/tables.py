@@ -2,7 +2,6 @@
 
 import html
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -15,15 +14,14 @@ from raretok.ledger.figures import grouped, primary
 from raretok.ledger.promise import CALIBRATED, VERDICTS, calibrated, support
 from raretok.ledger.records import missing_claims, stems, title
 from raretok.ledger.verdicts import Entry
+from raretok.measure.find import Measurements
+from raretok.measure.parameters import PageParameters
 from raretok.text.protocol import PROTOCOLS
 
-SIGNS = {
-    "supported": "✓",
-    "contradicted": "✗",
-    "inconclusive": "~",
-    "not testable": "?",
-    "reported": "",
-}
+SIGNS = dict(zip((*VERDICTS, "reported"), ("✓", "✗", "~", "?", ""), strict=True))
+# Claims about the neurons of the head, which have cards where the book's first model is shown.
+OF_NEURONS = ("R0", "R1", "R2", "C1", "I1", "M1", "A3", "A4", "S1")
+NEURONS = '<br><a href="cards.html">neurons</a>'
 
 
 def shown(table: pd.DataFrame, classes: str = "sentences") -> HTML:
@@ -138,20 +136,11 @@ def sentences_table() -> HTML:
     return shown(tabulate(rows, "claim"))
 
 
-def matrix(entries: list[Entry]) -> HTML:
-    """Verdicts by estimand and reading."""
-    lines = [
-        {"claim": claim, "estimand": estimand} | by_reading(claim, of, signed)
-        for (claim, estimand), of in grouped(entries).items()
-    ]
-    return shown(tabulate(lines, "claim", "estimand"))
-
-
-def by_reading(claim: str, entries: list[Entry], word: Callable[[Entry], str]) -> dict[str, str]:
-    """A word for every reading; of one that has no line, why: not asked, or not run."""
+def by_reading(claim: str, entries: list[Entry]) -> dict[str, str]:
+    """The verdict under every reading; of one that has no line, why: not asked, or not run."""
     asked = claims()[claim].readings
     none = {reading: "not run" if reading in asked else "–" for reading in PROTOCOLS}
-    return none | {one.finding.reading: word(one) for one in entries}
+    return none | {one.finding.reading: one.verdict for one in entries}
 
 
 def page_link(page: str) -> str:
@@ -161,10 +150,12 @@ def page_link(page: str) -> str:
 
 def ledger_table(entries: list[Entry], folder: Path) -> HTML:
     """Every line, with where it is shown."""
-    files = stems(folder)
+    files, carded = stems(folder), Measurements(PageParameters()).name
     rows = [
         cells(entry)
         | {
+            "claim": html.escape(named(entry.finding.claim))
+            + NEURONS * (entry.finding.claim in OF_NEURONS and entry.finding.measurement == carded),
             "supports": html.escape(region_text(entry.spec.supports)),
             "contradicts": html.escape(region_text(entry.spec.contradicts)),
             "page": page_link(files.get(entry.claim.page, entry.claim.page)),
@@ -186,9 +177,8 @@ def said(entries: list[Entry]) -> dict[str, str]:
     mine = decisive(entries)
     counts, judged = Counter(e.verdict for e in mine), {e.finding.claim for e in mine}
     models = sorted({entry.finding.model for entry in entries})
-    design = {model: calibrated(model) or calibrated(CALIBRATED) for model in models}
-    promises = [(one, support(design[one.finding.model], *one.key[:2])) for one in mine]
-    weak = [one.finding.claim for one, found in promises if found and not found["able"]]
+    promises = {e.finding.claim: support(calibrated(CALIBRATED), *e.key[:2]) for e in mine}
+    weak = [claim for claim, found in promises.items() if found and not found["able"]]
     missing = missing_claims(entries)
     return {
         "n_claims": str(len({entry.finding.claim for entry in entries})),
@@ -221,7 +211,7 @@ def readme_table(entries: list[Entry]) -> str:
     """The verdicts as the table of the README."""
     rows = []
     for (claim, _), of in grouped(primary(entries)).items():
-        cells = " | ".join(by_reading(claim, of, lambda one: one.verdict).values())
+        cells = " | ".join(by_reading(claim, of).values())
         rows.append(f"| {named(claim)} | {cells} |")
     head = f"| claim | {' | '.join(f'`{protocol}`' for protocol in PROTOCOLS)} |"
     return "\n".join([head, "|---" * (1 + len(PROTOCOLS)) + "|", *rows])

@@ -1,13 +1,17 @@
 """Tables, boxes and figures of verdicts say what the entries say."""
 
+import re
+
 import numpy as np
 import pytest
 
 from raretok.claims.style import TOO_WIDE, number
-from raretok.ledger import figures, promise, tables
+from raretok.ledger import figures, tables
 from raretok.ledger.claims import claims
 from raretok.ledger.records import book_ledger
 from raretok.ledger.verdicts import judge_all
+from raretok.measure.find import Measurements
+from raretok.measure.parameters import PageParameters
 from raretok.stats.jackknife import Estimate
 from raretok.text.protocol import PROTOCOLS
 from tests.recorded import finding, write_book
@@ -89,7 +93,7 @@ def test_a_figure_has_a_row_an_estimand_and_a_mark_a_reading(entries):
 
 
 def test_a_ledger_of_nothing_is_empty_and_no_error(tmp_path):
-    for table in (tables.matrix([]), tables.verdict_table([]), tables.ledger_table([], tmp_path)):
+    for table in (tables.verdict_table([]), tables.ledger_table([], tmp_path)):
         assert "<table" in table.data
     assert tables.said([])["model"] == "none"
     assert tables.standing([], tmp_path) == ""
@@ -97,15 +101,23 @@ def test_a_ledger_of_nothing_is_empty_and_no_error(tmp_path):
 
 
 def test_a_reading_that_was_not_run_says_so():
-    found = tables.matrix(judge_all([finding("A4", reading="text")])).data
+    found = tables.readme_table(judge_all([finding("A4", reading="text")]))
     assert found.count("not run") == 2
+
+
+@pytest.mark.parametrize("ships", [True, False])
+def test_claims_about_neurons_lead_to_their_cards_once_where_these_ship(tmp_path, ships):
+    name = Measurements(PageParameters()).name if ships else "mine/3f2a"
+    keys = [("A4", "layer"), ("A4", "against controls"), ("A1", "correlation"), ("C1", "existence")]
+    table = tables.ledger_table(
+        judge_all(finding(*key, measurement=name) for key in keys), tmp_path
+    )
+    linked = re.findall(r"<th[^>]*>(\w+),[^<]*<br><a href=\"cards.html\">neurons</a>", table.data)
+    assert linked == (["C1", "A4"] if ships else [])
+    assert ("cards.html" in table.data) == ships
+    assert set(tables.OF_NEURONS) < set(claims())
 
 
 def test_an_interval_that_says_nothing_is_not_written_out():
     some = finding("R1", estimate=Estimate(0.61, 1e-9, 117_689.0))
     assert tables.ours(some) == f"0.61 ({TOO_WIDE})"
-
-
-def test_reasons_that_differ_in_a_number_alone_are_named_once():
-    reasons = ["an effect of 0.45 is too large", "no group", "an effect of 0.51 is too large"]
-    assert promise.in_short(reasons) == "an effect of 0.45 is too large, no group"
