@@ -54,8 +54,8 @@ over_models.replication_table(found)
 # ## Line by line
 #
 # Below each claim's own estimand stand its second lines: *specificity* asks whether what is there on rare
-# targets is stronger than on common ones, others leave out what could explain a finding. The same lines
-# are in {download}`ledger.json`, with all gates.
+# targets is stronger than on common ones, others leave out what could explain a finding. The regions are
+# on {ref}`claims`. {download}`ledger.json` has the same lines, with regions and all gates.
 
 # %% tags=["hide-input"]
 # NBVAL_CHECK_OUTPUT

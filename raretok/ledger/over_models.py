@@ -78,16 +78,15 @@ def replication_table(found: list[Replication]) -> HTML:
 def replication_row(one: Replication) -> dict[str, str]:
     """What the table says of a claim."""
     row = {"claim": html.escape(named(one.claim)), **decided(one)}
-    row["over the runs"] = f"<b>{one.verdict}</b>"
+    row["over the runs"] = f"<b>{one.verdict}</b><br>{html.escape(one.gates)}"
     for entry in trained_ones(one.outside):
-        row[name_of(entry.finding.model)] = f"{ours(entry.finding)}<br>{signed(entry)}"
+        found = f"{ours(entry.finding)} {html.escape(one.spec.unit)}<br>"
+        row[name_of(entry.finding.model)] = found * bool(entry.finding.estimate) + signed(entry)
     pooled = one.pooled
     ends = pooled and map(number, (pooled.next_run.low, pooled.next_run.high))
     return row | {
         "mean of the runs": interval_text(pooled and pooled.mean, why=""),
         "next run": " to ".join(ends or ()),
-        "unit": html.escape(one.spec.unit),
-        "gates": html.escape(one.gates),
     }
 
 

@@ -78,15 +78,13 @@ def promise_table(table: list[Row]) -> pd.DataFrame:
     for key in ((name, one) for name, claim in claims().items() for one in claim.estimands):
         if found := support(table, *key):
             covered = coverage(table, *key)
-            median = {row["size"]: row["median"] for row in rows_of(table, *key)}
+            (median,) = (row["median"] for row in rows_of(table, *key) if row["size"] == 1)
             rows[key] = {
                 "supported where false": f"{100 * found['false']:.0f} %",
                 "supported where true": f"{100 * found['true']:.0f} %",
                 "interval covers": "" if covered is None else f"{100 * covered:.0f} %",
                 "this design": "can support it" if found["able"] else "cannot support it",
                 "planted as size 1": f"{planted(*key):g}",
+                "typical estimate": "" if median is None else f"{median:.3g}",
             }
-            for size in (0, 1):
-                one = median[size]
-                rows[key][f"typical estimate, size {size}"] = "" if one is None else f"{one:.3g}"
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["claim", "estimand"])

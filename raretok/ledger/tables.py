@@ -21,7 +21,7 @@ from raretok.text.protocol import PROTOCOLS
 SIGNS = dict(zip((*VERDICTS, "reported"), ("✓", "✗", "~", "?", ""), strict=True))
 # Claims about the neurons of the head, which have cards where the book's first model is shown.
 OF_NEURONS = ("R0", "R1", "R2", "C1", "I1", "M1", "A3", "A4", "S1")
-NEURONS = '<br><a href="cards.html">neurons</a>'
+NEURONS = ', <a href="cards.html">neurons</a>'
 
 
 def shown(table: pd.DataFrame, classes: str = "sentences") -> HTML:
@@ -149,22 +149,15 @@ def page_link(page: str) -> str:
 
 
 def ledger_table(entries: list[Entry], folder: Path) -> HTML:
-    """Every line, with where it is shown."""
+    """Every line; below a claim where it is shown."""
     files, carded = stems(folder), Measurements(PageParameters()).name
-    rows = [
-        cells(entry)
-        | {
-            "claim": html.escape(named(entry.finding.claim))
-            + NEURONS * (entry.finding.claim in OF_NEURONS and entry.finding.measurement == carded),
-            "supports": html.escape(region_text(entry.spec.supports)),
-            "contradicts": html.escape(region_text(entry.spec.contradicts)),
-            "page": page_link(files.get(entry.claim.page, entry.claim.page)),
-        }
-        for entry in entries
-    ]
-    first = ["verdict", "ours (95 %)", "unit", "supports", "contradicts", "why", "page"]
-    table = tabulate(rows, "claim", "estimand", "reading").reindex(columns=first)
-    return shown(table.rename(columns={"why": "gate that failed"}))
+    rows = []
+    for entry in entries:
+        claim, page = entry.finding.claim, entry.claim.page
+        cards = claim in OF_NEURONS and entry.finding.measurement == carded
+        links = page_link(files.get(page, page)) + NEURONS * cards
+        rows.append(cells(entry) | {"claim": f"{html.escape(named(claim))}<br>{links}"})
+    return shown(tabulate(rows, "claim", "estimand", "reading"))
 
 
 def decisive(entries: list[Entry]) -> list[Entry]:

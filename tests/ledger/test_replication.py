@@ -105,7 +105,7 @@ def test_a_model_from_outside_is_no_unit_and_stands_beside_the_next_run():
     assert one.verdict == "reproduced"
     table = replication_table([one]).data
     assert "✗ contradicted" in table
-    assert "<b>reproduced</b>" in table
+    assert "<b>reproduced</b><br>4 of 4 runs pass" in table
     for column in ("supported on", "contradicted on", "far", "next run"):
         assert f"<th>{column}</th>" in table
     text = said([one], far["far"])

@@ -112,7 +112,11 @@ def test_claims_about_neurons_lead_to_their_cards_once_where_these_ship(tmp_path
     table = tables.ledger_table(
         judge_all(finding(*key, measurement=name) for key in keys), tmp_path
     )
-    linked = re.findall(r"<th[^>]*>(\w+),[^<]*<br><a href=\"cards.html\">neurons</a>", table.data)
+    names = re.findall(
+        r"<th[^>]*>(\w+),[^<]*<br><a href=\"\w+.html\">\w+</a>(.*?)</th>", table.data
+    )
+    assert [claim for claim, _ in names] == ["C1", "A1", "A4"]
+    linked = [claim for claim, more in names if more == tables.NEURONS]
     assert linked == (["C1", "A4"] if ships else [])
     assert ("cards.html" in table.data) == ships
     assert set(tables.OF_NEURONS) < set(claims())
