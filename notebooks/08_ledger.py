@@ -38,31 +38,24 @@ labels = {(n, c.primary): f"{n}, {c.short}" for n, c in claims().items()}
 fig = figures.readings(figures.primary(entries), labels=labels)
 
 # %% [markdown]
-# ## The verdicts in words
-#
-# Below each claim's own estimand stand its second lines: *specificity* asks whether what is there on rare
-# targets is stronger than on common ones, others leave out what could explain a finding.
-
-# %% tags=["hide-input"]
-page.matrix(entries)
-
-# %% [markdown]
 # ## Every model
 #
-# The same claims under the corrected reading, model by model; {ref}`replication` has the numbers.
-# {glue:text}`left_out`
+# The same claims under the corrected reading, model by model, and on how many that were trained each is
+# supported or contradicted ({ref}`replication`). {glue:text}`left_out`
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Each claim's primary number under the corrected reading, with 95 % intervals over documents (an arrow where one leaves the picture). Blue: models that are not one of the runs, the model of this page first; the others are training runs, whose verdict stands above each panel; hollow: a gate failed, so the number does not count. Below the line: mean of the runs whose gates hold, and where one more run is expected.", "name": "fig-beside"}, "image": {"alt": "One panel a claim, each with a row a model: the model of this page first, then the other models and training runs, each a mark with a horizontal 95 % interval, hollow where a gate failed; below a line the mean of the runs as a diamond, and the interval of the next run. Regions that support the claim are shaded blue, those that contradict it orange; the verdict over the runs heads each panel."}}
 over = [one for one in found if one.runs]
 fig = figures.forest(over, over_models.names(over))
 
 # %% tags=["hide-input"]
-over_models.models_table(found)
+over_models.replication_table(found)
 
 # %% [markdown]
 # ## Line by line
 #
-# The same lines are in {download}`ledger.json`, with all gates.
+# Below each claim's own estimand stand its second lines: *specificity* asks whether what is there on rare
+# targets is stronger than on common ones, others leave out what could explain a finding. The regions are
+# on {ref}`claims`. {download}`ledger.json` has the same lines, with regions and all gates.
 
 # %% tags=["hide-input"]
 # NBVAL_CHECK_OUTPUT

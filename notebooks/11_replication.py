@@ -11,9 +11,10 @@
 # # Do the claims replicate?
 #
 # One model can support a claim by chance of its training. Here each claim's own number is taken from every
-# model: {glue:text}`n_runs` training runs of {glue:text}`millions` million parameters on the same
-# {glue:text}`tokens` million tokens ({glue:text}`seeds` seeds of `docs-gpt2`, and once each a GPT-NeoX style network with parallel blocks and rotary positions,
-# and a Llama style one with RMSNorm, gates and grouped queries), and, from outside, {glue:text}`lead`.
+# model: {glue:text}`n_runs` training runs of {glue:text}`smallest:.0f` to {glue:text}`largest:.0f` million
+# parameters on the same {glue:text}`tokens:.0f` million tokens ({glue:text}`seeds` seeds of `docs-gpt2`, and
+# once each a GPT-NeoX style network with parallel blocks and rotary positions, and a Llama style one with
+# RMSNorm, gates and grouped queries), and, from outside, {glue:text}`lead`.
 #
 # Runs are the units. Their numbers are combined by random effects, and the rule was written down before
 # they were computed ({ref}`claims`): a claim is *reproduced* if the 95 % prediction interval of the **next**
@@ -24,6 +25,8 @@
 # Filled in from raretok/measure/parameters.py when the page is run.
 
 # %% tags=["remove-cell"]
+import json
+
 from myst_nb import glue
 
 from raretok.claims.study import Study
@@ -32,27 +35,38 @@ from raretok.ledger import over_models as page
 from raretok.ledger.records import as_records, book_ledger, pages_folder
 from raretok.ledger.replication import BASE, between_families, replications
 from raretok.measure.find import TRAINED, UNTRAINED
+from raretok.models.files import SHIPPED
 
 study, studies = Study.of(globals()), {name: Study.shipped(name) for name in TRAINED}
 families = {name: one.architecture.family for name, one in studies.items()}
 runs = {name: one.replicate() for name, one in studies.items()}
 lead = [one.finding for one in book_ledger(pages_folder()) if one.claim.of_the_paper]
-control = {UNTRAINED: Study.shipped(UNTRAINED).replicate()}
-found = replications(runs, {**page.by_model(lead), **control})
+control = Study.shipped(UNTRAINED).replicate()
+found = replications([one for some in runs.values() for one in some], [*lead, *control])
 base = {name: some for name, some in runs.items() if families[name] == BASE}
 across = {
     name: between_families(runs[name], families[name], base) for name in runs if name not in base
 }
 findings = between_families(lead, study.architecture.family, base)
-for name, text in page.said(found, lead).items():
-    glue(name, text, display=False)
+
+# %% tags=["remove-cell"]
+sizes = [one.architecture.n_parameters / 1e6 for one in studies.values()]
+(tokens,) = {
+    json.loads((SHIPPED / name / "training.json").read_text())["tokens_seen"] for name in TRAINED
+}
+said = {"smallest": min(sizes), "largest": max(sizes), "tokens": tokens / 1e6, "seeds": len(base)}
+for name, value in (said | page.said(found, lead)).items():
+    glue(name, value, display=False)
 
 # %% [markdown]
 # ## Every model, claim by claim
 #
-# {glue:text}`summary`
-#
-# {glue:text}`agreement`
+# Of {glue:text}`n_claims` claims, {glue:text}`n_reproduced` are reproduced over the training runs,
+# {glue:text}`n_contradicted` contradicted, {glue:text}`n_inconclusive` inconclusive and
+# {glue:text}`n_not_testable` not testable, as too few runs pass the gates. {numref}`fig-forest` has every
+# model, the table below it how many models support a claim and how many contradict it, each by itself: of
+# all that were trained, also those that fail a gate, and never of the untrained one. Where the number of a
+# model from outside lies beyond the *next run*, it differs from the runs by more than one more run would.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Each claim's primary number under the corrected reading, with 95 % intervals over documents (an arrow where one leaves the picture). Blue: models that are not one of the runs; the others are training runs, whose verdict stands above each panel; hollow: a gate failed, so the number does not count. Below the line: mean of the runs whose gates hold, and where one more run is expected.", "name": "fig-forest"}, "image": {"alt": "One panel a claim, each with a row a model: SmolLM2, the training runs and an untrained network, each a mark with a horizontal 95 % interval, hollow where a gate failed; below a line the mean of the runs as a diamond, and the interval of the next run. Regions that support the claim are shaded blue, those that contradict it orange; the verdict over the runs heads each panel."}}
 fig = figures.forest(found, page.names(found))
@@ -73,18 +87,15 @@ page.replication_table(found)
 page.families_table([*findings, *(one for some in across.values() for one in some)])
 
 # %% [markdown]
-# ## What an architecture makes impossible
-#
-# {glue:text}`impossible`
-#
 # ## What this shows, and what it does not
 #
 # Runs of one text and one size differ by seed and architecture only: the next run means the next of *these*.
-# The outside model, which is not one of them, says whether a finding reaches further; it is a single model. The untrained network has the
-# architecture and none of the training: what it shows too is no sign of learning. An interval over
-# documents does not see what another text would change.
+# The outside model, which is not one of them, says whether a finding reaches further; it is a single model.
+# The untrained network has the architecture and none of the training: what it shows too is no sign of learning. In a network with
+# parallel blocks the heads of the last layer write after its MLP has read, so there A3 and A4 are about the
+# layer before the last alone. An interval over documents does not see what another text would change.
 
 # %% tags=["remove-cell"]
-some = (*runs.values(), *control.values(), *across.values())
+some = (*runs.values(), control, *across.values())
 glue("replicates", as_records([one for each in some for one in each]), display=False)
 glue("findings", as_records(findings), display=False)

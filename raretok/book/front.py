@@ -86,7 +86,7 @@ def trust_words() -> str:
     found = {name: support(rows, name, one.primary) for name, one in claims().items()}
     able = {name: one["able"] for name, one in found.items() if one}
     weak, strong = ([n for n in able if able[n] is kind] for kind in (False, True))
-    wrong = worst(rows)["worst_false"]
+    wrong = 100 * worst(rows)
     falsely = f"at most {math.ceil(wrong)} % of the data sets" if wrong else "none of the data sets"
     sizes = sorted({row["runs"] for row in rows})
     return (

@@ -29,7 +29,6 @@ from raretok.book.cards import write_cards
 from raretok.book.figcheck import SVG, same_page, same_words
 from raretok.claims.study import Study
 from raretok.errors import UserError
-from raretok.ledger.over_models import by_model
 from raretok.ledger.records import (
     FOLDER,
     READERS,
@@ -159,8 +158,7 @@ def write_ledger(folder: Path) -> Path:
 
 def whole_ledger(folder: Path) -> list[Entry]:
     """Every line: of the model that the pages show, then of the others that one page recorded."""
-    others = [e for some in by_model(replicates(folder)).values() for e in judged(some)]
-    return [*book_ledger(folder), *others]
+    return [*book_ledger(folder), *judged(replicates(folder))]
 
 
 def page_named(root: Path, name: str) -> Path:

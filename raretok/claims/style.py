@@ -120,7 +120,8 @@ def by_name(study: Any, names: dict[str, str]) -> dict[str, Any]:
 
 def number(value: float) -> str:
     """With few digits, without exponent, and without a sign where it is shown as 0."""
-    places = (4, 3, 2, 0)[np.searchsorted((0.01, 0.1, 10), abs(value), side="right")]
+    size = abs(value) or 1.0  # nothing at all has as many digits as 1
+    places = (4, 3, 2, 0)[np.searchsorted((0.01, 0.1, 10), size, side="right")]
     text = f"{value:,.{places}f}"
     return text if text.strip("-0.") else text.lstrip("-")
 
@@ -245,16 +246,24 @@ def decimals(axis: Axis) -> None:
 
 
 def legend(figure: Figure, columns: int = 3, handles: Iterable[Artist] | None = None) -> None:
-    """One legend above all panels, each name once, in room of its own."""
+    """One legend above all panels, each name once, in room of its own.
+
+    It has at most so many columns: fewer where it would be wider than the figure.
+    """
     if handles is None:
         handles = [one for ax in figure.axes for one in ax.get_legend_handles_labels()[0]]
     named: dict[str, Artist] = {}
     for one in handles:
         named.setdefault(one.get_label(), one)
-    if named:
-        figure.set_figheight(figure.get_figheight() + 0.1 + 0.27 * -(-len(named) // columns))
-        place = {"loc": "outside upper center", "ncols": columns}
-        figure.legend(handles=list(named.values()), **place)
+    if not named:
+        return
+    place = {"handles": list(named.values()), "loc": "outside upper center"}
+    found = figure.legend(ncols=columns, **place)
+    while columns > 1 and found.get_window_extent().width > figure.bbox.width:
+        found.remove()
+        columns -= 1
+        found = figure.legend(ncols=columns, **place)
+    figure.set_figheight(figure.get_figheight() + 0.1 + 0.27 * -(-len(named) // columns))
 
 
 def relative_times(ax: Axes, ways: list[str], times: dict[str, list[float]]) -> None:

@@ -181,8 +181,7 @@ def one_run(ground: Ground, case: str, size: float, run: int) -> list[dict[str, 
         found = list(of.world(start.dealt(rng), amount, rng))
     except NotTestableError as error:
         return [record(key, "not testable", str(error), None) for key in of.judged]
-    calm = [replace(one, gates=one.gates | {"coverage": 1.0}) for one in found]
-    entries = {(e.finding.claim, e.finding.estimand): e for e in judge_all(calm)}
+    entries = {(e.finding.claim, e.finding.estimand): e for e in judge_all(found)}
     return [
         record(key, entries[key].verdict, entries[key].why, entries[key].finding.estimate)
         for key in of.judged

@@ -177,7 +177,7 @@ def forest_panel(ax: Axes, one: Replication, names: dict[str, str]) -> None:
     labels = [*rows, "mean of the runs", "next run"]
     if one.pooled is not None:
         red = {"along": "x", "within": within, "color": COLOURS["rare"]}
-        both = ((one.pooled.mean, "D", 4), (one.pooled.next_run, "", 2))
+        both = ((one.pooled.mean, "D", 4.0), (one.pooled.next_run, "", 2.0))
         for y, (some, marker, width) in enumerate(both, len(rows)):
             label = f"{QUIET}{labels[y]}"
             points(ax, [y], [some], marker=marker, width=width, label=label, **red)

@@ -1,13 +1,12 @@
 """What the calibration of the verdicts found (data/calibration/), as gates and tables read it."""
 
 import json
-import re
 from functools import cache
 from typing import Any
 
 import pandas as pd
 
-from raretok.ledger.claims import claims
+from raretok.ledger.claims import claims, planted
 from raretok.paths import DATA
 
 SHIPPED = DATA / "calibration"
@@ -67,51 +66,25 @@ def support(table: list[Row], claim: str, estimand: str) -> dict[str, float] | N
     return {"false": false, "true": true, "able": true >= TRUE_SUPPORT}
 
 
-def worst(table: list[Row]) -> dict[str, Any]:
-    """The largest share of false support and where; what the design cannot support."""
-    judged = dict.fromkeys((row["claim"], row["estimand"]) for row in table)
-    found = {key: support(table, *key) for key in judged}
-    most = max(found, key=lambda key: found[key]["false"])
-    weak = [" ".join(key) for key, one in found.items() if not one["able"]]
-    return {
-        "worst_false": 100 * found[most]["false"],
-        "worst_claim": " ".join(most),
-        "cannot": ", ".join(weak) or "none",
-    }
+def worst(table: list[Row]) -> float:
+    """The largest share of false support of any estimand."""
+    judged = {(row["claim"], row["estimand"]) for row in table}
+    return max(support(table, *key)["false"] for key in judged)
 
 
 def promise_table(table: list[Row]) -> pd.DataFrame:
-    """Promise by estimand: false and true support, coverage, and what follows."""
+    """Promise by estimand: false and true support, coverage, what follows, typical estimates."""
     rows = {}
     for key in ((name, one) for name, claim in claims().items() for one in claim.estimands):
         if found := support(table, *key):
             covered = coverage(table, *key)
+            (median,) = (row["median"] for row in rows_of(table, *key) if row["size"] == 1)
             rows[key] = {
                 "supported where false": f"{100 * found['false']:.0f} %",
                 "supported where true": f"{100 * found['true']:.0f} %",
                 "interval covers": "" if covered is None else f"{100 * covered:.0f} %",
                 "this design": "can support it" if found["able"] else "cannot support it",
+                "planted as size 1": f"{planted(*key):g}",
+                "typical estimate": "" if median is None else f"{median:.3g}",
             }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["claim", "estimand"])
-
-
-def in_short(reasons: list[str]) -> str:
-    """Reasons, those that differ in their numbers alone named once."""
-    kinds: dict[str, str] = {}
-    for one in reasons:
-        kinds.setdefault(re.sub(r"[\d.]+", "", one), one)
-    return ", ".join(kinds.values())
-
-
-def verdict_table(table: list[Row]) -> pd.DataFrame:
-    """How often each verdict was given, world by world, in %."""
-    rows = {
-        (row["claim"], row["estimand"], f"{row['size']:g}"): {
-            **{verdict: f"{100 * share(row, verdict):.0f}" for verdict in VERDICTS},
-            "typical estimate": "" if row["median"] is None else f"{row['median']:.3g}",
-            "why not testable": in_short(row["why not"]),
-        }
-        for row in table
-    }
-    names = ["claim", "estimand", "planted size"]
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(names)

@@ -64,12 +64,17 @@ class Replication:
         return "reproduced" if verdict == "supported" else verdict
 
     @property
-    def why(self) -> str:
-        """The gates that too few runs pass."""
-        if self.pooled is not None:
-            return ""
-        reasons = sorted({one.why.split(" is ")[0] for one in self.runs if one.why})
-        return f"{len(self.used)} of {len(self.runs)} runs pass the gates ({'; '.join(reasons)})"
+    def gates(self) -> str:
+        """How many runs pass the gates, whether these are enough, and what the others fail."""
+        needed = "" if self.pooled else f", {FEWEST} are needed"
+        passed = f"{len(self.used)} of {len(self.runs)} runs pass{needed}"
+        failed = sorted({self.gate(one) for one in self.runs if one.why})
+        return f"{passed} ({'; '.join(failed)})" if failed else passed
+
+    def gate(self, failed: Entry) -> str:
+        """The gate that a run fails, without its number; else why it has none."""
+        names = (name for name in self.spec.gates if failed.why.startswith(f"{name} is "))
+        return next(names, failed.why)
 
 
 def is_ratio(spec: Estimand) -> bool:
@@ -93,11 +98,9 @@ def pool(estimates: list[Estimate], ratio: bool) -> Pooled:
     return Pooled(of_mean, of_next)
 
 
-def replications(
-    runs: dict[str, list[Finding]], outside: dict[str, list[Finding]]
-) -> list[Replication]:
+def replications(runs: Iterable[Finding], outside: Iterable[Finding]) -> list[Replication]:
     """Of every claim with a verdict: the primary findings of training runs and of other models."""
-    within, beside = (primary_entries(some.values()) for some in (runs, outside))
+    within, beside = map(primary_entries, (runs, outside))
     return [
         Replication(name, within.get(name, []), beside.get(name, []))
         for name, claim in claims().items()
@@ -105,13 +108,12 @@ def replications(
     ]
 
 
-def primary_entries(models: Iterable[list[Finding]]) -> dict[str, list[Entry]]:
-    """Primary lines by claim; each model is judged by itself."""
+def primary_entries(findings: Iterable[Finding]) -> dict[str, list[Entry]]:
+    """Primary lines under `corrected` by claim."""
     found: dict[str, list[Entry]] = {}
-    for findings in models:
-        for entry in judged(findings):
-            if entry.primary:
-                found.setdefault(entry.finding.claim, []).append(entry)
+    for entry in judged(one for one in findings if one.reading == "corrected"):
+        if entry.primary:
+            found.setdefault(entry.finding.claim, []).append(entry)
     return found
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+from raretok.claims.style import number
 from raretok.errors import UserError
 from raretok.ledger.claims import claims
 from raretok.ledger.promise import CALIBRATED, calibrated, support
 from raretok.ledger.records import book_ledger, recorded, stems, title
-from raretok.ledger.tables import number, ours, page_link, said, tabulate
+from raretok.ledger.tables import ours, page_link, said, tabulate
 from raretok.paths import DATA
 
 REVIEWS = DATA / "reviews.yaml"

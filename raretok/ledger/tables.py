@@ -2,28 +2,26 @@
 
 import html
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 from IPython.display import HTML
 
 from raretok.claims.finding import Finding
-from raretok.claims.style import TOO_WIDE, too_wide
+from raretok.claims.style import interval_text
 from raretok.ledger.claims import Estimand, Region, changes, claims, named
 from raretok.ledger.figures import grouped, primary
 from raretok.ledger.promise import CALIBRATED, VERDICTS, calibrated, support
 from raretok.ledger.records import missing_claims, stems, title
 from raretok.ledger.verdicts import Entry
+from raretok.measure.find import Measurements
+from raretok.measure.parameters import PageParameters
 from raretok.text.protocol import PROTOCOLS
 
-SIGNS = {
-    "supported": "✓",
-    "contradicted": "✗",
-    "inconclusive": "~",
-    "not testable": "?",
-    "reported": "",
-}
+SIGNS = dict(zip((*VERDICTS, "reported"), ("✓", "✗", "~", "?", ""), strict=True))
+# Claims about the neurons of the head, which have cards where the book's first model is shown.
+OF_NEURONS = ("R0", "R1", "R2", "C1", "I1", "M1", "A3", "A4", "S1")
+NEURONS = ', <a href="cards.html">neurons</a>'
 
 
 def shown(table: pd.DataFrame, classes: str = "sentences") -> HTML:
@@ -40,20 +38,9 @@ def tabulate(rows: list[dict[str, str]], *index: str) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index(list(index)) if rows else pd.DataFrame(columns=index)
 
 
-def number(value: float) -> str:
-    """Three digits, without an exponent."""
-    if value != 0 and abs(value) < 0.01:
-        return f"{value:.4f}"
-    return f"{value:.2f}" if abs(value) < 10 else f"{value:,.0f}"
-
-
 def ours(finding: Finding) -> str:
-    """Value and interval."""
-    one = finding.estimate
-    if one is None:
-        return ""
-    ends = TOO_WIDE if too_wide(one) else f"{number(one.low)} to {number(one.high)}"
-    return f"{number(one.value)} ({ends})"
+    """Value and interval; nothing where there is none."""
+    return interval_text(finding.estimate, why="")
 
 
 def region_text(regions: list[Region]) -> str:
@@ -149,20 +136,11 @@ def sentences_table() -> HTML:
     return shown(tabulate(rows, "claim"))
 
 
-def matrix(entries: list[Entry]) -> HTML:
-    """Verdicts by estimand and reading."""
-    lines = [
-        {"claim": claim, "estimand": estimand} | by_reading(claim, of, signed)
-        for (claim, estimand), of in grouped(entries).items()
-    ]
-    return shown(tabulate(lines, "claim", "estimand"))
-
-
-def by_reading(claim: str, entries: list[Entry], word: Callable[[Entry], str]) -> dict[str, str]:
-    """A word for every reading; of one that has no line, why: not asked, or not run."""
+def by_reading(claim: str, entries: list[Entry]) -> dict[str, str]:
+    """The verdict under every reading; of one that has no line, why: not asked, or not run."""
     asked = claims()[claim].readings
     none = {reading: "not run" if reading in asked else "–" for reading in PROTOCOLS}
-    return none | {one.finding.reading: word(one) for one in entries}
+    return none | {one.finding.reading: one.verdict for one in entries}
 
 
 def page_link(page: str) -> str:
@@ -171,20 +149,15 @@ def page_link(page: str) -> str:
 
 
 def ledger_table(entries: list[Entry], folder: Path) -> HTML:
-    """Every line, with where it is shown."""
-    files = stems(folder)
-    rows = [
-        cells(entry)
-        | {
-            "supports": html.escape(region_text(entry.spec.supports)),
-            "contradicts": html.escape(region_text(entry.spec.contradicts)),
-            "page": page_link(files.get(entry.claim.page, entry.claim.page)),
-        }
-        for entry in entries
-    ]
-    first = ["verdict", "ours (95 %)", "unit", "supports", "contradicts", "why", "page"]
-    table = tabulate(rows, "claim", "estimand", "reading").reindex(columns=first)
-    return shown(table.rename(columns={"why": "gate that failed"}))
+    """Every line; below a claim where it is shown."""
+    files, carded = stems(folder), Measurements(PageParameters()).name
+    rows = []
+    for entry in entries:
+        claim, page = entry.finding.claim, entry.claim.page
+        cards = claim in OF_NEURONS and entry.finding.measurement == carded
+        links = page_link(files.get(page, page)) + NEURONS * cards
+        rows.append(cells(entry) | {"claim": f"{html.escape(named(claim))}<br>{links}"})
+    return shown(tabulate(rows, "claim", "estimand", "reading"))
 
 
 def decisive(entries: list[Entry]) -> list[Entry]:
@@ -197,9 +170,8 @@ def said(entries: list[Entry]) -> dict[str, str]:
     mine = decisive(entries)
     counts, judged = Counter(e.verdict for e in mine), {e.finding.claim for e in mine}
     models = sorted({entry.finding.model for entry in entries})
-    design = {model: calibrated(model) or calibrated(CALIBRATED) for model in models}
-    promises = [(one, support(design[one.finding.model], *one.key[:2])) for one in mine]
-    weak = [one.finding.claim for one, found in promises if found and not found["able"]]
+    promises = {e.finding.claim: support(calibrated(CALIBRATED), *e.key[:2]) for e in mine}
+    weak = [claim for claim, found in promises.items() if found and not found["able"]]
     missing = missing_claims(entries)
     return {
         "n_claims": str(len({entry.finding.claim for entry in entries})),
@@ -232,7 +204,7 @@ def readme_table(entries: list[Entry]) -> str:
     """The verdicts as the table of the README."""
     rows = []
     for (claim, _), of in grouped(primary(entries)).items():
-        cells = " | ".join(by_reading(claim, of, lambda one: one.verdict).values())
+        cells = " | ".join(by_reading(claim, of).values())
         rows.append(f"| {named(claim)} | {cells} |")
     head = f"| claim | {' | '.join(f'`{protocol}`' for protocol in PROTOCOLS)} |"
     return "\n".join([head, "|---" * (1 + len(PROTOCOLS)) + "|", *rows])

@@ -11,7 +11,6 @@ from raretok.ledger.promise import calibrated, coverage
 from raretok.stats.jackknife import Estimate
 
 Verdict = Literal["supported", "contradicted", "inconclusive", "not testable", "reported"]
-CALIBRATED = "corrected"  # the reading whose intervals are calibrated
 COVERAGE = "coverage"  # gate
 DIGITS = 6  # of a recorded number: the next ones differ between processors
 
@@ -112,13 +111,14 @@ def judge(finding: Finding, supported: Set[str] = frozenset()) -> Entry:
 
 
 def judge_all(findings: Iterable[Finding]) -> list[Entry]:
-    """Verdicts on all findings of a model, in the order of the claims."""
-    order = estimands()
-    found = sorted(findings, key=lambda one: order.index((one.claim, one.estimand)))
-    supported: dict[str, set[str]] = {}
+    """Verdicts on findings, model by model, in the order of the claims."""
+    found = list(findings)
+    models, order = [one.model for one in found], estimands()
+    found.sort(key=lambda one: (models.index(one.model), order.index((one.claim, one.estimand))))
+    supported: dict[tuple[str, str], set[str]] = {}
     entries = []
     for finding in found:
-        seen = supported.setdefault(finding.reading, set())
+        seen = supported.setdefault((finding.model, finding.reading), set())
         entries.append(judge(finding, seen))
         if entries[-1].primary and entries[-1].verdict == "supported":
             seen.add(finding.claim)
@@ -126,13 +126,13 @@ def judge_all(findings: Iterable[Finding]) -> list[Entry]:
 
 
 def judged(findings: Iterable[Finding]) -> list[Entry]:
-    """Verdicts on what a page found, gated by the coverage that the calibration found too."""
+    """Verdicts on what pages found, gated by the coverage that the calibration found too."""
     return judge_all(map(with_coverage, findings))
 
 
 def with_coverage(finding: Finding) -> Finding:
     """With the coverage of its interval; a second line that was not planted has its claim's."""
-    if finding.reading != CALIBRATED:
+    if finding.reading != "corrected":  # the only one whose intervals are calibrated
         return finding
     table = calibrated(finding.model)
     for name in (finding.estimand, claims()[finding.claim].primary):

@@ -11,7 +11,8 @@ from raretok.book import site as under
 from raretok.book.figcheck import SVG
 from raretok.claims import style
 from raretok.claims.digest import digest, unpack
-from raretok.ledger.records import executed_pages
+from raretok.ledger import figures, over_models
+from raretok.ledger.records import book_ledger, executed_pages
 
 ROOT = Path(__file__).parents[2]
 PAGES = [page for page in executed_pages(ROOT / "book") if any(under.figures(page))]
@@ -63,6 +64,35 @@ def test_a_legend_names_each_series_of_all_panels_once():
     style.legend(figure)
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["one", "two", "three"]
+
+
+def long_names() -> style.Figure:
+    """A figure whose series have names of half its width."""
+    figure, (ax,) = style.panels()
+    for i in range(5):
+        ax.plot([1, 2], label=f"a series of some kind or other, number {i}")
+    style.legend(figure, 4)
+    return figure
+
+
+def forest() -> style.Figure:
+    """The first panels of the one on the front page."""
+    found = over_models.beside(ROOT / "book")[0][:2]
+    return figures.forest(found, over_models.names(found))
+
+
+@pytest.mark.parametrize(
+    "made", [long_names, forest, lambda: figures.readings(book_ledger(ROOT / "book")[:3])]
+)
+def test_no_legend_sticks_out_of_its_figure(made):
+    figure = made()
+    figure.draw_without_rendering()
+    (found,) = figure.legends
+    legend, page = found.get_window_extent(), figure.bbox
+    assert page.x0 <= legend.x0
+    assert legend.x1 <= page.x1
+    assert figure.axes[0].get_window_extent().y1 < legend.y0
+    assert legend.y1 <= page.y1
 
 
 def test_an_interval_that_leaves_the_axis_ends_in_an_arrow():

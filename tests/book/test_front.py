@@ -59,9 +59,12 @@ def test_verdicts_are_counted_and_decided_claims_named():
     ]
     assert front.counted(some, REPRODUCED) == (
         "**2 are reproduced** (no single head matters, no modules), "
-        "**1 is contradicted** (a whole layer matters) and **1 is inconclusive**"
+        "**1 is contradicted** (a whole layer halves activations) and **1 is inconclusive**"
     )
-    assert front.counted(some[:1], REPRODUCED) == "**1 is contradicted** (a whole layer matters)"
+    assert (
+        front.counted(some[:1], REPRODUCED)
+        == "**1 is contradicted** (a whole layer halves activations)"
+    )
     assert front.counted([], REPRODUCED) == ""
 
 

@@ -5,14 +5,7 @@ import pytest
 from statsmodels.stats.meta_analysis import combine_effects
 
 from raretok.ledger.claims import claims
-from raretok.ledger.over_models import (
-    agreement,
-    families_table,
-    models_table,
-    replication_table,
-    said,
-    summary,
-)
+from raretok.ledger.over_models import decided, families_table, replication_table, said
 from raretok.ledger.replication import between_families, is_ratio, pool, replications
 from raretok.stats.jackknife import Estimate
 from tests.recorded import OPEN, finding
@@ -71,7 +64,10 @@ def runs_of(claim: str, values, error=0.001, **more) -> dict:
 
 
 def of(claim: str, runs: dict, outside: dict | None = None):
-    return next(one for one in replications(runs, outside or {}) if one.claim == claim)
+    runs, beside = (
+        [one for each in some.values() for one in each] for some in (runs, outside or {})
+    )
+    return next(one for one in replications(runs, beside) if one.claim == claim)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +82,9 @@ def of(claim: str, runs: dict, outside: dict | None = None):
 def test_the_verdict_is_read_off_the_next_run(values, verdict):
     one = of("M1", runs_of("M1", values))
     assert one.verdict == verdict
-    assert bool(one.why) == (verdict == "not testable")
+    assert (one.pooled is None) == (verdict == "not testable")
+    needed = "" if one.pooled else ", 3 are needed"
+    assert one.gates == f"{len(values)} of {len(values)} runs pass{needed}"
 
 
 def test_runs_whose_gates_fail_do_not_count():
@@ -94,31 +92,47 @@ def test_runs_whose_gates_fail_do_not_count():
     good = {f"good {name}": some for name, some in runs_of("M1", [0.0, 0.0, 0.0]).items()}
     one = of("M1", bad | good)
     assert (len(one.used), len(one.runs), one.verdict) == (3, 6, "reproduced")
-    one = of("M1", bad)
-    assert one.why == "0 of 3 runs pass the gates (imbalance)"
+    assert one.gates == "3 of 6 runs pass (imbalance)"
+    assert of("M1", bad).gates == "0 of 3 runs pass, 3 are needed (imbalance)"
+    void = finding("M1", estimate=None, reason="the model is of another type")
+    assert of("M1", {"other": [void]}).gates.endswith("needed (the model is of another type)")
 
 
-def test_a_model_from_outside_is_no_unit_and_is_compared_with_the_next_run():
+def test_a_model_from_outside_is_no_unit_and_stands_beside_the_next_run():
     runs = runs_of("M1", [0.0, 0.001, 0.002, -0.001])
     far = {"far": [finding("M1", estimate=Estimate(0.3, 0.29, 0.31), model="far")]}
     one = of("M1", runs, far)
     assert one.verdict == "reproduced"
-    assert "lies outside where the next run is expected for M1" in agreement([one])
-    assert "reproduced: no modules (M1)" in summary([one])
+    table = replication_table([one]).data
+    assert "✗ contradicted" in table
+    assert "<b>reproduced</b><br>4 of 4 runs pass" in table
+    for column in ("supported on", "contradicted on", "far", "next run"):
+        assert f"<th>{column}</th>" in table
     text = said([one], far["far"])
-    assert "On far, contradicted: M1." in text["summary"]
-    for table in (replication_table([one]), models_table([one])):
-        assert "contradicted" in table.data
-        assert "reproduced" in table.data
+    assert (text["lead"], text["n_runs"], text["n_claims"]) == ("far", "4", "1")
+    assert (text["n_reproduced"], text["n_contradicted"], text["M1"]) == ("1", "0", "reproduced")
+
+
+def test_a_claim_is_decided_on_trained_models_alone_and_a_failed_gate_counts_among_them():
+    runs = runs_of("M1", [0.0, 0.0, 0.0, 0.0], gates=OPEN | {"imbalance": 3.0})
+    beside = {
+        name: [finding("M1", estimate=Estimate(value, value, value), model=name)]
+        for name, value in (("far", 0.3), ("docs-gpt2-untrained", 0.0))
+    }
+    runs |= {"good": [finding("M1", estimate=Estimate(0.0, 0.0, 0.0), model="good")]}
+    one = of("M1", runs, beside)
+    assert decided(one) == {"supported on": "1 of 6", "contradicted on": "1 of 6"}
 
 
 def test_without_any_run_there_is_no_claim_to_reproduction():
-    assert replications({}, {}) == []
-    assert summary([]) == "No run was measured."
+    assert replications([], []) == []
+    assert said([], [])["n_runs"] == "0"
+    assert said([], [])["lead"] == "no model"
     one = of("M1", {}, {"far": [finding("M1", model="far")]})
     assert one.verdict == "not testable"
-    assert "runs pass the gates: M1" in summary([one])
-    assert agreement([one]) == "No claim has a number on both."
+    assert one.gates == "0 of 0 runs pass, 3 are needed"
+    assert said([one], [])["n_not_testable"] == "1"
+    assert decided(one)["supported on"] == "1 of 1"
 
 
 def test_a_family_is_set_over_the_runs_of_another_with_the_interval_of_one_run_more():

@@ -1,13 +1,17 @@
 """Tables, boxes and figures of verdicts say what the entries say."""
 
+import re
+
 import numpy as np
 import pytest
 
-from raretok.claims.style import COLOURS, TOO_WIDE, panels
-from raretok.ledger import figures, promise, tables
+from raretok.claims.style import COLOURS, TOO_WIDE, number, panels
+from raretok.ledger import figures, tables
 from raretok.ledger.claims import claims
 from raretok.ledger.records import book_ledger
 from raretok.ledger.verdicts import judge_all
+from raretok.measure.find import Measurements
+from raretok.measure.parameters import PageParameters
 from raretok.stats.jackknife import Estimate
 from raretok.text.protocol import PROTOCOLS
 from tests.recorded import finding, write_book
@@ -46,10 +50,17 @@ def test_a_box_gives_the_reason_of_a_verdict(entries):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0, "0.00"), (0.00512, "0.0051"), (1.234, "1.23"), (-47.5, "-48"), (12345.0, "12,345")],
+    [
+        (0.0, "0.00"),
+        (0.00512, "0.0051"),
+        (-0.0512, "-0.051"),
+        (1.234, "1.23"),
+        (-47.5, "-48"),
+        (12345.0, "12,345"),
+    ],
 )
 def test_numbers_have_two_or_three_digits(value, text):
-    assert tables.number(value) == text
+    assert number(value) == text
 
 
 def test_counts_are_of_the_corrected_reading(entries):
@@ -97,7 +108,7 @@ def test_a_row_a_model_is_hollow_where_its_gate_fails_and_in_words_where_there_i
 
 
 def test_a_ledger_of_nothing_is_empty_and_no_error(tmp_path):
-    for table in (tables.matrix([]), tables.verdict_table([]), tables.ledger_table([], tmp_path)):
+    for table in (tables.verdict_table([]), tables.ledger_table([], tmp_path)):
         assert "<table" in table.data
     assert tables.said([])["model"] == "none"
     assert tables.standing([], tmp_path) == ""
@@ -105,15 +116,27 @@ def test_a_ledger_of_nothing_is_empty_and_no_error(tmp_path):
 
 
 def test_a_reading_that_was_not_run_says_so():
-    found = tables.matrix(judge_all([finding("A4", reading="text")])).data
+    found = tables.readme_table(judge_all([finding("A4", reading="text")]))
     assert found.count("not run") == 2
+
+
+@pytest.mark.parametrize("ships", [True, False])
+def test_claims_about_neurons_lead_to_their_cards_once_where_these_ship(tmp_path, ships):
+    name = Measurements(PageParameters()).name if ships else "mine/3f2a"
+    keys = [("A4", "layer"), ("A4", "against controls"), ("A1", "correlation"), ("C1", "existence")]
+    table = tables.ledger_table(
+        judge_all(finding(*key, measurement=name) for key in keys), tmp_path
+    )
+    names = re.findall(
+        r"<th[^>]*>(\w+),[^<]*<br><a href=\"\w+.html\">\w+</a>(.*?)</th>", table.data
+    )
+    assert [claim for claim, _ in names] == ["C1", "A1", "A4"]
+    linked = [claim for claim, more in names if more == tables.NEURONS]
+    assert linked == (["C1", "A4"] if ships else [])
+    assert ("cards.html" in table.data) == ships
+    assert set(tables.OF_NEURONS) < set(claims())
 
 
 def test_an_interval_that_says_nothing_is_not_written_out():
     some = finding("R1", estimate=Estimate(0.61, 1e-9, 117_689.0))
     assert tables.ours(some) == f"0.61 ({TOO_WIDE})"
-
-
-def test_reasons_that_differ_in_a_number_alone_are_named_once():
-    reasons = ["an effect of 0.45 is too large", "no group", "an effect of 0.51 is too large"]
-    assert promise.in_short(reasons) == "an effect of 0.45 is too large, no group"

@@ -202,7 +202,7 @@ def test_records_are_plain_json_without_a_nan():
     whole = replace(
         found("R1", "lift", 1.6, 2.0), controls=(0.1, 0.2, 0.3), model="tiny", measurement="3f2a"
     )
-    text = json.dumps([e.record() for e in judge_all([nothing, whole])], allow_nan=False)
+    text = json.dumps([e.record() for e in judge_all([whole, nothing])], allow_nan=False)
     one, two = json.loads(text)
     assert one["value"] == 1.8
     assert one["interval"] == [1.6, 2.0]
