@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from raretok.book.pages import page_named
 from raretok.claims.study import NEEDS
 from raretok.errors import UserError, first_line
-from raretok.ledger.figures import primary
 from raretok.ledger.records import book_ledger, title
+from raretok.ledger.tables import decisive
 from raretok.ledger.verdicts import Entry
 from raretok.measure.parameters import PageParameters, fault, resolved, validated
 from raretok.paths import ROOT, RUNS, check_writable
@@ -49,8 +49,8 @@ class Cell:
     @cached_property
     def entries(self) -> dict[str, Entry]:
         """The primary line of each claim in its ledger, under `corrected`."""
-        found = primary(book_ledger(self.folder)) if self.folder else []
-        return {e.finding.claim: e for e in found if e.finding.reading == "corrected"}
+        found = decisive(book_ledger(self.folder)) if self.folder else []
+        return {entry.finding.claim: entry for entry in found}
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,8 @@ from raretok.book.cards import carded, write_cards
 from raretok.book.pages import build_site, pictures, run_pages, write_whole
 from raretok.claims.study import NEEDS, Study, parts_of
 from raretok.errors import UserError, first_line
-from raretok.ledger.figures import primary
 from raretok.ledger.records import book_ledger, executed_pages, title
-from raretok.ledger.tables import standing, verdict_table
+from raretok.ledger.tables import decisive, standing, verdict_table
 from raretok.measure.cost import cost_of_run
 from raretok.measure.find import Measurements
 from raretok.measure.parameters import PageParameters, width_words
@@ -145,8 +144,8 @@ def front_page(study: Study, book: Path, failures: list[UserError]) -> str:
         "  unless checkpoints were named.",
     ]
     if entries := book_ledger(book):
-        mine = [one for one in primary(entries) if one.finding.reading == "corrected"]
-        lines += ["\n## Verdicts\n", standing(entries, book), verdict_table(mine).data]
+        table = verdict_table(decisive(entries)).data
+        lines += ["\n## Verdicts\n", standing(entries, book), table]
     for page in executed_pages(book):
         for picture in pictures(page, "fig-beside"):
             write_whole(book / "beside.svg", picture)
