@@ -2,7 +2,7 @@
 
    One state decides everything that is shown; what the reader does changes it through `select`,
    `hover` and `light`, and these alone redraw. Data comes as scripts (../atlas/MODEL.js), since a page opened from
-   a file may not fetch. Every piece of text enters the page as text, never as HTML. */
+   a file may not fetch; its tokens are as they are shown. Every piece of text enters the page as text, never as HTML. */
 "use strict";
 (() => {
   const FLOOR = 1e-5; // nats: smaller effects are drawn here, on the lower edge of the rank curve
@@ -12,16 +12,12 @@
   const views = {}; // Vega's views, by name
   const state = { model: null, rows: [], byRank: [], neuron: null, hovered: null, lit: null };
 
-  /* ---- numbers and tokens as text ---- */
+  /* ---- numbers as text ---- */
   const short = (v) => (Math.abs(v) < 1e-4 && v !== 0 ? v.toExponential(2) : String(Number(v.toPrecision(3))));
   const number = (v) => (v === null || v === undefined ? "" : short(v).replaceAll("-", "−"));
   const interval = (row, name) =>
     row[name] === undefined || row[name] === null ? "not measured"
       : `${number(row[name])} (${number(row[name + "_low"])} to ${number(row[name + "_high"])})`;
-  const SIGNS = { " ": "␣", "\n": "↵", "\t": "⇥", "\r": "\\r" };
-  const sign = (c) => SIGNS[c] || (/[\p{C}\p{Z}]/u.test(c)
-    ? "U+" + c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0") : c);
-  const seen = (token) => Array.from(token, sign).join("") || "(empty)";
 
   /* What is said of a neuron, in the panel and when pointing at it: name and text, or tokens. */
   const facts = (row) => [
@@ -33,8 +29,8 @@
     ["|W_out|", number(row.W_out_norm)],
     row.gate_rate === undefined ? ["activation positive", `${number(100 * row.firing_rate)} % of positions`]
       : ["gate open", `${number(100 * row.gate_rate)} % of tokens`],
-    ["promotes", row.promotes.map(seen)],
-    ["suppresses", row.suppresses.map(seen)],
+    ["promotes", row.promotes],
+    ["suppresses", row.suppresses],
   ];
 
   /* ---- a model's data as rows ---- */
@@ -136,7 +132,7 @@
           data: { name: "lines" },
           mark: { type: "line", aria: false, point: { size: 22 } },
           encoding: {
-            x: { field: "x", type: "quantitative", ...LOG, title: "target's frequency, a million tokens", axis: ticks(TENS) },
+            x: { field: "x", type: "quantitative", ...LOG, title: "target's frequency, per million tokens", axis: ticks(TENS) },
             y: { field: "y", type: "quantitative", title: "effect (nats)" },
             detail: { field: "line" },
             color: { field: "as", type: "nominal", scale: { domain: Object.keys(LINES), range },
@@ -194,18 +190,24 @@
   /* Pointing, clicking and brushing in a view of points. */
   function listen(name, view) {
     const fields = { rank: ["rank", "size"], scatter: ["delta_loss_common", "delta_loss_rare"] }[name];
-    let from = null;
-    view.addEventListener("pointerdown", (event) => { from = [event.clientX, event.clientY]; });
+    let from = null, touched = false, waiting = 0;
+    const look = () => { // a brush moves with every pixel: what it holds is looked up once a frame
+      cancelAnimationFrame(waiting);
+      waiting = requestAnimationFrame(() => brushed(name, fields, view.signal("brush")));
+    };
+    view.addEventListener("pointerdown", (event) => {
+      from = [event.clientX, event.clientY];
+      touched = event.pointerType === "touch";
+    });
+    // A finger that goes up or down scrolls the page: until it is lifted or that is so, nothing is highlighted.
+    view.addEventListener("pointerup", () => { if (touched) look(); touched = false; });
+    view.addEventListener("pointercancel", () => { clearBrush(name); touched = false; });
+    view.addSignalListener("brush", () => touched || look());
     view.addEventListener("pointermove", (event, item) => { hover(neuronAt(item), event); });
     view.addEventListener("pointerout", (event) => { hover(null, event); });
     view.addEventListener("click", (event, item) => {
       const moved = from && Math.hypot(event.clientX - from[0], event.clientY - from[1]) > 4;
       if (!moved && neuronAt(item) !== null) select(neuronAt(item));
-    });
-    let waiting = 0; // a brush moves with every pixel: what it holds is looked up once a frame
-    view.addSignalListener("brush", (_, value) => {
-      cancelAnimationFrame(waiting);
-      waiting = requestAnimationFrame(() => brushed(name, fields, value));
     });
   }
   const neuronAt = (item) => (item && item.datum && Number.isInteger(item.datum.neuron) ? item.datum.neuron : null);
@@ -287,22 +289,23 @@
   const say = (text) => { at("status").textContent = text; };
 
   function search(asked) {
-    const text = asked.trim().replaceAll("␣", " ");
+    const text = asked.trimEnd().replaceAll(" ", "␣"); // a space before a word is a part of the token
     at("found").replaceChildren();
     if (!text) return light(null, "");
-    const exact = /^\d+$/.test(text) && Number(text) < state.rows.length ? [state.rows[Number(text)]] : [];
+    const index = /^␣*(\d+)$/.exec(text)?.[1];
+    const exact = index && Number(index) < state.rows.length ? [state.rows[Number(index)]] : [];
     const small = text.toLowerCase();
     const has = (tokens) => tokens.some((token) => token.toLowerCase().includes(small));
     const writing = state.byRank.filter((row) => !exact.includes(row) && (has(row.promotes) || has(row.suppresses)));
     const found = [...exact, ...writing];
     if (!found.length) {
       light(null, "");
-      const none = /^\d+$/.test(text) ? `There is no neuron ${text} (they are numbered 0 to ${state.rows.length - 1}), and none` : "No neuron";
+      const none = index ? `There is no neuron ${index} (they are numbered 0 to ${state.rows.length - 1}), and none` : "No neuron";
       return say(`${none} of ${state.model} has a token with “${text}” among those it promotes or suppresses most.`);
     }
     at("found").append(...found.slice(0, FEW).map(result));
     if (exact.length) select(exact[0].neuron);
-    const counted = [exact.length ? `neuron ${text}` : "", writing.length ? `${writing.length} neurons that promote or suppress a token with “${text}”` : ""];
+    const counted = [exact.length ? `neuron ${index}` : "", writing.length ? `${writing.length} neurons that promote or suppress a token with “${text}”` : ""];
     return light(found, `Found ${counted.filter(Boolean).join(" and ")}`);
   }
   function result(row) {
@@ -335,8 +338,10 @@
   }
 
   /* ---- models, and the address: #MODEL/NEURON ---- */
+  // Vega's scripts stand after this one: a model's data loads beside them.
+  const scripts = new Promise((done) => document.addEventListener("DOMContentLoaded", done));
   async function show(model, neuron) {
-    const data = await load(model), rare = data.frequency[data.n_rare - 1], next = data.frequency[data.n_rare];
+    const [data] = await Promise.all([load(model), scripts]), rare = data.frequency[data.n_rare - 1], next = data.frequency[data.n_rare];
     const rows = (known[model].rows ||= rowsOf(data));
     const byRank = [...rows].sort((a, b) => a.rank - b.rank);
     Object.assign(state, { model, data, rows, byRank, neuron: null, hovered: null, lit: null, border: Math.sqrt(rare * next) });
@@ -372,14 +377,13 @@
     at("next").addEventListener("click", () => step(1));
     for (const name of ["rank", "scatter", "gradient"]) at(name).addEventListener("keydown", pressed);
     window.addEventListener("hashchange", follow);
-    document.getElementById("atlas-app").hidden = false;
     await follow();
     document.getElementById("atlas-static").hidden = true;
     document.getElementById("atlas-app").dataset.ready = "yes";
     new MutationObserver(draw).observe(document.documentElement, { attributeFilter: ["data-theme"] });
   }
   start().catch((error) => { // the static page stays
-    document.getElementById("atlas-app").hidden = true;
+    delete document.getElementById("atlas-app").dataset.ready;
     document.getElementById("atlas-static").hidden = false;
     console.error(error);
   });

@@ -14,7 +14,8 @@ from jinja2 import Environment, FileSystemLoader
 
 from raretok.claims.sample import Sample, neurons_in
 from raretok.claims.study import CORRECTED, Study
-from raretok.claims.thresholds.gradient import in_bins, log_frequency
+from raretok.claims.style import number
+from raretok.claims.thresholds.gradient import bins_of, log_frequency, mean_frequency
 from raretok.errors import NotTestableError
 from raretok.ledger.over_models import NAMES
 from raretok.measure.find import LEAD
@@ -23,23 +24,36 @@ from raretok.paths import ROOT
 from raretok.text.rarity import RARE
 
 FOLDER = "_generated/cards"
-BINS = (3, 5)  # of frequency: rare targets, all others
 LINKED = 0.3  # |r| from which two neurons count as linked
 ACTS = 0.1  # of its mean square at negative activations, for contexts of these to be shown
 FAINT = 0.15  # of the largest activation of a card: less is not shaded
-# What has no shape of its own in a token, as it is shown.
-SHOWN = {i: f"\\x{i:02x}" for i in (*range(32), *range(127, 160))} | {9: "⇥", 10: "↵", 13: "\\r"}
+SIGNS = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "\\r"}
 WIDTH, HEIGHT, EDGE = 400, 130, 12  # of the figure's area
 
 
-def cards_of(model: str) -> list[int]:
-    """Neurons of a shipped model that have a card, the head first; none if none was measured."""
-    return list(carded(Study.shipped(model)))
+def seen(token: str, space: str = SIGNS[" "]) -> str:
+    """A token with signs for what would not be seen in it; in running text a space stays one."""
+    signs = SIGNS | {" ": space}
+    shown = (signs.get(c) or (c if c.isprintable() else f"U+{ord(c):04X}") for c in token)
+    return "".join(shown) or "(empty)"
+
+
+def rendered(template: str, **given: Any) -> str:
+    """A file of `book/_templates`, filled in; what is given is text there, never markup."""
+    return templates().get_template(template).render(given)
+
+
+@cache
+def templates() -> Environment:
+    loader = FileSystemLoader(ROOT / "book" / "_templates")
+    made = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    made.globals |= {"ACTS": ACTS, "FAINT": FAINT, "LINKED": LINKED, "seen": seen}
+    return made
 
 
 @cache
 def carded(study: Study) -> tuple[int, ...]:
-    """Neurons of a study that have a card."""
+    """Neurons of a study that have a card, the head first; none if none was measured."""
     try:
         some = study.part("cards").neuron.values if study.measurements.there("cards") else []
         return tuple(map(int, some))
@@ -66,16 +80,12 @@ def write_cards(book: Path, studies: Iterable[Study]) -> None:
     """Write the cards of some models and the tables of their index; none of what is unmeasured."""
     shutil.rmtree(book / FOLDER, ignore_errors=True)
     (book / FOLDER).mkdir(parents=True)
-    loader = FileSystemLoader(ROOT / "book" / "_templates")
-    templates = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    templates.globals |= {"ACTS": ACTS, "FAINT": FAINT, "LINKED": LINKED}
     models = [Cards(study) for study in studies if carded(study)]
     for cards in models:
         for place, neuron in enumerate(cards.neurons):
-            text = templates.get_template("card.md").render(cards=cards, place=place)
+            text = rendered("card.md", cards=cards, place=place)
             (book / FOLDER / f"{cards.label}-{neuron}.md").write_text(text, encoding="utf-8")
-    index = templates.get_template("cards.md").render(models=models)
-    (book / f"{FOLDER}.md").write_text(index, encoding="utf-8")
+    (book / f"{FOLDER}.md").write_text(rendered("cards.md", models=models), encoding="utf-8")
 
 
 class Cards:
@@ -88,36 +98,27 @@ class Cards:
         self.head = self.neurons[: int((self.part.matched.values < 0).sum())]
         self.sample: Sample = study.sample(CORRECTED)
         self.effects = study.effects(CORRECTED)
-        self.texts = {int(key): one.translate(SHOWN) for key, one in self.part.texts.items()}
+        self.texts = {int(key): one for key, one in self.part.texts.items()}
         squares = self.part.square.values
         self.positive = squares[0] / np.maximum(squares.sum(axis=0), 1e-300)  # share of the square
 
     @cached_property
     def table(self) -> pd.DataFrame:
         """A row a neuron of the layer: effects with intervals, direct ones too, and traits."""
-        groups = self.sample.groups[0]
-        lengths = {n: np.linalg.norm(W, axis=1) for n, W in self.sample.matrices.items()}
-        more = {f"{name}_norm": length for name, length in lengths.items()} | {
-            "chosen": np.bincount(groups.ravel(), minlength=len(self.effects.neuron)) / len(groups)
-        }
-        return neurons(self.effects).assign(**more, **self.direct())
-
-    def direct(self) -> dict[str, Float[np.ndarray, " neuron"]]:
-        """Effects with the scale of the final norm held, where they were measured."""
-        known = self.study.measurements.there("interventions")
-        return direct_effects(self.study.part("interventions")) if known else {}
+        matrices = self.sample.matrices.items()
+        more = {f"{name}_norm": np.linalg.norm(W, axis=1) for name, W in matrices}
+        if self.study.measurements.there("interventions"):
+            more |= direct_effects(self.study.part("interventions"))
+        return neurons(self.effects).assign(chosen=self.sample.chosen, **more)
 
     @cached_property
-    def gradient(self) -> list[tuple[bool, float, Float[np.ndarray, "bound card"]]]:
-        """Bins of the target's frequency: rare or not, mean log10 of it, and mean effects."""
+    def gradient(self) -> tuple[list[float], Float[np.ndarray, "bin bound card"], int]:
+        """Bins of the target's frequency: mean log10 of it, mean effects, and how many are rare."""
         x = log_frequency(self.effects, self.study.part("model"))
-        rare, weight = self.sample.stratum == RARE, self.sample.weight
-        bins = {True: in_bins(x, rare, BINS[0]), False: in_bins(x, ~rare, BINS[1])}
-        rows = [weight * some for of in bins.values() for some in of]
-        found = bounds_in(self.effects.isel(neuron=list(self.neurons)), np.stack(rows))
-        kinds = [kind for kind, of in bins.items() for _ in of]
-        at = [float(np.average(x, weights=some)) for some in rows]
-        return list(zip(kinds, at, found, strict=True))
+        below, above = bins_of(self.sample, x)
+        members = self.sample.weight * np.stack(below + above)
+        found = bounds_in(self.effects.isel(neuron=list(self.neurons)), members)
+        return mean_frequency(self.sample, x, below + above), found, len(below)
 
     @cached_property
     def links(self) -> Float[np.ndarray, "card neuron"]:
@@ -132,6 +133,10 @@ class Cards:
         """Value and ends of the interval of an effect, nats."""
         return self.table.loc[neuron, [name + end for end in BOUNDS]].to_numpy(float)
 
+    def words(self, some: Iterable) -> list[str]:
+        """Texts of token types."""
+        return [self.texts[int(one)] for one in some]
+
     @cached_property
     def near(self) -> pd.DataFrame:
         """Mean |r| of each neuron with the others of the head, and how many it is linked to."""
@@ -140,12 +145,19 @@ class Cards:
         return pd.DataFrame({"with_head": with_head, "degree": (r > LINKED).sum(axis=1)})
 
     def points(self, place: int) -> dict[str, Any]:
-        """Where the figure of effect by frequency has its marks, and its zero."""
-        rare, at, bounds = zip(*self.gradient, strict=True)
-        values = 1000 * np.array(bounds)[..., place]
+        """Where the figure of effect by frequency has its marks, its zero and its powers of ten."""
+        at, bounds, n_rare = self.gradient
+        values, per_million = 1000 * bounds[..., place], np.array(at) + 6
         known = np.append(values[np.isfinite(values)], 0.0)
-        x = np.interp(at, (at[0], at[-1]), (EDGE, WIDTH - EDGE))
         ends = (known.min(), max(known.max(), known.min() + 1e-9))
         y, zero = (np.interp(v, ends, (HEIGHT - EDGE, EDGE)) for v in (values, 0.0))
-        marks = zip(rare, at, x, y, values, strict=True)
-        return {"marks": list(marks), "zero": float(zero), "least": ends[0], "most": ends[1]}
+        tens = np.arange(np.ceil(per_million[0]), np.floor(per_million[-1]) + 1)
+        across = (per_million[0], per_million[-1]), (EDGE, WIDTH - EDGE)
+        x, ticks = (np.interp(v, *across) for v in (per_million, tens))
+        said = [number(10**one) for one in per_million.tolist()]
+        named = [f"{10**one:,g}" for one in tens.tolist()]
+        return {
+            "marks": list(zip(np.arange(len(at)) < n_rare, said, x, y, values, strict=True)),
+            "ticks": list(zip(named, ticks, strict=True)),
+            **{"zero": float(zero), "least": ends[0], "most": ends[1]},
+        }

@@ -18,6 +18,7 @@ GLOSSARY = "book/glossary"
 APART = (nodes.reference, nodes.literal, nodes.math, nodes.title, nodes.emphasis, nodes.table)
 CARD = "card.png"  # book/front.py draws it; it stands beside the first index.html
 WORDS = 160  # characters of a page's description
+ICONS = "_static/scripts/fontawesome.js"  # 1.5 MB
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -25,7 +26,15 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", published)
     app.connect("doctree-resolved", link_terms)
     app.connect("html-page-context", describe)
+    app.connect("build-finished", lighten)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def lighten(app: Sphinx, error: Exception | None) -> None:
+    """Empty the theme's script of icons: its style has them as a font, which pages load too."""
+    icons = Path(app.outdir, ICONS)
+    if icons.is_file():
+        icons.write_text("")
 
 
 def published(app: Sphinx, config: Config) -> None:

@@ -50,7 +50,7 @@ class Cell:
     def entries(self) -> dict[str, Entry]:
         """The primary line of each claim in its ledger, under `corrected`."""
         found = decisive(book_ledger(self.folder)) if self.folder else []
-        return {e.finding.claim: e for e in found}
+        return {entry.finding.claim: entry for entry in found}
 
 
 @dataclass(frozen=True)

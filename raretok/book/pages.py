@@ -40,7 +40,7 @@ from raretok.ledger.records import (
 )
 from raretok.ledger.verdicts import Entry, judged
 from raretok.measure.find import WHOLE
-from raretok.measure.parameters import parameter_cell
+from raretok.measure.parameters import parameter_cell, validated
 from raretok.paths import RUNS_GIVEN, one_line
 
 METADATA = {
@@ -48,7 +48,6 @@ METADATA = {
     "language_info": {"name": "python"},
 }
 LONGEST = ("coordination",)  # begun first where pages run side by side
-PARAMETER_TYPES = (str, int, float, bool, list, type(None))
 
 
 class PageKernel(AsyncKernelManager):
@@ -70,16 +69,6 @@ def pages(root: Path) -> list[Path]:
     return sorted((root / "notebooks").glob("[0-9][0-9]_*.py"))
 
 
-def running_order(sources: list[Path]) -> list[Path]:
-    """Pages in the order they run: those that read what the others recorded come last."""
-
-    def turn(page: Path) -> tuple[int, str]:
-        name = title(page.stem)
-        return (1 + READERS.index(name) if name in READERS else 0), page.stem
-
-    return sorted(sources, key=turn)
-
-
 def run_pages(
     sources: list[Path],
     folder: Path,
@@ -94,10 +83,10 @@ def run_pages(
     read the records of the others run after them, and `ledger.json` is written beside them. A page
     that stops is one of the errors returned; the others run. `took` gets each page's seconds.
     """
-    first, last = [], []
-    for source in running_order(sources):
-        (last if title(source.stem) in READERS else first).append(source)
-    failures = []
+    turn = {name: place for place, name in enumerate(READERS)}
+    last = [source for source in sources if title(source.stem) in turn]
+    last.sort(key=lambda source: turn[title(source.stem)])
+    first, failures = sorted({*sources} - {*last}), []
     together = run_together(first, folder, parameters, min(jobs, len(first)))
     for finished, seconds in chain(together, run_together(last, folder, parameters, 1)):
         if isinstance(finished, UserError):
@@ -184,7 +173,7 @@ def run_page(source: Path, out: Path, parameters: dict[str, Any]) -> Path:
     if not any("parameters" in cell.metadata.get("tags", []) for cell in notebook.cells):
         parameters = {}  # such a page reads what others recorded
     notebook.metadata.update(METADATA)
-    check_parameters(source.stem, notebook, parameters)
+    validated(parameters)  # papermill would let a name pass that the page does not have
     failed = out.with_suffix(".failed.ipynb")
     with one_line(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory() as scratch:
         draft = Path(scratch) / "draft.ipynb"
@@ -239,20 +228,6 @@ def pages_changed(root: Path) -> list[str]:
             same = unchanged(root / "book" / name, page)
             said.append(f"{source.stem}: {'as it was' if same else 'changes: run make book'}")
         return said
-
-
-def check_parameters(name: str, notebook: NotebookNode, parameters: dict[str, Any]) -> None:
-    """Refuse unknown names, which papermill lets pass, and types it would write as strings."""
-    if not parameters:
-        return
-    known = papermill.inspect_notebook(notebook)
-    for key, value in parameters.items():
-        if key not in known:
-            names = ", ".join(known) or "none"
-            raise UserError(f"page {name} has no parameter {key!r}; its parameters are: {names}")
-        if not isinstance(value, PARAMETER_TYPES):
-            kind = type(value).__name__
-            raise UserError(f"parameter {key} must be text, a number or a list, got a {kind}")
 
 
 def execute(
@@ -344,7 +319,8 @@ def build_site(root: Path, out: Path | None = None, *, whole: bool = True) -> Pa
     options = [*strict, "--all", "--path-output", str(out)]
     jupyter_book = "from jupyter_book.cli.main import main; main()"  # it has no `python -m`
     command = [sys.executable, "-c", jupyter_book, "build", *options, str(root)]
-    done = subprocess.run(command, capture_output=True, text=True, env=plain_environment())
+    plain = {**os.environ, "NO_COLOR": "1", "PYTHONUTF8": "1"}  # no colour codes in messages
+    done = subprocess.run(command, capture_output=True, text=True, env=plain)
     html = out / "_build" / "html"
     if done.returncode != 0:
         shown = "\n".join(complaints(done.stdout + done.stderr, root))
@@ -392,9 +368,9 @@ def write_generated(book: Path) -> None:
     for name, make in wanted.items():
         write_whole(folder / name, make())
     for page in executed_pages(book):
-        for name, figure in (("front", "fig-curves"), ("forest", "fig-forest")):
-            for picture in pictures(page, figure):
-                write_whole(folder / f"{name}.svg", picture)
+        for name, data in site.figures(page):
+            if name in site.FRONT:
+                write_whole(folder / f"{site.FRONT[name]}.svg", data[SVG])
     if "answer.md" in wanted:
         front.card(book, folder / "site" / "card.png")
 
@@ -402,11 +378,6 @@ def write_generated(book: Path) -> None:
 def pictures(page: Path, figure: str) -> list[str]:
     """The pictures (SVG) of a figure in an executed page, by the name that its cell gives it."""
     return [data[SVG] for name, data in site.figures(page) if name == figure]
-
-
-def plain_environment() -> dict[str, str]:
-    """The environment of the build: no colour codes in its messages."""
-    return {**os.environ, "NO_COLOR": "1", "PYTHONUTF8": "1"}
 
 
 def complaints(log: str, root: Path) -> list[str]:

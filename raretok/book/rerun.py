@@ -144,8 +144,8 @@ def front_page(study: Study, book: Path, failures: list[UserError]) -> str:
         "  unless checkpoints were named.",
     ]
     if entries := book_ledger(book):
-        mine = verdict_table(decisive(entries)).data
-        lines += ["\n## Verdicts\n", standing(entries, book), mine]
+        table = verdict_table(decisive(entries)).data
+        lines += ["\n## Verdicts\n", standing(entries, book), table]
     for page in executed_pages(book):
         for picture in pictures(page, "fig-beside"):
             write_whole(book / "beside.svg", picture)

@@ -17,7 +17,7 @@ from raretok.ledger.records import executed_pages
 
 FOLDER = "_figures"  # of the site
 COLUMNS = ["panel", "artist", "label", "x", "y", "colour"]
-# Figures of the front page, by the page's figure that they are.
+# Figures of the front page and their files, by the page's figure that they are.
 FRONT = {"fig-curves": "fig-front", "fig-forest": "fig-front-forest"}
 
 

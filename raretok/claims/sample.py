@@ -148,6 +148,12 @@ class Sample:
             raise NotTestableError(f"fewer than {self.size} neurons raise the loss when ablated")
         return np.argsort(-ranking, axis=-1, kind="stable")[..., : self.size]
 
+    @property
+    def chosen(self) -> Float[np.ndarray, " neuron"]:
+        """Share of the halves of the documents in which each neuron is in the group."""
+        groups = self.groups[0]
+        return np.bincount(groups.ravel(), minlength=self.delta_loss.shape[1]) / len(groups)
+
     def of_group(
         self, values: PerNeuron, groups: Int[np.ndarray, "left_out split member"] | None = None
     ) -> Float[np.ndarray, " left_out"]:

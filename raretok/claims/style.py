@@ -60,15 +60,19 @@ class PageFigure(Figure):
     def __repr__(self) -> str:
         return digest(self)
 
-    def _ipython_display_(self) -> None:
+    def svg(self) -> str:
+        """As SVG; where there are many marks it holds their picture."""
         for line in self.findobj(plt.Line2D):
             line.set_rasterized(line.get_marker() != "None" and len(line.get_xdata()) > MANY)
         for cloud in (one for ax in self.axes for one in ax.collections):
             cloud.set_rasterized(len(cloud.get_offsets()) > MANY)
-        svg, png = io.StringIO(), io.BytesIO()
-        self.savefig(svg, format="svg", dpi=200, metadata={"Date": None})
+        self.savefig(svg := io.StringIO(), format="svg", dpi=200, metadata={"Date": None})
+        return svg.getvalue()
+
+    def _ipython_display_(self) -> None:
+        found, png = {"image/svg+xml": self.svg()}, io.BytesIO()
         self.savefig(png, format="png", dpi=72, facecolor="white")
-        found = {"image/svg+xml": svg.getvalue(), "image/png": png.getvalue()}
+        found["image/png"] = png.getvalue()
         display(found | {"text/plain": repr(self)}, raw=True)
 
 

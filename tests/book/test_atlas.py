@@ -12,7 +12,7 @@ from scipy.stats import t as student
 
 from raretok.book import atlas
 from raretok.book.atlas import NeuronTable
-from raretok.book.cards import card_link, cards_of
+from raretok.book.cards import card_link, carded, seen
 from raretok.claims.study import Study
 from raretok.ledger.over_models import NAMES
 from raretok.measure.find import WITHOUT
@@ -135,15 +135,16 @@ def test_every_number_of_a_table_is_what_loops_give(table):
 
 def test_a_change_of_2_percent_in_any_column_is_seen(table):
     """In the page's data and in the table; 0 and whole ones (index, rank, head) are moved by 1."""
-    data, seen = columns_of(table.page_data()), set()
-    shown = [name for name in data if name in expected(table.study)]
-    assert differing(data, table.study, atlas.SHOWN_DIGITS) == set()
-    for name in shown:
-        values = np.array(data[name], float)
-        planted = 1.02 * values if name not in ("neuron", "rank", "in_head") else values[::-1]
-        seen |= differing(data | {name: planted}, table.study, atlas.SHOWN_DIGITS)
-    assert seen == set(shown)
-    assert len(shown) == 37
+    page, whole = columns_of(table.page_data()), numeric(table.frame)
+    for data, digits, n in ((page, atlas.SHOWN_DIGITS, 26), (whole, atlas.DIGITS, 37)):
+        found, known = set(), [name for name in data if name in expected(table.study)]
+        assert differing(data, table.study, digits) == set()
+        for name in known:
+            values = np.array(data[name], float)
+            planted = 1.02 * values if name not in ("neuron", "rank", "in_head") else values[::-1]
+            found |= differing(data | {name: planted}, table.study, digits)
+        assert found == set(known)
+        assert len(known) == n
 
 
 def columns_of(data):
@@ -154,7 +155,9 @@ def test_tokens_and_frequencies_are_those_of_the_measurement(table):
     tokens, data = table.study.part("tokens"), table.page_data()
     text = dict(zip(tokens.token.values.tolist(), tokens.texts, strict=True))
     for name in atlas.TOKENS:
-        assert data["columns"][name][875] == [text[i] for i in tokens[name].values[875].tolist()]
+        written = [text[i] for i in tokens[name].values[875].tolist()]
+        assert table.frame[name][875] == written
+        assert data["columns"][name][875] == [seen(one) for one in written]
     assert (np.diff(data["frequency"]) > 0).all()
     model = table.study.part("model")
     u = (model.counts.values + 1) / (model.counts.values + 1).sum() * 1e6
@@ -179,36 +182,28 @@ def test_files_hold_the_same_table_and_are_made_again_to_the_byte(written, table
         assert again.read_bytes() == (file.parent / again.name).read_bytes()
 
 
-def test_a_model_without_a_measurement_is_absent(written):
+def test_a_model_without_a_measurement_is_absent(written, table):
     models = (written / "site" / "atlas" / "models.js").read_text()
     listed = json.loads(models.removeprefix("var ATLAS_MODELS = ").removesuffix(";\n"))
     assert listed == [{"model": MODEL, "name": "gpt2", "neurons": 1024, "head": 10}]
     assert WITHOUT not in " ".join(str(file) for file in written.rglob("*"))
     script = (written / "site" / "atlas" / f"{MODEL}.js").read_text()
     data = json.loads(script.removeprefix("atlasData(").removesuffix(");\n"))
-    assert data["cards"] == {str(one): card_link(MODEL, one) for one in cards_of(MODEL)} != {}
-    assert len(gzip.compress(script.encode())) < 300_000
+    assert data["cards"] == {str(one): card_link(MODEL, one) for one in carded(table.study)} != {}
+    assert len(gzip.compress(script.encode())) < 200_000
 
 
 def test_without_the_script_the_head_and_its_numbers_are_there(written, table):
     rows = (written / "atlas_head.md").read_text()
-    assert rows.count("<tr>") == atlas.FIRST
+    assert rows.count("<tr>") == atlas.FIRST + 1
     first = table.frame.sort_values("rank").iloc[0]
     assert f"<td>{first.neuron}</td>" in rows
     assert f"{first.delta_loss_rare:.3g} ({first.delta_loss_rare_low:.3g} to" in rows
-    assert (written / "atlas.svg").read_text().startswith("<?xml")
+    picture = (written / "atlas.svg").read_text()
+    assert picture.startswith("<?xml")
+    assert len(picture) < 100_000  # it is shown before the script has loaded
     links = (written / "downloads.md").read_text()
     assert f"../downloads/neurons-{MODEL}.csv" in links
-
-
-def test_what_would_not_be_seen_in_a_token_is_a_sign():
-    assert [atlas.seen(one) for one in (" a\n", "", "\x00", "<b>")] == [
-        "␣a↵",
-        "(empty)",
-        "U+0000",
-        "<b>",
-    ]
-    assert atlas.quoted(["<b>"]) == "<code>&lt;b&gt;</code>"
 
 
 def test_every_model_of_the_forest_plots_is_in_the_atlas():

@@ -1,18 +1,20 @@
 """The atlas in a real browser: hover, brush, search, models, keyboard, themes, phone, no script."""
 
+import functools
 import gzip
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tests.book.test_browser import DESKTOP, PHONE, opened
+from tests.book.test_browser import DESKTOP, PHONE, opened, watched
 
 pytestmark = pytest.mark.browser
 
 POINTS = "#atlas-{} .layer_0_marks path"  # of the layer below: all neurons
 READY = "#atlas-app[data-ready=yes]"
-WEIGHT = 3_000_000  # bytes compressed, with all that the page loads
+WEIGHT = 900_000  # bytes compressed, with all that the page loads
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ def test_every_neuron_is_drawn_and_pointing_at_one_says_its_numbers(atlas, site)
     tip = atlas.locator("#atlas-tip")
     assert tip.locator("tr").first.inner_text().split() == ["neuron", str(first)]
     for token in data["columns"]["promotes"][first]:
-        assert token.strip() in tip.inner_text()
+        assert token in tip.inner_text()
     assert "in the head" in tip.inner_text()
     atlas.mouse.move(2, 2)
     tip.wait_for(state="hidden")
@@ -74,19 +76,29 @@ def test_search_finds_neurons_and_tokens_and_says_what_is_not_there(atlas, site)
     atlas.fill("#atlas-search", "7")
     assert "neuron 7" in status(atlas)
     assert atlas.inner_text("#atlas-neuron") == "Neuron 7"
-    words = (one.strip().lower() for some in columns["promotes"] for one in some)
-    token = next(one for one in words if one.isalpha() and len(one) > 3)
-    atlas.fill("#atlas-search", token)
-    lists = zip(columns["promotes"], columns["suppresses"], strict=True)
-    n = sum(any(token in one.lower() for one in (*up, *down)) for up, down in lists)
-    assert f"{n} neurons" in status(atlas)
-    assert faint(atlas, "rank") == len(columns["rank"]) - n
+    tokens = {one.lower() for some in columns["promotes"] for one in some}
+    words = sorted(one[1:] for one in tokens if one[0] == "␣" and one[1:].isalpha())
+    word = next(one for one in words if len(one) > 3 and one in tokens)
+    counts = [searched(atlas, columns, asked) for asked in (word, f" {word}", f"␣{word}")]
+    assert counts[0] > counts[1] == counts[2] > 0  # a space before a word is a part of the token
+    assert searched(atlas, columns, f"{word} ", shown=word) == counts[0]
     atlas.fill("#atlas-search", "99999")
     assert status(atlas).startswith("There is no neuron 99999 (they are numbered 0 to 1535)")
     atlas.fill("#atlas-search", "qqzzqq")
     assert status(atlas).startswith("No neuron of smollm2-135m-q4 has a token with")
     assert atlas.locator("#atlas-found li").count() == 0
     assert atlas.get_attribute("#atlas-status", "aria-live") == "polite"
+
+
+def searched(page, columns: dict, asked: str, shown: str = "") -> int:
+    """How many neurons a search for a part of a token finds, which are those that have it."""
+    page.fill("#atlas-search", asked)
+    shown = (shown or asked).replace(" ", "␣")
+    lists = zip(columns["promotes"], columns["suppresses"], strict=True)
+    n = sum(any(shown in one.lower() for one in (*up, *down)) for up, down in lists)
+    assert f"{n} neurons that promote or suppress a token with “{shown}”" in status(page)
+    assert faint(page, "rank") == len(columns["rank"]) - n
+    return n
 
 
 def test_another_model_is_shown_whole_and_the_address_keeps_it(atlas, site):
@@ -153,6 +165,77 @@ def test_it_fits_a_phone_and_opens_from_a_file(browser, site: Path):
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
         wide = page.locator("#atlas-rank svg.marks").bounding_box()["width"]
         assert wide <= PHONE["width"]
+
+
+def test_until_it_is_drawn_the_picture_stands_where_it_is(browser, address):
+    with browser.new_context(viewport=DESKTOP) as context:
+        page, waiting = watched(context.new_page(), []), []
+        page.route("**/vega.min.js*", lambda route: waiting.append(route))
+        page.goto(f"{address}/book/atlas.html", wait_until="commit")
+        picture = page.locator("#atlas-static img")
+        picture.wait_for()
+        place = picture.bounding_box()
+        page.wait_for_function("document.querySelectorAll('#atlas-model option').length > 1")
+        assert waiting  # the data of the models is asked for beside Vega, not after it
+        page.wait_for_function(
+            "performance.getEntriesByType('resource').some(one => one.name.includes('smollm2'))"
+        )
+        assert picture.bounding_box() == place
+        assert not page.is_visible("#atlas-app")
+        waiting[0].continue_()
+        page.wait_for_selector(READY)
+        assert not picture.is_visible()
+        assert page.is_visible("#atlas-rank svg.marks")
+
+
+@pytest.fixture
+def touched(browser, address):
+    """The atlas on a phone, and a finger that is dragged over it from one place to another."""
+    phone = {"viewport": PHONE, "has_touch": True, "is_mobile": True}
+    with browser.new_context(**phone) as context:
+        page = watched(context.new_page(), faults := [])
+        page.goto(f"{address}/book/atlas.html")
+        page.wait_for_selector(READY)
+        session = context.new_cdp_session(page)
+
+        def drag(start: tuple[float, float], end: tuple[float, float]):
+            way = [dict(zip("xy", at, strict=True)) for at in np.linspace(start, end, 13).tolist()]
+            send = functools.partial(session.send, "Input.dispatchTouchEvent")
+            for at in way:
+                kind = "touchMove" if at is not way[0] else "touchStart"
+                send({"type": kind, "touchPoints": [at]})
+                page.wait_for_timeout(16)
+            send({"type": "touchEnd", "touchPoints": []})
+            page.wait_for_timeout(300)
+
+        yield page, drag
+        assert faults == []
+
+
+@pytest.mark.parametrize("view", ["rank", "scatter"])
+def test_a_finger_that_begins_sideways_highlights_and_one_that_goes_up_scrolls(touched, view):
+    page, drag = touched
+    page.locator(f"#atlas-{view}").evaluate("one => one.scrollIntoView({block: 'center'})")
+    page.click("#atlas-highlight")
+    before = status(page)
+    assert before.startswith("15 neurons are highlighted")
+    page.locator(f"#atlas-{view}").evaluate("one => one.scrollIntoView({block: 'center'})")
+    chart = page.locator(f"#atlas-{view} svg.marks .background").first
+
+    def at(across: float, down: float) -> tuple[float, float]:
+        box = chart.bounding_box()
+        return box["x"] + across * box["width"], box["y"] + down * box["height"]
+
+    top = at(0, 0)
+    drag(at(0.5, 0.8), at(0.5, 0.2))
+    assert at(0, 0)[1] < top[1] - 100
+    assert status(page) == before  # what was highlighted stays
+    assert faint(page, view) == page.locator(POINTS.format(view)).count() - 15
+    top = at(0, 0)
+    drag(at(0.1, 0.2), at(0.8, 0.7))
+    assert at(0, 0) == pytest.approx(top, abs=10)  # a fling may still end
+    assert int(status(page).split()[0]) > 15
+    assert "drag sideways" in page.inner_text("#atlas-keys")
 
 
 def test_without_script_the_picture_the_table_and_the_links_are_there(browser, site: Path):

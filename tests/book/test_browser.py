@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from raretok.book.cards import card_link, cards_of
+from raretok.book.cards import card_link, carded
+from raretok.claims.study import Study
 from raretok.measure.find import WHOLE
 
 pytestmark = pytest.mark.browser
@@ -17,9 +18,10 @@ CONTENTS = yaml.safe_load((ROOT / "_toc.yml").read_text())
 PAGES = [
     CONTENTS["root"],
     *(page["file"] for part in CONTENTS["parts"] for page in part["chapters"]),
-    *(f"book/{card_link(model, cards_of(model)[0])}".removesuffix(".html") for model in WHOLE),
+    *(f"book/{card_link(model, carded(Study.shipped(model))[0])}"[:-5] for model in WHOLE),
 ]
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+HINT = "box => getComputedStyle(box, '::before').content"
 SETTLED = "() => !window.MathJax || !window.MathJax.startup || window.MathJax.startup.promise"
 LIT = """theme => {
     for (const name of ["mode", "theme"]) document.documentElement.dataset[name] = theme;
@@ -141,18 +143,24 @@ def test_one_switch_shows_the_code_of_a_page_and_is_remembered(browser, address)
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_figures_are_shown_as_large_as_drawn_and_scroll_on_a_phone(browser, address, theme):
+    from axe_playwright_python.base import AXE_SCRIPT
+
     with opened(browser, f"{address}/book/14_layers.html", {**DESKTOP, "width": 1300}) as page:
         page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
         images = page.locator("article figure > img")
         for image in images.all():
             shown, drawn = image.evaluate("i => [i.getBoundingClientRect().width, i.naturalWidth]")
             assert shown >= 0.99 * drawn
+        boxes = page.locator("article figure").all()
+        assert {box.evaluate(HINT) for box in boxes} == {"none"}
         page.set_viewport_size(PHONE)
         page.wait_for_function("document.querySelector('figure').tabIndex === 0")
-        assert all(
-            box.evaluate("b => b.scrollWidth > b.clientWidth")
-            for box in page.locator("article figure").all()
-        )
+        for box in [*boxes, *page.locator("article table.dataframe").all()]:
+            wide = box.evaluate("b => b.scrollWidth > b.clientWidth + 1")
+            assert wide or box.evaluate("b => b.tagName") == "TABLE"
+            assert box.evaluate(HINT) == ('"scroll sideways →"' if wide else "none")
+        page.evaluate(AXE_SCRIPT)
+        assert page.evaluate(VIOLATED) == []
 
 
 def test_the_front_page_leads_to_the_first_claim(tab, address):

@@ -7,12 +7,20 @@ import numpy as np
 import pytest
 
 from raretok.book import cards
+from raretok.book.atlas import NeuronTable
 from raretok.claims.study import Study
+from raretok.claims.thresholds.gradient import BINS
 from raretok.measure.find import LEAD, WHOLE
 from raretok.measure.record import Folder
 
 SMALL = "docs-gpt2"
+ROW = dict.fromkeys(("rank", "neuron", "W_out_norm"), 1) | {"promotes": [" <b>"], "suppresses": []}
+ROW |= {f"delta_loss_{n}{e}": 0.1 for n in ("rare", "common") for e in ("", "_low", "_high")}
 NASTY = ["<script>alert(1)</script>", "``````", "\n", "{{ cards }}", '"><b>', "\x07", " $x$"]
+
+
+def carded(model: str) -> tuple[int, ...]:
+    return cards.carded(Study.shipped(model))
 
 
 def written(folder: Path, *models: str) -> dict[str, str]:
@@ -35,18 +43,18 @@ def number(text: str) -> float:
 def test_the_head_and_ten_controls_have_a_card_and_no_other_neuron(pages, model):
     study = Study.shipped(model)
     head = study.group_size
-    assert len(cards.cards_of(model)) == head + 10
-    names = {f"{model}-{neuron}.md" for neuron in cards.cards_of(model)}
+    assert len(carded(model)) == head + 10
+    names = {f"{model}-{neuron}.md" for neuron in carded(model)}
     assert {name for name in pages if name.startswith(f"{model}-")} == names
-    link = cards.card_link(model, cards.cards_of(model)[0])
+    link = cards.card_link(model, carded(model)[0])
     assert link.removeprefix(f"{cards.FOLDER}/").replace(".html", ".md") in names
-    for neuron in cards.cards_of(model)[:head]:
+    for neuron in carded(model)[:head]:
         assert f"{neuron}</a>" in cards.head_line(study).data
     assert cards.head_line(study).data.count("<a ") == head
 
 
 def test_a_model_without_the_measurement_has_no_card(tmp_path):
-    assert cards.cards_of("docs-llama") == []
+    assert carded("docs-llama") == ()
     assert list(written(tmp_path, "docs-llama").values()) == [""]
     assert "<a " not in cards.head_line(Study.shipped("docs-llama")).data
 
@@ -57,7 +65,7 @@ def test_effects_are_the_mean_over_rare_targets_and_the_head_is_ranked_by_them(p
     rare = effects.stratum.values == 1
     mean = np.average(effects.delta_loss.values[rare], axis=0, weights=effects.weight.values[rare])
     ranks = (-mean).argsort().argsort() + 1
-    for place, neuron in enumerate(cards.cards_of(model)):
+    for place, neuron in enumerate(carded(model)):
         text = pages[f"{model}-{neuron}.md"]
         value, low, high = re.search(r"rare targets (\S+) <small>\((\S+) to (\S+)\)", text).groups()
         assert number(value) == pytest.approx(1000 * mean[neuron], rel=0.006)
@@ -68,7 +76,7 @@ def test_effects_are_the_mean_over_rare_targets_and_the_head_is_ranked_by_them(p
 
 def test_a_card_shows_each_window_with_its_peak_underlined(pages):
     part = Study.shipped(SMALL).part("cards")
-    for card, neuron in enumerate(cards.cards_of(SMALL)):
+    for card, neuron in enumerate(carded(SMALL)):
         text = pages[f"{SMALL}-{neuron}.md"]
         shown = [number(one) for one in re.findall(r'<strong[^>]*title="([^"]*)"', text)]
         stored = part.activation.values[card, :, part.peak]
@@ -120,15 +128,45 @@ def test_nothing_that_a_token_holds_is_markup(tmp_path, monkeypatch):
         assert "↵" in text
 
 
-def test_what_has_no_shape_is_shown():
-    assert "a\n\tb\r\x00é".translate(cards.SHOWN) == "a↵⇥b\\r\\x00é"
+def test_what_would_not_be_seen_in_a_token_is_a_sign():
+    tokens = {
+        " a\n": "␣a↵",
+        "": "(empty)",
+        "\x00": "U+0000",
+        "<b>": "<b>",
+        "\t\r\xa0é": "⇥\\rU+00A0é",
+    }
+    assert {one: cards.seen(one) for one in tokens} == tokens
+    assert cards.seen(" a\n", " ") == " a↵"  # in running text
+    assert "<code>␣&lt;b&gt;</code>" in cards.rendered("atlas_head.md", rows=[ROW])
+
+
+def test_the_figure_names_frequencies_and_has_the_bins_of_the_atlas(pages):
+    """Powers of ten lie on a logarithmic axis between the first bin and the last."""
+    of, table = cards.Cards(Study.shipped(SMALL)), NeuronTable(SMALL, Study.shipped(SMALL))
+    points = of.points(0)
+    assert [float(one.replace(",", "")) for _, one, *_ in points["marks"]] == pytest.approx(
+        table.frequency, rel=0.03
+    )
+    assert [rare for rare, *_ in points["marks"]] == [True] * BINS[0] + [False] * BINS[1]
+    effects = [value[0] for *_, value in points["marks"]]
+    bins = [f"delta_loss_bin_{n + 1}" for n in range(len(effects))]
+    of_atlas = table.frame.loc[of.neurons[0], bins].to_numpy(float)
+    np.testing.assert_allclose(effects, 1000 * of_atlas, rtol=1e-5)
+    names, places = zip(*points["ticks"], strict=True)
+    powers = np.log10([float(name.replace(",", "")) for name in names])
+    np.testing.assert_array_equal(powers, np.arange(powers[0], powers[-1] + 1))
+    ends = np.log10(table.frequency)[[0, -1]]
+    np.testing.assert_allclose(places, np.interp(powers, ends, (12, 388)), atol=0.2)
+    text = pages[f"{SMALL}-{of.neurons[0]}.md"]
+    assert all(f">{name}</text>" in text for name in names)
 
 
 def test_negative_contexts_are_shown_where_a_gated_neuron_acts_there(pages):
     part = Study.shipped(LEAD).part("cards")
     squares = part.square.values
     negative = squares[1] / squares.sum(axis=0)
-    for neuron, share in zip(cards.cards_of(LEAD), negative, strict=True):
+    for neuron, share in zip(carded(LEAD), negative, strict=True):
         text = pages[f"{LEAD}-{neuron}.md"]
         assert ("Where it is most negative" in text) == (share >= cards.ACTS)
         assert f"make up {100 * (1 - share):.0f} % of its squared activation" in text

@@ -1,5 +1,6 @@
 """Terms in prose, and addresses that are used only where they are known."""
 
+import re
 from unittest.mock import Mock
 
 import pytest
@@ -70,3 +71,10 @@ def test_launch_buttons_need_a_known_address(tmp_path, monkeypatch, citation, en
     assert ("launch_buttons" in config.html_theme_options) == bool(address)
     owner, _, project = address.removeprefix("https://github.com/").partition("/")
     assert config.html_baseurl == (f"https://{owner}.github.io/{project}/" if address else "")
+
+
+def test_icons_come_as_a_font_and_not_as_a_script_too(site):
+    assert (site / extension.ICONS).read_text() == ""
+    style = (site / "_static" / "styles" / "pydata-sphinx-theme.css").read_text()
+    (font,) = re.findall(r"url\(([^)]*fa-solid-900\.woff2)\)", style)
+    assert (site / "_static" / "styles" / font).is_file()

@@ -110,7 +110,7 @@ def in_atlas(site: Path, model: str, neuron: str) -> bool:
     """Whether the atlas has a neuron of a model."""
     file = next(site.rglob(f"atlas/{model}.js"))
     data = json.loads(file.read_text().removeprefix("atlasData(").removesuffix(");\n"))
-    return int(neuron) in data["columns"]["neuron"]
+    return int(neuron) in range(len(data["columns"]["rank"]))
 
 
 def test_every_internal_link_leads_to_a_file_and_a_place_that_are_there(site):

@@ -120,7 +120,7 @@ def gradient(sample: Sample, x: Frequency) -> Gradient:
     rare = sample.stratum == KINDS["rare"]
     below, above = bins_of(sample, x)
     level, slope = (sample.of_group(one) for one in line(sample, x, ~rare))
-    at = [float(np.average(x[rows], weights=sample.weight[rows])) for rows in below + above]
+    at = mean_frequency(sample, x, below + above)
     return Gradient(
         at,
         [or_none(lambda rows=rows: jackknife(group_at(sample, rows))) for rows in below + above],
@@ -135,6 +135,11 @@ def bins_of(sample: Sample, x: Frequency) -> tuple[list[Rows], list[Rows]]:
     rare = sample.stratum == KINDS["rare"]
     below, above = (in_bins(x, rows, n) for rows, n in zip((rare, ~rare), BINS, strict=True))
     return below, above
+
+
+def mean_frequency(sample: Sample, x: Frequency, bins: list[Rows]) -> list[float]:
+    """Mean log10 frequency of the targets of each bin."""
+    return [float(np.average(x[rows], weights=sample.weight[rows])) for rows in bins]
 
 
 def in_bins(x: Frequency, rows: Rows, n: int) -> list[Rows]:
@@ -160,11 +165,11 @@ def slopes(sample: Sample, x: Frequency) -> Slopes:
     chosen, held = (line(sample, x, np.ones(x.size, bool), on)[1] for on in (False, True))
     falls = -by_rank(-chosen, held).mean(axis=1)
     apart = (held - held.mean(axis=-1, keepdims=True)) / held.std(axis=-1, keepdims=True)
-    slope, groups = held[0].mean(axis=0), sample.groups[0]
+    slope = held[0].mean(axis=0)
     return Slopes(
         slope,
         sample.influence("rare", measured=True)[0].mean(axis=0),
-        np.bincount(groups.ravel(), minlength=slope.size) > len(groups) / 2,
+        sample.chosen > 0.5,
         float((np.sign(slope) == np.sign(sample.of_group(held)[0])).mean()),
         jackknife(sample.of_group(apart)),
         or_none(lambda: lift_of(falls, head_of(sample))),
