@@ -272,6 +272,15 @@ def capped(
     return softcap * small * (1 - bent.square()) / (1 + bent * small)
 
 
+def capped_loss(
+    logits: Float[Tensor, "pos d_vocab"], target: Int[Tensor, " pos"], softcap: float | None
+) -> Float[Tensor, " pos"]:
+    """Loss of each target, in nats, from logits before a soft cap."""
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    return torch.nn.functional.cross_entropy(logits, target, reduction="none")
+
+
 def dot(
     a: Float[Tensor, "row entry"],
     b: Float[Tensor, "row entry"],

@@ -153,6 +153,8 @@ def test_figures_are_shown_as_large_as_drawn_and_scroll_on_a_phone(browser, addr
             box.evaluate("b => b.scrollWidth > b.clientWidth")
             for box in page.locator("article figure").all()
         )
+
+
 def test_the_front_page_leads_to_the_first_claim(tab, address):
     page, _ = tab
     page.goto(f"{address}/index.html")
