@@ -28,11 +28,12 @@ from raretok import __version__
 from raretok.ablation import plan
 from raretok.ablation.gather import context_batches
 from raretok.ablation.plan import MAX_MEMORY, cut_to_fit, layout_of, numerics, settings_of
-from raretok.ablation.records import key_of, read_record
+from raretok.ablation.records import read_record
 from raretok.ablation.store import Run
 from raretok.ablation.stream import Work, ablate_to_disk, compute_block, run_batch
 from raretok.errors import UserError
 from raretok.paths import RUNS, locked
+from raretok.sealed import key_of
 
 TIMEOUT = 5  # seconds that a scheduler has to answer
 _works: dict[str, Work] = {}  # the last one of this process

@@ -22,6 +22,7 @@ from raretok.ablation.sampled import TILE, short_type
 from raretok.ablation.split import N_PICKED
 from raretok.errors import UserError
 from raretok.models.adapter import LanguageModel
+from raretok.sealed import digest
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import Positions
 
@@ -66,8 +67,8 @@ def settings_of(
     return (source or {}) | {
         "layer": model.architecture.n_layers - 1,
         "files_sha256": model.files_sha256,
-        "contexts_sha256": digest_of(contexts),
-        "positions_sha256": digest_of(positions),
+        "contexts_sha256": digest(vars(contexts).values()),
+        "positions_sha256": digest(vars(positions).values()),
         "positions": len(positions),
         **asked,
         "dtype": str(model.dtype),
@@ -88,15 +89,6 @@ def numerics() -> str:
     for file in [*sorted(here.glob("*.py")), *others]:
         total.update(file.read_bytes())
     return total.hexdigest()[:16]
-
-
-def digest_of(arrays: Contexts | Positions) -> str:
-    """One sha256 over the names, types, shapes and values of a set of arrays."""
-    total = hashlib.sha256()
-    for name, values in vars(arrays).items():
-        total.update(f"{name} {values.dtype} {values.shape}\n".encode())
-        total.update(np.ascontiguousarray(values).tobytes())
-    return total.hexdigest()
 
 
 def layout_of(model: LanguageModel, positions: Positions, block: int, parts: int) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Activations at the scored positions, on disk while a run is under way."""
 
-import hashlib
 import os
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from raretok.ablation.checkpoints import Arrays, Checkpoints
 from raretok.ablation.gather import Batch
 from raretok.models.adapter import LanguageModel
+from raretok.sealed import digest
 
 
 class Scratch:
@@ -57,7 +57,4 @@ class Scratch:
         return torch.from_numpy(np.array(mapped[chosen]))
 
     def _digest(self, scored: Int[np.ndarray, " scored"]) -> str:
-        total = hashlib.sha256()
-        for name in self.widths:
-            total.update(self.at(name, scored).numpy())
-        return total.hexdigest()
+        return digest(self.at(name, scored).numpy() for name in self.widths)

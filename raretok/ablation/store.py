@@ -11,7 +11,6 @@ of its numbers. A process killed at any moment leaves parts that are true and nu
 part, which are written again when the run goes on.
 """
 
-import hashlib
 import shutil
 import warnings
 from dataclasses import dataclass
@@ -26,9 +25,9 @@ import zarr
 from jaxtyping import Float, Shaped
 
 from raretok.ablation.checkpoints import Checkpoints
-from raretok.ablation.records import FORMAT, damaged, key_of, read_record, write_record
+from raretok.ablation.records import FORMAT, damaged, read_record
 from raretok.errors import UserError
-from raretok.models.gguf import file_sha256
+from raretok.sealed import digest, file_sha256, key_of, write_sealed
 from raretok.text.rarity import Positions
 
 NATS = {"units": "nats"}
@@ -109,17 +108,15 @@ class Run:
 
     def digest(self, rows: slice) -> str:
         """One sha256 over the numbers of some positions as they are on disk."""
-        total, group = hashlib.sha256(), zarr.open_group(self.data, mode="r")
-        for name in PER_BLOCK:
-            total.update(np.ascontiguousarray(group[name][rows]))
-        return total.hexdigest()
+        group = zarr.open_group(self.data, mode="r")
+        return digest(group[name][rows] for name in PER_BLOCK)
 
     def finish(self, audit: dict[str, Any], seconds: float) -> None:
         """Mark the run complete, with its audit and what its files are."""
         timings = f'{{"seconds_since_started_or_resumed": {round(seconds, 3)}}}\n'
         (self.folder / "timings.json").write_text(timings)
         self.record.update(state="complete", audit=audit, files=self.files())
-        write_record(self.folder, self.record)
+        write_sealed(self.folder / "run.json", self.record)
 
     def files(self) -> dict[str, str]:
         """The sha256 of every file of the store."""
@@ -143,7 +140,7 @@ def create_run(folder: Path, settings: dict[str, Any], layout: dict[str, Any]) -
     record = {"format": FORMAT, "key": key_of(settings), "settings": settings, **layout}
     record["state"] = "running"
     folder.mkdir(parents=True, exist_ok=True)
-    write_record(folder, record)
+    write_sealed(folder / "run.json", record)
     return Run(folder, record)
 
 

@@ -17,11 +17,12 @@ from raretok.ablation.checkpoints import Arrays, Checkpoints
 from raretok.ablation.head import final_head
 from raretok.ablation.progress import shown
 from raretok.measure.groups import size_of
-from raretok.measure.record import digest, rounded
+from raretok.measure.record import rounded
 from raretok.measure.source import STRATIFIED, Source
 from raretok.measure.tokens import types_of, written_most
 from raretok.models.rerun import capture
 from raretok.paths import RUNS
+from raretok.sealed import digest
 from raretok.stats.matching import draw_controls, neuron_traits
 from raretok.text.corpus import text_of
 from raretok.text.rarity import RARE

@@ -20,11 +20,12 @@ from raretok.ablation.stacked import Layer
 from raretok.errors import NotTestableError
 from raretok.measure.attention_capture import contexts_of
 from raretok.measure.influence import PRECISE, Blocks, blocks_of, counted_in
-from raretok.measure.record import digest, rounded
+from raretok.measure.record import rounded
 from raretok.measure.source import STRATIFIED, Source
 from raretok.models.adapter import W_out_of
 from raretok.models.rerun import capture_layers
 from raretok.paths import RUNS
+from raretok.sealed import digest
 from raretok.text.rarity import MIDDLE, Positions
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ from raretok.ablation.plan import Options
 from raretok.ablation.stream import ablate_to_disk
 from raretok.errors import NotTestableError, UserError
 from raretok.measure.parameters import PageParameters, counts_of
-from raretok.measure.record import digest
 from raretok.models import files as model_files
 from raretok.models import loading as models
 from raretok.paths import RUNS
+from raretok.sealed import digest
 from raretok.text import rarity
 from raretok.text.corpus import (
     Contexts,
