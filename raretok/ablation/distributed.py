@@ -26,7 +26,6 @@ from distributed import Client, Future, LocalCluster, as_completed
 
 from raretok import __version__
 from raretok.ablation import plan
-from raretok.ablation.gather import context_batches
 from raretok.ablation.plan import MAX_MEMORY, cut_to_fit, layout_of, numerics, settings_of
 from raretok.ablation.records import read_record
 from raretok.ablation.store import Run
@@ -183,10 +182,9 @@ def submit_shares(
 def batches_share(make: Callable[..., dict], args: tuple, index: int, n: int) -> None:
     """Run every n-th batch of contexts that was not run."""
     work = work_of(**make(*args))
-    batches = context_batches(work.contexts, work.positions)
-    for k, batch in list(enumerate(batches))[index::n]:
+    for k in range(len(work.batches))[index::n]:
         with locked(work.scratch.folder / "locks" / f"batch-{k}", wait=True):
-            run_batch(work, k, batch)
+            run_batch(work, k)
 
 
 def blocks_share(make: Callable[..., dict], args: tuple, index: int, n: int) -> None:

@@ -19,9 +19,9 @@ from jaxtyping import Float, Int
 
 from raretok.ablation.agreement import BOUNDS, MEASURES, rank_agreement
 from raretok.ablation.audit import audit_verdict
-from raretok.ablation.batches import mean_activations, scored_batches
+from raretok.ablation.batches import BATCH, context_batches, scored_batches
 from raretok.ablation.checkpoints import Checkpoints
-from raretok.ablation.gather import BATCH, check_contexts, context_batches
+from raretok.ablation.gather import check_contexts, mean_activations
 from raretok.ablation.head import final_head
 from raretok.ablation.plan import (
     MAX_MEMORY,
@@ -128,12 +128,12 @@ def ablate_layer(
     check_contexts(model, contexts)
     check_scored(positions)
     kept, rng, n = kept or Checkpoints(), np.random.default_rng(options.seed), len(positions)
-    inputs, head = (model, contexts), final_head(model)
+    inputs, head = (model, contexts, positions), final_head(model)
     shared = {"kept": kept, "progress": progress}
-    mean = mean_activations(*inputs, context_batches(contexts, positions), [index], **shared)[0]
+    mean = mean_activations(model, context_batches(*inputs), [index], **shared)[0]
     give_back()
     at = Layer(model, head, index, mean, options.mode, stack)
-    batches = scored_batches(*inputs, positions, size=min(BATCH, stack))
+    batches = scored_batches(*inputs, size=min(BATCH, stack))
     screens = screened(at, batches, positions, **shared)
     give_back()
     top = np.argsort(-np.abs(screens[0]), kind="stable")[: options.n_top]

@@ -14,8 +14,7 @@ import torch
 import zarr
 
 from raretok import __version__
-from raretok.ablation.batches import SCORED
-from raretok.ablation.gather import BATCH
+from raretok.ablation.batches import BATCH, SCORED
 from raretok.ablation.head import POSITION_BUDGET
 from raretok.ablation.precision import TOLERANCE
 from raretok.ablation.sampled import TILE, short_type

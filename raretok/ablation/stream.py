@@ -17,8 +17,9 @@ from torch import Tensor
 
 from raretok.ablation import gather
 from raretok.ablation.audit import audit_pairs, audit_verdict, check_model
+from raretok.ablation.batches import ScoredBatch, context_batches
 from raretok.ablation.checkpoints import Arrays, Checkpoints
-from raretok.ablation.gather import check_contexts, context_batches
+from raretok.ablation.gather import check_contexts
 from raretok.ablation.head import check_effect, final_head
 from raretok.ablation.interventions import check_mode, donors
 from raretok.ablation.method import Method, apply_method, make_method
@@ -117,12 +118,15 @@ class Work:
         return Checkpoints((self.forward or self.run.scratch) / f"ahead-{cut}")
 
     @cached_property
+    def batches(self) -> list[ScoredBatch]:
+        return context_batches(self.model, self.contexts, self.positions)
+
+    @cached_property
     def mean(self) -> Float[Tensor, " d_mlp"]:
         """The mean activations; the contexts not yet run are run."""
-        batches = context_batches(self.contexts, self.positions)
         total, count = np.zeros(self.model.architecture.d_mlp), 0
-        for index, batch in enumerate(shown(batches, "contexts", self.progress)):
-            part = run_batch(self, index, batch)
+        for index in shown(range(len(self.batches)), "contexts", self.progress):
+            part = run_batch(self, index)
             total, count = total + part["total"], count + int(part["count"])
         return torch.from_numpy(total / count).to(self.model.device, torch.float32)
 
@@ -179,14 +183,13 @@ def complete(work: Work) -> None:
     shutil.rmtree(work.ahead.folder, ignore_errors=True)
 
 
-def run_batch(work: Work, index: int, batch: Int[np.ndarray, " context"]) -> Arrays:
+def run_batch(work: Work, index: int) -> Arrays:
     """Run a batch of contexts, unless it was; its part of the mean activations."""
-    scored = np.flatnonzero(np.isin(work.positions.context, batch))
-    part = work.scratch.kept(index, scored)
+    batch = work.batches[index]
+    part = work.scratch.kept(index, batch.rows)
     if part is None:
-        inputs = work.model, work.contexts, work.positions
-        found = gather.run_batch(*inputs, batch, work.options.include_first)
-        part = work.scratch.keep(index, found)
+        found = gather.run_batch(work.model, batch, work.options.include_first)
+        part = work.scratch.keep(index, batch.rows, found)
     return part
 
 

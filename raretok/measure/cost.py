@@ -27,6 +27,7 @@ from raretok.ablation.precision import PILOT, TOLERANCE
 from raretok.errors import NotTestableError
 from raretok.measure import groups, layers, parts
 from raretok.measure.find import LEAD, SHIPPED, STEP_POSITIONS, Measurements, step_parameters
+from raretok.measure.gates import GATED
 from raretok.measure.influence import SCORED
 from raretok.measure.parameters import PageParameters
 from raretok.measure.record import Folder
@@ -106,7 +107,7 @@ class Load:
         whole = RELEASED_CONTEXTS * self.n_ctx
         if kind == "effects":
             tokens, n = (whole, whole) if choice == WHOLE else (self.tokens, n)
-            return tokens + sizes.gated * min(tokens, parts.GATED * self.n_ctx), n
+            return tokens + sizes.gated * min(tokens, GATED * self.n_ctx), n
         if kind == "attention":
             return (whole if choice == "code" else self.holding(parts.QUERIES)), 0
         if kind == "heads":

@@ -19,12 +19,11 @@ from raretok.errors import UserError
 from raretok.measure.gates import gate_rate
 from raretok.measure.neurons import labelled, of_model, write_table
 from raretok.measure.parameters import check_sources, validated
-from raretok.measure.parts import GATED
 from raretok.measure.source import Source
 from raretok.measure.tokens import texts, types_of, written_most
 from raretok.models.adapter import LanguageModel, W_out_of
 from raretok.paths import check_writable, one_line
-from raretok.text.rarity import all_positions, draw_total
+from raretok.text.rarity import Positions, all_positions, draw_total
 
 
 def ablate(
@@ -108,8 +107,7 @@ def with_table(source: Source, folder: Path, data: xr.Dataset, layer: int) -> xr
         return data
     columns = weights_of(source.model, layer)
     if source.model.architecture.gated and layer == source.model.architecture.n_layers - 1:
-        used = np.unique(data.context.values)[:GATED]
-        columns["gate_rate"] = gate_rate(source.model, source.contexts, used)
+        columns["gate_rate"] = gate_rate(source.model, source.contexts, Positions.of(data))
     data = data.assign(of_model(columns, data)).assign_attrs(
         corpus=source.corpus.name, revision=source.parameters.revision
     )

@@ -9,9 +9,9 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from raretok.ablation.batches import ScoredBatch, mean_activations, scored_batches
+from raretok.ablation.batches import ScoredBatch, context_batches, scored_batches
 from raretok.ablation.checkpoints import Arrays, Checkpoints
-from raretok.ablation.gather import batches_of
+from raretok.ablation.gather import mean_activations
 from raretok.ablation.head import final_head
 from raretok.ablation.layers import LayerOptions, ablate_layer
 from raretok.ablation.progress import shown
@@ -91,8 +91,9 @@ def screened_blocks(
     if len({len(W_out_of(model, n)) for n in layers}) > 1:
         raise NotTestableError(f"the last {len(layers)} layers of {model.name} differ in width")
     used = source.rng("means of layers").permutation(np.unique(positions.context))[:MEANS]
-    of_means = batches_of(source.contexts, np.sort(used))
-    means = mean_activations(model, source.contexts, of_means, layers, kept=kept, progress=True)
+    few = positions[np.isin(positions.context, used)]
+    of_means = context_batches(model, source.contexts, few)
+    means = mean_activations(model, of_means, layers, kept=kept, progress=True)
     head, weight = final_head(model), class_weights(positions)
     at = [Layer(model, head, n, mean) for n, mean in zip(layers, means, strict=True)]
     batches = scored_batches(model, source.contexts, positions)

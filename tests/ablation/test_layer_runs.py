@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raretok.ablation import gather, layers, plan, stacked
+from raretok.ablation import batches, layers, plan, stacked
 from raretok.ablation.checkpoints import Checkpoints
 from raretok.ablation.layers import LayerOptions, ablate_layer, ablate_layer_to_disk
 from raretok.ablation.plan import STACK, layer_memory, parts_to_fit
@@ -48,7 +48,7 @@ def positions(contexts) -> Positions:
 @pytest.fixture(scope="module", autouse=True)
 def small():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gather, "BATCH", 2)
+        patch.setattr(batches, "BATCH", 2)
         patch.setattr(layers, "BATCH", 2)
         patch.setattr(stacked, "AUDIT_PAIRS", 2)
         patch.setattr(layers, "RESAMPLES", 50)

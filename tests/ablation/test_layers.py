@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from raretok.ablation import batches, gather, layers, stacked
+from raretok.ablation import batches, layers, stacked
 from raretok.ablation.batches import scored_batches
 from raretok.ablation.checkpoints import Checkpoints
 from raretok.ablation.layers import LayerOptions, ablate_layer, summary
@@ -186,7 +186,7 @@ def test_batches_and_stacks_do_not_change_the_numbers(gpt2, contexts, positions,
     options = LayerOptions(-2, n_top=4, n_random=4, tolerance=1e-5)
     at_once = ablate_layer(gpt2, contexts, positions, options, progress=False)
     assert at_once.identical(ablate_layer(gpt2, contexts, positions, options, progress=False))
-    monkeypatch.setattr(gather, "BATCH", 2)
+    monkeypatch.setattr(batches, "BATCH", 2)
     monkeypatch.setattr(batches, "SCORED", 4)
     pieces = ablate_layer(gpt2, contexts, positions, options, stack=1, progress=False)
     np.testing.assert_array_equal(pieces.neuron, at_once.neuron)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from raretok.ablation import audit, gather, plan, precision, stream
+from raretok.ablation import audit, batches, gather, plan, precision, stream
 from raretok.ablation.checkpoints import Checkpoints
 from raretok.ablation.method import apply_method
 from raretok.ablation.plan import MOST_PARTS, Options, cut_to_fit, memory_of
@@ -60,7 +60,7 @@ def positions(contexts) -> Positions:
 def small_blocks():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plan, "BLOCK", BLOCK)
-        patch.setattr(gather, "BATCH", 4)
+        patch.setattr(batches, "BATCH", 4)
         patch.setattr(audit, "CONTEXTS", 3)  # whole runs of the model: most of the time
         yield
 
@@ -318,7 +318,7 @@ def test_nothing_of_the_size_of_the_result_is_held(work, tmp_path, monkeypatch):
     monkeypatch.setattr(audit, "PAIRS", BLOCK)
     monkeypatch.setattr(precision, "PILOT", BLOCK)
     work(tmp_path / "run")
-    assert max(seen) == 3 * gather.BATCH
+    assert max(seen) == 3 * batches.BATCH
 
 
 @pytest.mark.parametrize("mode", ["zero", "resample"])
