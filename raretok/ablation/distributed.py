@@ -27,8 +27,7 @@ from distributed import Client, Future, LocalCluster, as_completed
 from raretok import __version__
 from raretok.ablation import plan
 from raretok.ablation.plan import MAX_MEMORY, cut_to_fit, layout_of, numerics, settings_of
-from raretok.ablation.records import read_record
-from raretok.ablation.store import Run
+from raretok.ablation.store import Run, read_record
 from raretok.ablation.stream import Work, ablate_to_disk, compute_block, run_batch
 from raretok.errors import UserError
 from raretok.paths import RUNS, locked
@@ -215,7 +214,7 @@ def work_of(**asked: Any) -> Work:
         record = {"key": key, **layout_of(model, positions, *cut)}
         run = Run(asked.get("out") or RUNS / key, record)
         _works.clear()
-        _works[key] = Work(run, model, contexts, positions, options, False, asked["forward"])
+        _works[key] = Work(run, model, contexts, positions, options, asked["forward"])
     return _works[key]
 
 

@@ -32,14 +32,16 @@ def gather(
     contexts: Contexts,
     positions: Positions,
     *,
-    include_first: bool,
-    progress: bool,
+    include_first: bool = False,
 ) -> Gathered:
-    """Run the contexts that hold scored positions and keep what is needed of them."""
+    """Run the contexts that hold scored positions and keep what is needed of them.
+
+    Asked for, first tokens count for the means.
+    """
     resid = torch.empty(len(positions), model.architecture.d_model, device=model.device)
     post = torch.empty(len(positions), model.architecture.d_mlp, device=model.device)
     total, count = torch.zeros_like(post[0], dtype=torch.float64), 0
-    for batch in shown(context_batches(model, contexts, positions), "contexts", progress):
+    for batch in context_batches(model, contexts, positions):
         found = run_batch(model, batch, include_first)
         total += found.total
         count += found.count
@@ -72,7 +74,6 @@ def mean_activations(
     layers: list[int],
     *,
     kept: Checkpoints,
-    progress: bool,
 ) -> Float[Tensor, "layer d_mlp"]:
     """Mean activations of the neurons of some layers over the text of batches of contexts."""
 
@@ -87,7 +88,7 @@ def mean_activations(
 
     parts = [
         kept.part(f"mean-{k}", partial(summed, batch))
-        for k, batch in enumerate(shown(batches, "contexts", progress))
+        for k, batch in enumerate(shown(batches, "contexts"))
     ]
     mean = sum(part["total"] for part in parts) / sum(part["count"] for part in parts)
     return torch.from_numpy(mean).to(model.device, model.dtype)

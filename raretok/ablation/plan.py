@@ -15,8 +15,9 @@ import zarr
 
 from raretok import __version__
 from raretok.ablation.batches import BATCH, SCORED
-from raretok.ablation.head import POSITION_BUDGET
-from raretok.ablation.precision import TOLERANCE
+from raretok.ablation.head import POSITION_BUDGET, check_effect
+from raretok.ablation.interventions import check_name
+from raretok.ablation.precision import TOLERANCE, check_tolerance
 from raretok.ablation.sampled import TILE, short_type
 from raretok.ablation.split import N_PICKED
 from raretok.errors import UserError
@@ -38,13 +39,18 @@ Cut = TypeVar("Cut")
 
 @dataclass(frozen=True)
 class Options:
-    """What a run can be asked for, beside model, contexts and positions."""
+    """What a run can be asked for, beside model, contexts and positions. Raises `UserError`."""
 
     mode: str = "mean"
     effect: str = "total"
     tolerance: float = TOLERANCE  # nats, of the mean effect of a neuron; 0 is exact
     resample_seed: int = 0  # of the draw under mode "resample"
     include_first: bool = False  # the first tokens of contexts count for the mean activation
+
+    def __post_init__(self):
+        check_name(self.mode)
+        check_effect(self.effect)
+        check_tolerance(self.tolerance)
 
     @property
     def asked(self) -> dict[str, Any]:

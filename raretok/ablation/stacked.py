@@ -78,14 +78,13 @@ def exact(
     *,
     pair_error: float,
     kept: Checkpoints,
-    progress: bool,
 ) -> tuple[Float[np.ndarray, "position neuron"], Float[np.ndarray, " position"]]:
     """Loss change of ablating each neuron throughout, and loss, at the scored positions."""
     rows, parts = np.concatenate([batch.rows for batch in batches]), []
     chosen = torch.from_numpy(neurons).to(at.model.device)
     # A screen that was computed again on another machine may choose other neurons.
     named = digest([neurons])[:8]
-    for k, batch in enumerate(shown(batches, "exact", progress)):
+    for k, batch in enumerate(shown(batches, "exact")):
         drawn = torch.from_numpy(offset[batch.rows]).to(at.model.device)
         make = partial(exact_at, at, batch, chosen, drawn, pair_error)
         parts.append(kept.part(f"exact-{named}-{k}", make))

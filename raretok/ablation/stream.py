@@ -20,7 +20,7 @@ from raretok.ablation.audit import audit_pairs, audit_verdict, check_model
 from raretok.ablation.batches import ScoredBatch, context_batches
 from raretok.ablation.checkpoints import Arrays, Checkpoints
 from raretok.ablation.gather import check_contexts
-from raretok.ablation.head import check_effect, final_head
+from raretok.ablation.head import final_head
 from raretok.ablation.interventions import check_mode, donors
 from raretok.ablation.method import Method, apply_method, make_method
 from raretok.ablation.plan import (
@@ -32,7 +32,7 @@ from raretok.ablation.plan import (
     provenance,
     settings_of,
 )
-from raretok.ablation.precision import check_tolerance, pilot_positions
+from raretok.ablation.precision import pilot_positions
 from raretok.ablation.progress import shown
 from raretok.ablation.resumption import run_to_write
 from raretok.ablation.sampled import sampling_offsets
@@ -56,7 +56,6 @@ def ablate_to_disk(
     max_memory: float = MAX_MEMORY,
     resume: bool = True,
     wait: bool = False,
-    progress: bool = True,
     forward: Path | None = None,
 ) -> tuple[Path, xr.Dataset]:
     """Ablate each neuron of the last MLP at each scored position; a run directory and the result.
@@ -79,8 +78,6 @@ def ablate_to_disk(
     options = options or Options()
     check_contexts(model, contexts)
     check_mode(options.mode, positions.stratum)
-    check_effect(options.effect)
-    check_tolerance(options.tolerance)
     final_head(model)  # refuses a model that the closed form does not hold for
     settings = settings_of(model, contexts, positions, source, options.asked)
 
@@ -91,7 +88,7 @@ def ablate_to_disk(
 
     with run_to_write(out, settings, layout, resume=resume, wait=wait) as run:
         if not run.complete:
-            complete(Work(run, model, contexts, positions, options, progress, forward))
+            complete(Work(run, model, contexts, positions, options, forward))
     return run.folder, open_run(run.folder)
 
 
@@ -104,7 +101,6 @@ class Work:
     contexts: Contexts
     positions: Positions
     options: Options
-    progress: bool
     forward: Path | None = None
 
     @cached_property
@@ -125,7 +121,7 @@ class Work:
     def mean(self) -> Float[Tensor, " d_mlp"]:
         """The mean activations; the contexts not yet run are run."""
         total, count = np.zeros(self.model.architecture.d_mlp), 0
-        for index in shown(range(len(self.batches)), "contexts", self.progress):
+        for index in shown(range(len(self.batches)), "contexts"):
             part = run_batch(self, index)
             total, count = total + part["total"], count + int(part["count"])
         return torch.from_numpy(total / count).to(self.model.device, torch.float32)
@@ -171,7 +167,7 @@ def complete(work: Work) -> None:
         made = {"mode": options.mode, "effect": options.effect, "tolerance": options.tolerance}
         run.lay_out(work.positions, mean.cpu().numpy(), provenance(work.model) | made)
         run.parts.keep("layout", {})
-    blocks = [fill_block(work, k) for k in shown(range(run.n_blocks), "blocks", work.progress)]
+    blocks = [fill_block(work, k) for k in shown(range(run.n_blocks), "blocks")]
     vars(work).pop("method", None)  # the audit needs memory of its own
     variance, in_full = (sum(part[name] for part in blocks) for name in SUMMED[:2])
     run.fill(slice(None), sampling_error=np.sqrt(variance) / n)

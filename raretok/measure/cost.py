@@ -235,7 +235,7 @@ def load_of(source: Source) -> tuple[Load, float]:
     enough = math.ceil(WORK / (2 * model.architecture.n_parameters * n_ctx))
     used = source.rng("cost").permutation(used)[: min(enough, 16)]
     few = drawn[np.isin(drawn.context, used)]
-    seen = partial(gather, model, source.contexts, few, include_first=False, progress=False)
+    seen = partial(gather, model, source.contexts, few)
     token = best_of(seen) / (used.size * n_ctx)
     position = position_time(source, few, seen())
     return Load(model.architecture, n_ctx, drawn, domains, token, position), loading

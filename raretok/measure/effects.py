@@ -8,12 +8,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from raretok.ablation import layers
-from raretok.ablation.head import check_effect, final_head, sandwich_of
-from raretok.ablation.interventions import check_name
+from raretok.ablation.head import final_head, sandwich_of
 from raretok.ablation.layers import LayerOptions, ablate_layer_to_disk
 from raretok.ablation.plan import MAX_MEMORY, Options
-from raretok.ablation.precision import TOLERANCE, check_tolerance
-from raretok.ablation.records import TABLE, is_run
+from raretok.ablation.precision import TOLERANCE
+from raretok.ablation.store import TABLE, is_run
 from raretok.ablation.stream import ablate_to_disk
 from raretok.errors import UserError
 from raretok.measure.gates import gate_rate
@@ -42,7 +41,6 @@ def ablate(
     dtype: str = "float32",
     max_memory: float = MAX_MEMORY,
     resume: bool = True,
-    progress: bool = True,
 ) -> xr.Dataset:
     """Loss change, in nats, of ablating every neuron of the last MLP at positions of a corpus.
 
@@ -55,9 +53,7 @@ def ablate(
     neurons are screened, and the top ones and a random subset are ablated (ablation/layers.py).
     Raises `UserError`.
     """
-    check_name(mode)
-    check_effect(effect)
-    check_tolerance(tolerance)
+    options = Options(mode=mode, effect=effect, tolerance=tolerance, resample_seed=seed)
     out = check_out(out)
     asked = {"model": str(model), "revision": revision, "corpus": str(corpus)}
     source = Source(validated({**asked, "seed": seed, "device": device, "dtype": dtype}))
@@ -69,7 +65,6 @@ def ablate(
         "source": {"corpus_sha256": source.corpus.sha256, "seed": seed},
         "max_memory": max_memory,
         "resume": resume,
-        "progress": progress,
     }
     inputs = source.model, source.contexts, drawn, out
     if index < source.model.architecture.n_layers - 1:
@@ -83,7 +78,6 @@ def ablate(
         of_layer = LayerOptions(index, **numbers, mode=mode, tolerance=tolerance, seed=seed)
         folder, data = ablate_layer_to_disk(*inputs, options=of_layer, **where)
     else:
-        options = Options(mode=mode, effect=effect, tolerance=tolerance, resample_seed=seed)
         folder, data = ablate_to_disk(*inputs, options=options, **where)
     return with_table(source, folder, data, index)
 

@@ -3,7 +3,6 @@
 import shutil
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
@@ -19,6 +18,7 @@ from raretok.ablation.screen import class_weights, screen
 from raretok.ablation.stacked import Layer
 from raretok.errors import NotTestableError
 from raretok.measure.attention_capture import contexts_of
+from raretok.measure.find import Measurements
 from raretok.measure.influence import PRECISE, Blocks, blocks_of, counted_in
 from raretok.measure.record import rounded
 from raretok.measure.source import STRATIFIED, Source
@@ -28,9 +28,6 @@ from raretok.paths import RUNS
 from raretok.sealed import digest
 from raretok.text.rarity import MIDDLE, Positions
 
-if TYPE_CHECKING:
-    from raretok.measure.find import Measurements
-
 DEEPEST = 4  # layers, counted from the last, that are screened in one pass
 SCREENED = 600  # rare positions at which every neuron is screened
 MEANS = 100  # contexts that mean activations are taken over
@@ -39,7 +36,7 @@ TOP, RANDOM = 15, 15  # neurons that are
 EFFECTS = ("total", "unmediated")
 
 
-def layer_part(source: Source, asked: "Measurements | None", layer: str) -> xr.Dataset:
+def layer_part(source: Source, asked: Measurements | None, layer: str) -> xr.Dataset:
     """Influence of each neuron of a layer (-1 the last), by class and block of documents.
 
     `total`: through the layers after it too; `unmediated`: of what it writes to the final norm.
@@ -93,7 +90,7 @@ def screened_blocks(
     used = source.rng("means of layers").permutation(np.unique(positions.context))[:MEANS]
     few = positions[np.isin(positions.context, used)]
     of_means = context_batches(model, source.contexts, few)
-    means = mean_activations(model, of_means, layers, kept=kept, progress=True)
+    means = mean_activations(model, of_means, layers, kept=kept)
     head, weight = final_head(model), class_weights(positions)
     at = [Layer(model, head, n, mean) for n, mean in zip(layers, means, strict=True)]
     batches = scored_batches(model, source.contexts, positions)
@@ -101,7 +98,7 @@ def screened_blocks(
     of_context[positions.context] = block
     shape = (len(weight), block.max() + 1, model.W_out.shape[0])
     found = {name: np.zeros(shape) for name in EFFECTS}
-    for k, batch in enumerate(shown(batches, "screen", True)):
+    for k, batch in enumerate(shown(batches, "screen")):
         make = partial(screened_layers, at, batch, weight[:, batch.rows])
         part = kept.part(f"screen-{k}", make)
         for name, sums in found.items():

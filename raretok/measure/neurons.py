@@ -15,8 +15,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from raretok import __version__
-from raretok.ablation.records import TABLE, read_record
-from raretok.ablation.store import open_run
+from raretok.ablation.store import TABLE, open_run, read_record
 from raretok.errors import NotTestableError
 from raretok.paths import locked, one_line, replacing
 from raretok.stats.jackknife import deal, jackknife

@@ -42,7 +42,7 @@ def place(tmp_path_factory):
 
 def again(place, **options):
     """The call that made the run, given again."""
-    options = {"out": place / "my-run", "progress": False} | options
+    options = {"out": place / "my-run"} | options
     return ablate(place / "my-model", place / "my-texts.jsonl", 300, **options)
 
 
