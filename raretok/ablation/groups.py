@@ -26,23 +26,14 @@ def group_delta_loss(
     `head.mlp_output`.
     """
     found = torch.empty(len(resid), len(groups), dtype=resid.dtype, device=resid.device)
+    inner = head.sandwich
     for rows in position_blocks(head, len(resid)):
         clean = clean_pass(head, resid[rows], target[rows], double=False)
         for column, members in enumerate(groups):
-            here = None if output is None else output[rows]
-            push = push_of_group(head, change[rows][:, members], members, here)
+            some = change[rows][:, members]
+            if output is None:
+                push = some @ head.W_out[members]
+            else:
+                push = head.centring(inner.moved(output[rows], some @ inner.W_out[members]))
             found[rows, column] = delta_of_push(head, clean, push, target[rows])
     return found
-
-
-def push_of_group(
-    head: FinalHead,
-    change: Float[Tensor, "pos member"],
-    members: Int[Tensor, " member"],
-    output: Float[Tensor, "pos d_model"] | None,
-) -> Float[Tensor, "pos d_model"]:
-    """What changed activations add to the residual, centred where the final norm centres."""
-    if output is None:
-        return change @ head.W_out[members]
-    push = head.sandwich.moved(output, change @ head.sandwich.W_out[members])
-    return push - push.mean(dim=1, keepdim=True) if head.centred else push

@@ -152,4 +152,4 @@ def push_gradient(
     at_target = clean.z.gather(1, target[:, None])
     gradient = (clean.p @ head.rows - head.rows[target]) * inv_scale
     gradient = gradient + clean.resid * at_target * inv_scale.square() / head.G.shape[0]
-    return gradient - gradient.mean(dim=1, keepdim=True) if head.centred else gradient
+    return head.centring(gradient)

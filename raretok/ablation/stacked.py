@@ -137,7 +137,7 @@ def pushes(
         stack, pos = moved.flatten(0, 1), batch.pos.repeat(n)
         arrived = run_from_at(at.model, stack, at.index, place, pos).unflatten(0, (n, -1))
         push = (arrived - batch.scored(captured.final)).transpose(0, 1)
-    return push - push.mean(dim=2, keepdim=True) if at.head.centred else push
+    return at.head.centring(push)
 
 
 def audit(

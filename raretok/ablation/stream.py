@@ -129,19 +129,11 @@ class Work:
     @cached_property
     def method(self) -> Method:
         """The method, by what the pilot positions need."""
-        n, head = len(self.positions), final_head(self.model)
-        resid, post, target, new = self.rows(pilot_positions(n).numpy())
-        return make_method(
-            head,
-            resid,
-            new - post,
-            target,
-            output=head.mlp_output(post),
-            tolerance=self.options.tolerance,
-            n_positions=n,
-            effect=self.options.effect,
-            n_parts=self.run.record["parts"],
-        )
+        n, options = len(self.positions), self.options
+        asked = {"tolerance": options.tolerance, "effect": options.effect, "n_positions": n}
+        pilot = self.rows(pilot_positions(n).numpy())
+        parts = self.run.record["parts"]
+        return make_method(final_head(self.model), *pilot, **asked, n_parts=parts)
 
     @cached_property
     def donor(self) -> Int[np.ndarray, " position"]:

@@ -250,10 +250,9 @@ def position_time(source: Source, few: Positions, seen: Gathered) -> float:
     most = PAIRS // (source.model.architecture.d_vocab * source.model.architecture.d_mlp)
     rows = torch.arange(min(max(most, 16), 256), device=seen.resid.device) % len(few)
     resid, post, target = seen.resid[rows], seen.post[rows], source.on_device(few.target)[rows]
-    more = {"output": head.mlp_output(post[:PILOT]), "n_positions": n, "effect": "total"}
-    pilot = resid[:PILOT], (seen.mean_post - post)[:PILOT], target[:PILOT]
+    pilot = resid[:PILOT], post[:PILOT], target[:PILOT], seen.mean_post
     n_parts = cut_to_fit(source.model, source.contexts, MEMORY)[1]
-    more |= {"tolerance": TOLERANCE, "n_parts": n_parts}
+    more = {"tolerance": TOLERANCE, "n_positions": n, "n_parts": n_parts}
     make = partial(make_method, head, *pilot, **more)
     offset = torch.linspace(0, 0.99, len(rows), dtype=torch.float64, device=resid.device)
     block = partial(apply_method, make(), resid, post, target, seen.mean_post, offset)

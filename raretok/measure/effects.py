@@ -128,9 +128,7 @@ def top_tokens(
     """Texts of the tokens whose logits each neuron raises and lowers most, strongest first."""
     head, sandwich = final_head(model), sandwich_of(model, layer=layer)
     W_out = W_out if sandwich is None else W_out * sandwich.gain
-    if head.centred:
-        W_out = W_out - W_out.mean(dim=1, keepdim=True)
-    found = written_most(W_out, types_of(model, head))
+    found = written_most(head.centring(W_out), types_of(model, head))
     return {name: texts(model, ids) for name, (ids, _) in found.items()}
 
 

@@ -99,9 +99,9 @@ def ablate(
     method = make_method(
         head,
         resid[pilot],
-        new[pilot] - post[pilot],
+        post[pilot],
         target[pilot],
-        output=head.mlp_output(post[pilot]),
+        new[pilot],
         tolerance=tolerance,
         n_positions=len(positions),
         effect=effect,
