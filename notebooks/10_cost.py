@@ -62,14 +62,13 @@ page.summary_table(rows)
 
 # %% [markdown]
 # {numref}`fig-cost` is the first ratio of this table and the rest of its kind. On the shape of
-# GPT-2 small all neurons cost {glue:text}`gpt2_small_ratio` forward passes; the released code's way
-# takes {glue:text}`gpt2_small_released` times as long, the hook loop {glue:text}`gpt2_small_hooks`
+# GPT-2 small all neurons cost {glue:text}`gpt2_small_ratio_to_forward` forward passes; the released code's way
+# takes {glue:text}`gpt2_small_speedup_vs_released` times as long, the hook loop {glue:text}`gpt2_small_speedup_vs_hooks`
 # times.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Time to ablate every neuron of the last MLP alone, in units of one forward pass with its loss on the same positions (grey line), for trained and random weights. The lower three ways are extrapolated from a random subset of neurons.", "name": "fig-cost"}, "image": {"alt": "Dot plot on a logarithmic axis: time in forward passes of each way to ablate every neuron, one row a way, one colour and mark a model. A vertical line stands at one forward pass.."}}
 fig, axes = figures.panels(height=4.4)
-names = [name for name, _ in page.WAYS.values()]
-figures.relative_times(axes[0], names, page.relative(rows))
+figures.relative_times(axes[0], list(page.WAYS.values()), page.relative(rows))
 figures.legend(fig, 3)
 
 # %% tags=["hide-input"]
@@ -79,20 +78,21 @@ page.times_table(rows)
 # ## What AtP gives up
 #
 # AtP is what people use where exact effects are too dear. Here the fast path takes
-# {glue:text}`gpt2_small_atp` times as long as AtP on the shape of GPT-2 small and
-# {glue:text}`docs_gpt2_atp` times on the shipped model; against the variant that stops at the last
-# MLP, {glue:text}`gpt2_small_atp_last` and {glue:text}`docs_gpt2_atp_last` times. The errors are of
+# {glue:text}`gpt2_small_ratio_to_atp` times as long as AtP on the shape of GPT-2 small and
+# {glue:text}`docs_gpt2_ratio_to_atp` times on the shipped model; against the variant that stops at the last
+# MLP, {glue:text}`gpt2_small_ratio_to_atp_last_layer` and {glue:text}`docs_gpt2_ratio_to_atp_last_layer` times. The errors are of
 # another order. On the shipped model, where the largest mean effect of a neuron is
-# {glue:text}`docs_gpt2_largest` nats, AtP is off by up to {glue:text}`docs_gpt2_atp_error` nats, the
-# fast path by up to {glue:text}`docs_gpt2_error` (float64 over the whole vocabulary;
-# {glue:text}`docs_gpt2_checked`). The error of a first order is largest for the neurons that matter
+# {glue:text}`docs_gpt2_largest_effect_nats` nats, AtP is off by up to {glue:text}`docs_gpt2_atp_max_error_nats` nats, the
+# fast path by up to {glue:text}`docs_gpt2_max_error_nats` (float64 over the whole vocabulary;
+# {glue:text}`docs_gpt2_reference`). The error of a first order is largest for the neurons that matter
 # most, those that move the logits far: the head of the rank curves that {ref}`regimes` is about. What
 # AtP has and the fast path has not is every other layer, for the same price.
 #
 # ## Where the time goes
 #
-# Operations and bytes at one position, from the sizes alone. The blocks of the model and the logits
-# are a forward pass; any exact way needs them, because the effect depends on the whole prediction.
+# Operations at one position, from the sizes alone; what is done once for a model is spread over the
+# positions. The blocks of the model and the logits are a forward pass; any exact way needs them,
+# because the effect depends on the whole prediction.
 # It also needs the first order: the mean direction of the prediction, as wide a product as the logits,
 # and its product with the neurons' output weights. What remains is the sum of the higher orders.
 
@@ -103,8 +103,8 @@ page.work_table(rows)
 # By operations alone the floor is {glue:text}`gpt2_small_floor` forward passes on the shape of GPT-2
 # small, {glue:text}`pythia_1b_floor` on that of Pythia-1b and {glue:text}`docs_gpt2_floor` on the shipped
 # model: the larger the share of the unembedding in a forward pass, the higher the floor, since it is
-# needed twice. Measured are {glue:text}`gpt2_small_ratio`, {glue:text}`pythia_1b_ratio` and
-# {glue:text}`docs_gpt2_ratio`. Capturing alone, which leaves out the logits, takes
+# needed twice. Measured are {glue:text}`gpt2_small_ratio_to_forward`, {glue:text}`pythia_1b_ratio_to_forward` and
+# {glue:text}`docs_gpt2_ratio_to_forward`. Capturing alone, which leaves out the logits, takes
 # {glue:text}`gpt2_small_capture` of a forward pass on the shape of GPT-2 small. The distance between
 # floor and measurement there, and more so on the shape of Pythia-1b, is for the larger part the
 # directions of all tokens, made once and spread over few positions. On the shipped model it is the
@@ -131,33 +131,37 @@ figures.legend(fig, 2)
 # %% [markdown]
 # ## At scale, on paper
 #
-# What would the whole study cost for a model that matters? Nothing was run for this: the operations
-# and bytes are counted from the sizes of public models and priced at what one H100 can do. Scored
-# are {glue:text}`scale_positions` positions in contexts of {glue:text}`scale_context` tokens. The study
-# then takes
+# What would the whole study cost for a model that matters? Nothing was run for this: operations are
+# counted from the sizes of public models and priced at what one H100 can do. Scored are
+# {glue:text}`scale_positions` positions, in contexts of {glue:text}`scale_context` tokens. The study has
+# three parts:
 #
-# - *a forward pass* over all contexts, for the activations and their means;
-# - *the last MLP*, every neuron exactly, by the fast path;
-# - *a screen of all layers* by their first order: another forward pass and one backward pass for
-#   each class of tokens, which serve every layer;
+# - *last MLP*: a forward pass over all contexts, for activations and their means, and the exact effect
+#   of every neuron of the last MLP by the fast path;
+# - *screen*: the first-order effect of the neurons of all layers at once, by another forward pass and
+#   one backward pass for each class of tokens, rare and common;
 # - *exact ablation* of {glue:text}`scale_neurons` neurons of each earlier layer, on
-#   {glue:text}`scale_exact` % of the contexts, the share of the shipped measurements: the blocks after
-#   the layer run again for each neuron.
+#   {glue:text}`scale_exact` % of the contexts, the share of the shipped measurements: for each neuron the
+#   blocks after its layer run again.
+#
+# The hours (h) are those of one card. *Cards* is the least number of {glue:text}`scale_gpu` GB cards that
+# holds the weights (bfloat16), the activations that a backward pass needs, and what the last MLP needs:
+# the unembedding, the directions of all tokens and a block of logits. *Store* is the exact effects and
+# activations on disk, in as many bytes a pair of position and neuron as the files of SmolLM2 take.
 #
 # As on SmolLM2, a context holds {glue:text}`scale_per_context` scored positions, and a pair of position
 # and neuron takes as many tokens. The passes run in bfloat16 at {glue:text}`scale_use` % of the card's
 # peak, about what training of the largest of these models reached
-# [on this card](https://arxiv.org/abs/2407.21783), or as fast as its memory can be read. The last MLP
-# is counted in float32 and taken to reach the same share.
+# [on this card](https://arxiv.org/abs/2407.21783). The fast path is counted in float32 and taken to reach
+# the same share.
 
 # %% tags=["remove-cell"]
 from raretok.bench import scale
 
 measured = scale.measured()
 study, checked = scale.table(measured), scale.checks()
-parts = study.filter(like=", h").drop(columns="all, h").rename(columns=lambda name: name[:-3])
-hours = parts.set_index((1e9 * study["parameters, 1e9"]).rename("parameters"))
-by_model = checked.groupby(level=0)
+parts = study.filter(like="(h)").drop(columns="in all (h)")
+hours = parts.set_index((1e9 * study["parameters (1e9)"]).rename("parameters"))
 for name, text in scale.told(measured, study, checked).items():
     glue(name, text, display=False)
 
@@ -165,41 +169,33 @@ for name, text in scale.told(measured, study, checked).items():
 study.map(scale.few).rename_axis("model")
 
 # %% [markdown]
-# The hours (h) are those of one card; `GPUs` is the least number of 80 GB cards that holds weights
-# (bfloat16), the activations that a backward pass needs, and, for the last MLP, the unembedding, the
-# directions of all tokens and a block of logits (`head`). `store` is the exact effects and
-# activations, in as many bytes a pair as the files of SmolLM2 take.
-#
 # For the largest model all parts together take {glue:text}`scale_hours` hours of one card, and
-# {glue:text}`scale_gpus` cards to hold it. The largest part is the {glue:text}`scale_part`; the others
-# together take {glue:text}`scale_rest` hours ({numref}`fig-scale`). The exact ablation of earlier layers
-# grows with the square of the number of layers, and in proportion to the neurons and contexts that it
-# is asked for, which are a choice: it tells how well the screen ranks. The last MLP costs in proportion
-# to the vocabulary, too, which is why a model can cost less there than a smaller one.
+# {glue:text}`scale_cards` cards to hold it. These hours are of {glue:text}`scale_positions` positions and
+# every layer; the table of {ref}`rerun` is of the book's own {glue:text}`scale_book` positions, of the last
+# MLP alone and of all that the chapters read. {numref}`fig-scale` shows how each part grows: the exact
+# ablation with the square of the number of layers, and in proportion to the neurons and contexts that it is
+# asked for, which are a choice: it tells how well the screen ranks. The last MLP grows with the vocabulary,
+# too.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: hours of one H100 for each part of the study, counted, not timed. Right, the check of the counting: seconds predicted for runs on the CPU, from the rates of the shipped model alone, against those measured; on the grey line they are equal.", "name": "fig-scale"}, "image": {"alt": "Left, log-log: hours of one H100 against the parameters of a model, one line for each of four parts of the study. Right, log-log: seconds predicted by counting against seconds measured, a mark a run, one colour a model, with a grey line where both are equal."}}
-fig, axes = figures.panels(2, height=4.6)
-hours.plot(ax=axes[0], loglog=True, style=["o-", "s-", "^-", "D-"], color=figures.PALETTE)
-axes[0].set(ylabel="hours of one H100")
-axes[1].axline((10, 10), (1e5, 1e5), color="0.6", lw=0.8)
-for (model, rows), (colour, marker) in zip(by_model, figures.SERIES, strict=True):
-    axes[1].loglog("measured, s", "predicted, s", marker, color=colour, data=rows, label=model)
-axes[1].set(xlabel="measured (s)", ylabel="predicted (s)")
-_ = axes[1].legend()
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Hours of one H100 for each part of the study, counted, not timed: one mark a model.", "name": "fig-scale"}, "image": {"alt": "Log-log: hours of one H100 against the parameters of a model, one line for each of three parts of the study."}}
+fig, axes = figures.panels(height=4.0)
+hours.plot(ax=axes[0], loglog=True, style=["o-", "s-", "^-"], color=figures.PALETTE)
+_ = axes[0].set(ylabel="hours of one H100")
+
+# %% [markdown]
+# How far to trust it: the same counts, priced at the rates at which the CPU ran the tiny shipped
+# model, predict {glue:text}`scale_low` to {glue:text}`scale_high` times what other models took. AtP stands
+# for the screen and "whole model again" for the exact ablation, itself extrapolated from a subset; the
+# parts of SmolLM2's measurement were timed whole, with all that they write.
 
 # %% tags=["hide-input"]
 checked.map(scale.few).rename_axis(["model", "run"])
 
 # %% [markdown]
-# How far to trust it: the same counts, priced at the rates at which the CPU ran the tiny shipped
-# model, predict {glue:text}`scale_low` to {glue:text}`scale_high` times what other models took. "By
-# exponents" puts the fitted powers above in place of the counts; "whole model again" stands for the
-# exact ablation, and is itself extrapolated from a subset; the parts of SmolLM2's measurement were
-# timed whole, with all that they write. That checks the counting. It does not check the card: how much
-# of its peak a run with hooks reaches, the time that cards wait for each other, or whether effects of
-# single neurons survive a pass in bfloat16. In float32 without tensor cores the passes would take
-# {glue:text}`scale_slower` times as long. Nor does it check that a large model needs no more tokens a
-# pair than SmolLM2. Read the hours as orders of magnitude.
+# That checks the counting. It does not check the card: how much of its peak a run with hooks reaches, the
+# time that cards wait for each other, or whether effects of single neurons survive a pass in bfloat16. In
+# float32 without tensor cores the passes would take {glue:text}`scale_slower` times as long. Nor does it
+# check that a large model needs no more tokens a pair than SmolLM2. Read the hours as orders of magnitude.
 
 # %% [markdown]
 # ## Limits

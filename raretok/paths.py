@@ -32,6 +32,20 @@ CLOSED = (
 
 
 @contextmanager
+def replacing(file: Path, name: str = "") -> Iterator[Path]:
+    """A draft that takes the place of a file once it is written: whole or not at all.
+
+    Processes that may write at the same time give their drafts a `name` each.
+    """
+    draft = file.with_name(f".{file.name}{name}.partial")
+    try:
+        yield draft
+        os.replace(draft, file)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+@contextmanager
 def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Keep other processes from writing this run; the lock dies with its process."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -190,7 +190,7 @@ def test_ablate_names_the_folder_of_a_run_by_what_decides_its_numbers(
     llama, texts, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(resumption, "RUNS", tmp_path)
-    first, again, other = (ablate(llama, texts, 30, seed=s, progress=False) for s in (0, 0, 1))
+    first, again, other = (ablate(llama, texts, 30, seed=s) for s in (0, 0, 1))
     folders = [Path(one.encoding["source"]).parent for one in (first, again, other)]
     assert folders[0] == folders[1] != folders[2]
     assert [folder.parent for folder in folders] == 3 * [tmp_path]
@@ -257,7 +257,7 @@ def test_ablate_at_a_revision_of_a_hub_id_writes_nothing_beside_its_folder(
     with pytest.raises(SystemExit) as stopped:
         cli.main()
     assert stopped.value.code == 0, capsys.readouterr().err
-    local = ablate(earlier, texts, 30, out=tmp_path / "local", progress=False)
+    local = ablate(earlier, texts, 30, out=tmp_path / "local")
     with xr.open_zarr(tmp_path / "run" / "data.zarr", chunks=None) as data:
         np.testing.assert_array_equal(data.delta_loss, local.delta_loss)
     made = pyarrow.parquet.read_schema(tmp_path / "run" / "neurons.parquet").metadata[b"raretok"]
@@ -267,6 +267,6 @@ def test_ablate_at_a_revision_of_a_hub_id_writes_nothing_beside_its_folder(
 
 
 def test_ablate_with_other_settings_is_refused(llama, texts, tmp_path, capsys, monkeypatch):
-    ablate(llama, texts, 30, out=tmp_path / "run", progress=False)
+    ablate(llama, texts, 30, out=tmp_path / "run")
     words = ablate_words(llama, texts, tmp_path / "run", seed=1)
     refused(words, "is a run with other settings (positions_sha256, seed)", capsys, monkeypatch)

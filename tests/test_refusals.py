@@ -149,7 +149,7 @@ GGUF = {  # what a .gguf file holds
 def test_gguf_files(here, name, capsys, monkeypatch):
     held, line = GGUF[name]
     (here / name).write_bytes(held)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(here.parent / "cache"))
+    monkeypatch.setattr("raretok.models.gguf.KEPT", here.parent / "cache")
     words = ["ablate", "--model", name, "--corpus", "texts.jsonl", "--out", "out"]
     refused(words, line, here, capsys, monkeypatch)
 

@@ -1,21 +1,17 @@
-"""Contexts with scored positions, as they go through the layers together, and their means."""
+"""Contexts with scored positions, as they go through the layers together."""
 
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from raretok.ablation.checkpoints import Arrays, Checkpoints
-from raretok.ablation.gather import BATCH, check_finite, real_tokens, scored_in
-from raretok.ablation.progress import shown
 from raretok.models.adapter import LanguageModel
-from raretok.models.rerun import capture_layers
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import Positions
 
+BATCH = 8  # contexts a forward pass
 SCORED = 256  # positions that go through the head together, and those that end their context
 
 
@@ -51,13 +47,15 @@ def scored_batches(
     *,
     size: int = BATCH,
     most: int | None = SCORED,
+    whole: bool = False,
 ) -> list[ScoredBatch]:
     """All contexts that hold a scored position, at most `size` together, or `most` such positions.
 
-    Tokens after the last scored one change nothing, and are left out.
+    Tokens after the last scored one change nothing, and are left out unless the contexts are to be
+    `whole`.
     """
     used, of, held = np.unique(positions.context, return_inverse=True, return_counts=True)
-    until = np.zeros_like(used)
+    until = contexts.length[used] * whole
     np.maximum.at(until, of, positions.pos + 1)
     order = np.argsort(until, kind="stable")  # of like length together: little padding is run
     # Whole contexts in which every position is scored would else fill the memory with logits.
@@ -69,6 +67,13 @@ def scored_batches(
     return [_batch(model, contexts, positions, used[group], until[group]) for group in groups]
 
 
+def context_batches(
+    model: LanguageModel, contexts: Contexts, positions: Positions
+) -> list[ScoredBatch]:
+    """The same contexts to their ends, which means are taken over."""
+    return scored_batches(model, contexts, positions, size=BATCH, most=None, whole=True)
+
+
 def _batch(
     model: LanguageModel,
     contexts: Contexts,
@@ -76,40 +81,14 @@ def _batch(
     chosen: Int[np.ndarray, " batch"],
     until: Int[np.ndarray, " batch"],
 ) -> ScoredBatch:
-    rows, place = scored_in(chosen, positions)
+    rows = np.flatnonzero(np.isin(positions.context, chosen))
+    place = np.argsort(chosen)[np.searchsorted(np.sort(chosen), positions.context[rows])]
+    pos = np.arange(until.max())
     tensors = (
-        torch.from_numpy(contexts.tokens[chosen, : until.max()]),
-        real_tokens(contexts.length[chosen])[:, : until.max()],
-        torch.from_numpy(place),
-        torch.from_numpy(positions.pos[rows]),
-        torch.from_numpy(positions.target[rows]),
+        contexts.tokens[chosen, : until.max()],
+        (pos > 0) & (pos < contexts.length[chosen][:, None]),
+        place,
+        positions.pos[rows],
+        positions.target[rows],
     )
-    return ScoredBatch(chosen, rows, *(tensor.to(model.device) for tensor in tensors))
-
-
-def mean_activations(
-    model: LanguageModel,
-    contexts: Contexts,
-    batches: list[Int[np.ndarray, " _"]],
-    layers: list[int],
-    *,
-    kept: Checkpoints,
-    progress: bool,
-) -> Float[Tensor, "layer d_mlp"]:
-    """Mean activations of the neurons of some layers over the text of batches of contexts."""
-
-    def summed(batch: Int[np.ndarray, " batch"]) -> Arrays:
-        length = contexts.length[batch]
-        tokens = torch.from_numpy(contexts.tokens[batch, : length.max()])
-        seen = capture_layers(model, tokens, layers)
-        check_finite(model, *(one.post for one in seen), seen[0].final)
-        real = real_tokens(length).to(model.device)
-        total = torch.stack([one.post[real].sum(dim=0, dtype=torch.float64) for one in seen])
-        return {"total": total.cpu().numpy(), "count": np.array(int(real.sum()))}
-
-    parts = [
-        kept.part(f"mean-{k}", partial(summed, batch))
-        for k, batch in enumerate(shown(batches, "contexts", progress))
-    ]
-    mean = sum(part["total"] for part in parts) / sum(part["count"] for part in parts)
-    return torch.from_numpy(mean).to(model.device, model.dtype)
+    return ScoredBatch(chosen, rows, *(torch.from_numpy(one).to(model.device) for one in tensors))

@@ -2,12 +2,13 @@
 
 import hashlib
 import io
-import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
+from raretok.paths import replacing
 
 Arrays = dict[str, np.ndarray]
 DIGEST = 32  # bytes of a sha256
@@ -35,11 +36,11 @@ class Checkpoints:
             self._held[name] = part
             return part
         self.folder.mkdir(parents=True, exist_ok=True)
-        content = io.BytesIO()
-        np.savez(content, **part)
-        partial = self.folder / f"{secrets.token_hex(4)}.partial"  # several processes may keep
-        partial.write_bytes(_digest(content.getbuffer()) + content.getbuffer())
-        os.replace(partial, self._file(name))
+        buffer = io.BytesIO()
+        np.savez(buffer, **part)
+        content = buffer.getbuffer()
+        with replacing(self._file(name), secrets.token_hex(4)) as draft:  # several may keep it
+            draft.write_bytes(hashlib.sha256(content).digest() + content)
         return part
 
     def read(self, name: str) -> Arrays | None:
@@ -50,14 +51,10 @@ class Checkpoints:
             return None
         stored = self._file(name).read_bytes()
         digest, content = stored[:DIGEST], stored[DIGEST:]
-        if digest != _digest(content):
+        if digest != hashlib.sha256(content).digest():
             return None
         with np.load(io.BytesIO(content), allow_pickle=False) as record:
             return dict(record)
 
     def _file(self, name: str) -> Path:
         return self.folder / f"{name}.part"
-
-
-def _digest(content: bytes | memoryview) -> bytes:
-    return hashlib.sha256(content).digest()

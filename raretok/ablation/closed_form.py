@@ -22,6 +22,7 @@ from torch import Tensor
 
 from raretok.ablation.head import (
     Branch,
+    ByPosition,
     CleanPass,
     FinalHead,
     branch_of,
@@ -102,17 +103,12 @@ def _refine(
 
 
 @dataclass(frozen=True)
-class Coefficients:
+class Coefficients(ByPosition):
     """What happens to z (a), how much of M is added (b) and of the branch's z (e)."""
 
     a: Float[Tensor, "pos neuron"]
     b: Float[Tensor, "pos neuron"]
     e: Float[Tensor, "pos neuron"] | None  # of a sandwich norm alone
-
-    def of(self, neurons: slice) -> "Coefficients":
-        """Those of some neurons."""
-        e = self.e if self.e is None else self.e[:, neurons]
-        return Coefficients(self.a[:, neurons], self.b[:, neurons], e)
 
 
 @dataclass(frozen=True)
@@ -159,8 +155,8 @@ def _delta_block(
     delta = torch.empty_like(change)
     for start in range(0, len(head.W_out), NEURONS):
         cols = slice(start, start + NEURONS)
-        W_out = head.W_out[cols]
-        shift = _Shift(by.of(cols), clean, branch, W_out @ head.G, head.softcap)
+        W_out, some = head.W_out[cols], by.at((slice(None), cols))
+        shift = _Shift(some, clean, branch, W_out @ head.G, head.softcap)
         log_mean, bound = torch.zeros_like(shift.by.a), torch.full_like(shift.by.a, math.inf)
         if moments:
             log_mean, bound = _series(shift, moments, W_out)

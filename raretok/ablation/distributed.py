@@ -26,13 +26,12 @@ from distributed import Client, Future, LocalCluster, as_completed
 
 from raretok import __version__
 from raretok.ablation import plan
-from raretok.ablation.gather import context_batches
 from raretok.ablation.plan import MAX_MEMORY, cut_to_fit, layout_of, numerics, settings_of
-from raretok.ablation.records import key_of, read_record
-from raretok.ablation.store import Run
+from raretok.ablation.store import Run, read_record
 from raretok.ablation.stream import Work, ablate_to_disk, compute_block, run_batch
 from raretok.errors import UserError
 from raretok.paths import RUNS, locked
+from raretok.sealed import key_of
 
 TIMEOUT = 5  # seconds that a scheduler has to answer
 _works: dict[str, Work] = {}  # the last one of this process
@@ -182,10 +181,9 @@ def submit_shares(
 def batches_share(make: Callable[..., dict], args: tuple, index: int, n: int) -> None:
     """Run every n-th batch of contexts that was not run."""
     work = work_of(**make(*args))
-    batches = context_batches(work.contexts, work.positions)
-    for k, batch in list(enumerate(batches))[index::n]:
+    for k in range(len(work.batches))[index::n]:
         with locked(work.scratch.folder / "locks" / f"batch-{k}", wait=True):
-            run_batch(work, k, batch)
+            run_batch(work, k)
 
 
 def blocks_share(make: Callable[..., dict], args: tuple, index: int, n: int) -> None:
@@ -216,7 +214,7 @@ def work_of(**asked: Any) -> Work:
         record = {"key": key, **layout_of(model, positions, *cut)}
         run = Run(asked.get("out") or RUNS / key, record)
         _works.clear()
-        _works[key] = Work(run, model, contexts, positions, options, False, asked["forward"])
+        _works[key] = Work(run, model, contexts, positions, options, asked["forward"])
     return _works[key]
 
 

@@ -1,20 +1,21 @@
-"""Contexts in, what the closed form needs of them out: one pass through the blocks."""
+"""Contexts in, what the ablation needs of them out: passes through the blocks."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
+from raretok.ablation.batches import ScoredBatch, context_batches
+from raretok.ablation.checkpoints import Arrays, Checkpoints
 from raretok.ablation.progress import shown
 from raretok.errors import UserError
 from raretok.models.adapter import LanguageModel
-from raretok.models.rerun import capture
+from raretok.models.rerun import capture, capture_layers
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import Positions
-
-BATCH = 8  # contexts a forward pass
 
 
 @dataclass(frozen=True)
@@ -31,74 +32,66 @@ def gather(
     contexts: Contexts,
     positions: Positions,
     *,
-    include_first: bool,
-    progress: bool,
+    include_first: bool = False,
 ) -> Gathered:
-    """Run the contexts that hold scored positions and keep what is needed of them."""
+    """Run the contexts that hold scored positions and keep what is needed of them.
+
+    Asked for, first tokens count for the means.
+    """
     resid = torch.empty(len(positions), model.architecture.d_model, device=model.device)
     post = torch.empty(len(positions), model.architecture.d_mlp, device=model.device)
     total, count = torch.zeros_like(post[0], dtype=torch.float64), 0
-    for some in shown(context_batches(contexts, positions), "contexts", progress):
-        batch = run_batch(model, contexts, positions, some, include_first)
-        total += batch.total
-        count += batch.count
-        resid[batch.scored], post[batch.scored] = batch.resid, batch.post
+    for batch in context_batches(model, contexts, positions):
+        found = run_batch(model, batch, include_first)
+        total += found.total
+        count += found.count
+        resid[batch.rows], post[batch.rows] = found.resid, found.post
     return Gathered(resid, post, (total / count).to(post.dtype))
 
 
 @dataclass(frozen=True)
-class Batch:
-    """What a few contexts give: rows of their scored positions, and their part of the mean."""
+class OfBatch:
+    """What a few contexts give: their scored positions, and their part of the mean."""
 
-    scored: Int[np.ndarray, " scored"]  # indices into the positions of the run
     resid: Float[Tensor, "scored d_model"]
     post: Float[Tensor, "scored d_mlp"]
-    total: Float[Tensor, " d_mlp"]  # float64 sum over the real tokens
-    count: int
+    total: Float[Tensor, " d_mlp"]  # float64 sum over the text
+    count: int  # tokens of it
 
 
-def context_batches(contexts: Contexts, positions: Positions) -> list[Int[np.ndarray, " _"]]:
-    """Contexts that hold a scored position, as they are run together."""
-    return batches_of(contexts, np.unique(positions.context))
+def run_batch(model: LanguageModel, batch: ScoredBatch, include_first: bool) -> OfBatch:
+    """One forward pass; asked for, first tokens count as text."""
+    seen, text = capture(model, batch.tokens), batch.ablated.clone()
+    text[:, 0] = include_first
+    check_finite(model, seen.resid, seen.post)
+    total = seen.post[text].sum(dim=0, dtype=torch.float64)
+    return OfBatch(batch.scored(seen.resid), batch.scored(seen.post), total, int(text.sum()))
 
 
-def batches_of(
-    contexts: Contexts, used: Int[np.ndarray, " context"]
-) -> list[Int[np.ndarray, " _"]]:
-    """Contexts of like length together: little padding is run."""
-    used = used[np.argsort(contexts.length[used], kind="stable")]
-    return [used[start : start + BATCH] for start in range(0, len(used), BATCH)]
-
-
-def run_batch(
+def mean_activations(
     model: LanguageModel,
-    contexts: Contexts,
-    positions: Positions,
-    batch: Int[np.ndarray, " context"],
-    include_first: bool,
-) -> Batch:
-    """One forward pass."""
-    length = contexts.length[batch]
-    captured = capture(model, torch.from_numpy(contexts.tokens[batch, : length.max()]))
-    real = real_tokens(length, include_first).to(model.device)
-    scored, place = scored_in(batch, positions)
-    check_finite(model, captured.resid, captured.post)
-    return Batch(
-        scored=scored,
-        resid=captured.resid[place, positions.pos[scored]],
-        post=captured.post[place, positions.pos[scored]],
-        total=captured.post[real].sum(dim=0, dtype=torch.float64),
-        count=int(real.sum()),
-    )
+    batches: list[ScoredBatch],
+    layers: list[int],
+    *,
+    kept: Checkpoints,
+) -> Float[Tensor, "layer d_mlp"]:
+    """Mean activations of the neurons of some layers over the text of batches of contexts."""
 
+    def summed(batch: ScoredBatch) -> Arrays:
+        seen = capture_layers(model, batch.tokens, layers)
+        check_finite(model, *(one.post for one in seen), seen[0].final)
+        total = [one.post[batch.ablated].sum(dim=0, dtype=torch.float64) for one in seen]
+        return {
+            "total": torch.stack(total).cpu().numpy(),
+            "count": np.array(int(batch.ablated.sum())),
+        }
 
-def scored_in(
-    batch: Int[np.ndarray, " context"], positions: Positions
-) -> tuple[Int[np.ndarray, " scored"], Int[np.ndarray, " scored"]]:
-    """Which positions lie in a batch of contexts, and in which of these."""
-    scored = np.flatnonzero(np.isin(positions.context, batch))
-    place = np.argsort(batch)[np.searchsorted(np.sort(batch), positions.context[scored])]
-    return scored, place
+    parts = [
+        kept.part(f"mean-{k}", partial(summed, batch))
+        for k, batch in enumerate(shown(batches, "contexts"))
+    ]
+    mean = sum(part["total"] for part in parts) / sum(part["count"] for part in parts)
+    return torch.from_numpy(mean).to(model.device, model.dtype)
 
 
 def check_finite(model: LanguageModel, *captured: Float[Tensor, "..."]) -> None:
@@ -117,9 +110,3 @@ def check_contexts(model: LanguageModel, contexts: Contexts) -> None:
             f"contexts of {contexts.tokens.shape[1]} tokens do not fit {model.name}, which reads "
             f"{model.architecture.n_ctx}: choose a smaller n_ctx"
         )
-
-
-def real_tokens(length: Int[np.ndarray, " batch"], include_first: bool = False) -> Tensor:
-    """True where a token is text: not padding and, unless asked for, not the first one."""
-    pos = np.arange(length.max())
-    return torch.from_numpy((pos < length[:, None]) & (pos >= (0 if include_first else 1)))

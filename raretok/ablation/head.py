@@ -12,6 +12,7 @@ $\tau = \tanh(u/k)$; its slope at 0 is $1 - T^2$.
 import math
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -96,6 +97,10 @@ class FinalHead:
         """Whether an ablation moves the logits in one direction, and nothing bends them."""
         return self.sandwich is None and self.softcap is None
 
+    def centring(self, resid: Float[Tensor, "*pos d_model"]) -> Float[Tensor, "*pos d_model"]:
+        """Centred, where the norm centres."""
+        return resid - resid.mean(dim=-1, keepdim=True) if self.centred else resid
+
     def of(self, neurons: slice | Int[Tensor, " neuron"]) -> "FinalHead":
         """That of some neurons of the layer."""
         inner = self.sandwich
@@ -175,8 +180,17 @@ class Room:
         return kept[:size].view(shape)
 
 
+class ByPosition:
+    """A dataclass whose tensors have a row for each position; others are of all of them."""
+
+    def at(self, rows: Any) -> Self:
+        """That of some positions, or of some pairs of position and neuron."""
+        parts = {name: part[rows] for name, part in vars(self).items() if isinstance(part, Tensor)}
+        return replace(self, **parts)
+
+
 @dataclass(frozen=True)
-class CleanPass:
+class CleanPass(ByPosition):
     """The unablated final norm and logits at some positions."""
 
     resid: Float[Tensor, "pos d_model"]  # centred where the norm centres
@@ -186,11 +200,6 @@ class CleanPass:
     loss: Float[Tensor, " pos"]
     bent: Float[Tensor, "pos d_vocab"] | None = None  # T of a soft cap
     centred: bool = True  # z is less its mean
-
-    def at(self, rows: slice | Int[Tensor, " row"]) -> "CleanPass":
-        """That of some positions."""
-        parts = {name: part[rows] for name, part in vars(self).items() if isinstance(part, Tensor)}
-        return replace(self, **parts)
 
     @property
     def pull(self) -> Float[Tensor, "pos d_vocab"]:
@@ -218,8 +227,7 @@ def clean_pass(
     dtype = resid.dtype
     if double:
         head, resid = head.double(), resid.double()
-    if head.centred:
-        resid = resid - resid.mean(dim=1, keepdim=True)
+    resid = head.centring(resid)
     var = resid.square().mean(dim=1, keepdim=True) + head.eps
     shape, room = (len(resid), head.G.shape[1]), room or Room()
     z = torch.mm(resid * var.rsqrt(), head.G, out=room.take("z", head.G, *shape))
@@ -253,9 +261,7 @@ def branch_of(
     """What the MLP's `output` becomes; nothing for a model without a sandwich norm."""
     if head.sandwich is None or output is None:
         return None
-    added = head.sandwich.gain * output
-    if head.centred:
-        added = added - added.mean(dim=1, keepdim=True)
+    added = head.centring(head.sandwich.gain * output)
     z = added @ head.G
     if clean.bent is None:
         z -= dot(clean.p, z)[:, None]
@@ -270,6 +276,15 @@ def capped(
         return u
     small = (u / softcap).tanh()
     return softcap * small * (1 - bent.square()) / (1 + bent * small)
+
+
+def capped_loss(
+    logits: Float[Tensor, "pos d_vocab"], target: Int[Tensor, " pos"], softcap: float | None
+) -> Float[Tensor, " pos"]:
+    """Loss of each target, in nats, from logits before a soft cap."""
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    return torch.nn.functional.cross_entropy(logits, target, reduction="none")
 
 
 def dot(

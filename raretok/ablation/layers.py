@@ -19,9 +19,9 @@ from jaxtyping import Float, Int
 
 from raretok.ablation.agreement import BOUNDS, MEASURES, rank_agreement
 from raretok.ablation.audit import audit_verdict
-from raretok.ablation.batches import mean_activations, scored_batches
+from raretok.ablation.batches import BATCH, context_batches, scored_batches
 from raretok.ablation.checkpoints import Checkpoints
-from raretok.ablation.gather import BATCH, check_contexts, context_batches
+from raretok.ablation.gather import check_contexts, mean_activations
 from raretok.ablation.head import final_head
 from raretok.ablation.plan import (
     MAX_MEMORY,
@@ -34,7 +34,7 @@ from raretok.ablation.plan import (
 )
 from raretok.ablation.precision import TOLERANCE, check_tolerance, pair_error
 from raretok.ablation.resumption import run_to_write
-from raretok.ablation.screen import CLASSES, class_weights, screened, screened_documents
+from raretok.ablation.screen import CLASSES, class_weights, screened
 from raretok.ablation.stacked import AUDIT_LIMIT, AUDIT_PAIRS, Layer, audit, exact
 from raretok.ablation.store import open_run
 from raretok.errors import NotTestableError, UserError
@@ -72,7 +72,6 @@ def ablate_layer_to_disk(
     source: dict[str, Any] | None = None,
     max_memory: float = MAX_MEMORY,
     resume: bool = True,
-    progress: bool = True,
 ) -> tuple[Path, xr.Dataset]:
     """Ablate as `ablate_layer` does, batch by batch of contexts into a run directory; both.
 
@@ -92,7 +91,7 @@ def ablate_layer_to_disk(
     with run_to_write(out, settings, layout, resume=resume) as run:
         if not run.complete:
             started, stack = time.monotonic(), STACK // run.record["parts"]
-            more = {"stack": stack, "kept": run.parts, "progress": progress}
+            more = {"stack": stack, "kept": run.parts}
             data = ablate_layer(model, contexts, positions, options, **more)
             run.write(data)
             audit = {name: value for name, value in data.attrs.items() if name.startswith("audit")}
@@ -108,7 +107,6 @@ def ablate_layer(
     *,
     stack: int = STACK,
     kept: Checkpoints | None = None,
-    progress: bool = True,
 ) -> xr.Dataset:
     """Screen every neuron of a layer; ablate the top ones and a random subset exactly.
 
@@ -128,19 +126,18 @@ def ablate_layer(
     check_contexts(model, contexts)
     check_scored(positions)
     kept, rng, n = kept or Checkpoints(), np.random.default_rng(options.seed), len(positions)
-    inputs, head = (model, contexts), final_head(model)
-    shared = {"kept": kept, "progress": progress}
-    mean = mean_activations(*inputs, context_batches(contexts, positions), [index], **shared)[0]
+    inputs, head = (model, contexts, positions), final_head(model)
+    mean = mean_activations(model, context_batches(*inputs), [index], kept=kept)[0]
     give_back()
     at = Layer(model, head, index, mean, options.mode, stack)
-    batches = scored_batches(*inputs, positions, size=min(BATCH, stack))
-    screens = screened(at, batches, positions, **shared)
+    batches = scored_batches(*inputs, size=min(BATCH, stack))
+    sums = screened(at, batches, positions, kept)
+    screens = np.stack([one.value.sum(axis=0) / one.weight.sum() for one in sums])
     give_back()
     top = np.argsort(-np.abs(screens[0]), kind="stable")[: options.n_top]
     random = rng.choice(len(mean), size=options.n_random, replace=False)
     neurons, limit = np.union1d(top, random), pair_error(options.tolerance, n)
-    delta, loss = exact(at, batches, neurons, rng.random(n), pair_error=limit, **shared)
-    sums = screened_documents(at, batches, positions, neurons, kept)
+    delta, loss = exact(at, batches, neurons, rng.random(n), pair_error=limit, kept=kept)
     arrays = {
         "delta_loss": (("position", "neuron"), delta, {"units": "nats"}),
         "loss": ("position", loss, {"units": "nats"}),
@@ -254,9 +251,9 @@ def agreements(
     for of_class, weight in zip(screens, class_weights(positions), strict=True):
         exactly = document_sums(delta.astype(np.float64), document, weight, documents.size)
         for subset, resampling in zip(subsets, (None, rng), strict=True):
-            chosen = np.searchsorted(neurons, subset)
             pair = (
-                DocumentSums(sums.value[:, chosen], sums.weight) for sums in (of_class, exactly)
+                DocumentSums(sums.value[:, some], sums.weight)
+                for sums, some in ((of_class, subset), (exactly, np.searchsorted(neurons, subset)))
             )
             found.append(rank_agreement(*pair, counts, rng=resampling))
     return np.stack(found).reshape(len(CLASSES), len(subsets), len(BOUNDS), len(MEASURES))

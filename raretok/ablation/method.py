@@ -48,40 +48,31 @@ class Method:
 def make_method(
     head: FinalHead,
     resid: Float[Tensor, "pilot d_model"],
-    change: Float[Tensor, "pilot d_mlp"],
+    post: Float[Tensor, "pilot d_mlp"],
     target: Int[Tensor, " pilot"],
+    new: Float[Tensor, "*pilot d_mlp"],
     *,
-    output: Float[Tensor, "pilot d_model"] | None = None,
     tolerance: float,
     n_positions: int,
-    effect: str,
+    effect: str = "total",
     n_parts: int = 1,
 ) -> Method:
     """The method that keeps `tolerance` (nats, of a neuron's mean); 0 is the exact one.
 
-    `change` is what ablation adds to the activations at the pilot positions of a run of
-    `n_positions`, `output` what their MLP hands to a sandwich norm (`head.mlp_output`). In
+    The pilot positions of a run of `n_positions` are given as `apply_method` takes them. In
     `n_parts` the neurons take turns, and need that much less memory.
     """
     if tolerance == 0:
         return Method(head, effect, ())
     edges = np.linspace(0, len(head.W_out), n_parts + 1).astype(int).tolist()
-    parts = []
+    change, parts = new - post, []
+    asked = {"tolerance": tolerance, "n_positions": n_positions, "effect": effect}
+    asked["output"] = head.mlp_output(post)
     for start, stop in pairwise(edges):
         cols = slice(start, stop)
         of_part = head.of(cols)
         tokens = directions(of_part)
-        plan = choose_plan(
-            of_part,
-            tokens,
-            resid,
-            change[:, cols],
-            target,
-            output=output,
-            tolerance=tolerance,
-            n_positions=n_positions,
-            effect=effect,
-        )
+        plan = choose_plan(of_part, tokens, resid, change[:, cols], target, **asked)
         parts.append(Part(cols, of_part, plan, tokens if n_parts == 1 else None))
     return Method(head, effect, tuple(parts))
 

@@ -14,14 +14,15 @@ import torch
 import zarr
 
 from raretok import __version__
-from raretok.ablation.batches import SCORED
-from raretok.ablation.gather import BATCH
-from raretok.ablation.head import POSITION_BUDGET
-from raretok.ablation.precision import TOLERANCE
+from raretok.ablation.batches import BATCH, SCORED
+from raretok.ablation.head import POSITION_BUDGET, check_effect
+from raretok.ablation.interventions import check_name
+from raretok.ablation.precision import TOLERANCE, check_tolerance
 from raretok.ablation.sampled import TILE, short_type
 from raretok.ablation.split import N_PICKED
 from raretok.errors import UserError
 from raretok.models.adapter import LanguageModel
+from raretok.sealed import digest
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import Positions
 
@@ -38,13 +39,18 @@ Cut = TypeVar("Cut")
 
 @dataclass(frozen=True)
 class Options:
-    """What a run can be asked for, beside model, contexts and positions."""
+    """What a run can be asked for, beside model, contexts and positions. Raises `UserError`."""
 
     mode: str = "mean"
     effect: str = "total"
     tolerance: float = TOLERANCE  # nats, of the mean effect of a neuron; 0 is exact
     resample_seed: int = 0  # of the draw under mode "resample"
     include_first: bool = False  # the first tokens of contexts count for the mean activation
+
+    def __post_init__(self):
+        check_name(self.mode)
+        check_effect(self.effect)
+        check_tolerance(self.tolerance)
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -66,8 +72,8 @@ def settings_of(
     return (source or {}) | {
         "layer": model.architecture.n_layers - 1,
         "files_sha256": model.files_sha256,
-        "contexts_sha256": digest_of(contexts),
-        "positions_sha256": digest_of(positions),
+        "contexts_sha256": digest(vars(contexts).values()),
+        "positions_sha256": digest(vars(positions).values()),
         "positions": len(positions),
         **asked,
         "dtype": str(model.dtype),
@@ -88,15 +94,6 @@ def numerics() -> str:
     for file in [*sorted(here.glob("*.py")), *others]:
         total.update(file.read_bytes())
     return total.hexdigest()[:16]
-
-
-def digest_of(arrays: Contexts | Positions) -> str:
-    """One sha256 over the names, types, shapes and values of a set of arrays."""
-    total = hashlib.sha256()
-    for name, values in vars(arrays).items():
-        total.update(f"{name} {values.dtype} {values.shape}\n".encode())
-        total.update(np.ascontiguousarray(values).tobytes())
-    return total.hexdigest()
 
 
 def layout_of(model: LanguageModel, positions: Positions, block: int, parts: int) -> dict[str, Any]:

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from raretok.ablation.records import is_run, key_of, read_record, remove_run
-from raretok.ablation.store import Run, create_run
+from raretok.ablation.store import Run, create_run, is_run, read_record, remove_run
 from raretok.errors import UserError
 from raretok.paths import RUNS, locked, one_line
+from raretok.sealed import key_of
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from torch import Tensor
 from raretok.ablation.closed_form import shift_of_logits
 from raretok.ablation.head import (
     Branch,
+    ByPosition,
     CleanPass,
     FinalHead,
     Room,
@@ -160,7 +161,7 @@ def estimate(
 
 
 @dataclass(frozen=True)
-class Push:
+class Push(ByPosition):
     """The changes of the logits less their mean, u = a z + b M - mean.
 
     Behind a sandwich norm u has a third term, e times the branch's z. Under a soft cap the mean is
@@ -173,12 +174,6 @@ class Push:
     lead: Float[Tensor, "pos neuron"]  # mean less the change of the target's logit
     e: Float[Tensor, "pos neuron"] | None = None
     softcap: float | None = None
-
-    def at(self, rows: slice | tuple[Tensor | None, ...]) -> "Push":
-        """That of some positions, or pairs."""
-        parts = (self.a, self.b, self.mean, self.lead)
-        e = self.e if self.e is None else self.e[rows]
-        return Push(*(part[rows] for part in parts), e, self.softcap)
 
 
 def push_of(

@@ -1,6 +1,5 @@
 """Activations at the scored positions, on disk while a run is under way."""
 
-import hashlib
 import os
 from pathlib import Path
 
@@ -10,8 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from raretok.ablation.checkpoints import Arrays, Checkpoints
-from raretok.ablation.gather import Batch
+from raretok.ablation.gather import OfBatch
 from raretok.models.adapter import LanguageModel
+from raretok.sealed import digest
 
 
 class Scratch:
@@ -32,14 +32,14 @@ class Scratch:
             with self.files[name].open("ab") as opened:
                 opened.truncate(n_positions * width * 4)
 
-    def keep(self, index: int, batch: Batch) -> Arrays:
+    def keep(self, index: int, scored: Int[np.ndarray, " scored"], batch: OfBatch) -> Arrays:
         """Write a batch; its `total` of activations (float64) and their `count`."""
         for name, file in self.files.items():
             with file.open("r+b") as opened:
                 rows = getattr(batch, name).cpu().numpy()
-                for row, values in zip(batch.scored.tolist(), rows, strict=True):
+                for row, values in zip(scored.tolist(), rows, strict=True):
                     os.pwrite(opened.fileno(), values.tobytes(), row * values.nbytes)
-        sha256 = np.array(self._digest(batch.scored))
+        sha256 = np.array(self._digest(scored))
         record = {"total": batch.total.cpu().numpy(), "count": np.array(batch.count)}
         return self.records.keep(f"batch-{index}", record | {"sha256": sha256})
 
@@ -57,7 +57,4 @@ class Scratch:
         return torch.from_numpy(np.array(mapped[chosen]))
 
     def _digest(self, scored: Int[np.ndarray, " scored"]) -> str:
-        total = hashlib.sha256()
-        for name in self.widths:
-            total.update(self.at(name, scored).numpy())
-        return total.hexdigest()
+        return digest(self.at(name, scored).numpy() for name in self.widths)

@@ -11,12 +11,11 @@ bends: the later attention and MLPs, the final norm and the softmax. It ranks ne
 path measures them.
 """
 
-from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from raretok.ablation.batches import ScoredBatch
@@ -39,46 +38,23 @@ def class_weights(positions: Positions) -> Float[np.ndarray, "token_class positi
 
 
 def screened(
-    at: Layer, batches: list[ScoredBatch], positions: Positions, kept: Checkpoints, progress: bool
-) -> Float[np.ndarray, "token_class d_mlp"]:
-    """First-order change of the mean loss of each of CLASSES, in nats, for every neuron."""
-    weight = class_weights(positions)
-    total = np.zeros((len(CLASSES), len(at.W_out)))
-    for part in _parts(at, batches, weight, kept, progress):
-        total += part.sum(axis=1, dtype=np.float64)
-    return total / weight.sum(axis=1, keepdims=True)
-
-
-def screened_documents(
-    at: Layer,
-    batches: list[ScoredBatch],
-    positions: Positions,
-    neurons: Int[np.ndarray, " neuron"],
-    kept: Checkpoints,
+    at: Layer, batches: list[ScoredBatch], positions: Positions, kept: Checkpoints
 ) -> list[DocumentSums]:
-    """The same of some neurons, summed by document; what is kept is not computed again."""
+    """First-order change of the loss, nats, for every neuron: sums by document for each of CLASSES.
+
+    What is kept is not computed again.
+    """
     weight = class_weights(positions)
     documents, document = np.unique(positions.document, return_inverse=True)
-    total = np.zeros((len(CLASSES), documents.size, neurons.size))
-    for batch, part in zip(batches, _parts(at, batches, weight, kept, False), strict=True):
+    total = np.zeros((len(CLASSES), documents.size, len(at.W_out)))
+    for k, batch in enumerate(shown(batches, "screen")):
+        make = partial(screen, at, batch, weight[:, batch.rows])
         of_context = np.empty(len(batch.contexts), dtype=np.int64)
         of_context[batch.place.cpu().numpy()] = document[batch.rows]
-        for summed, values in zip(total, part[:, :, neurons], strict=True):
+        for summed, values in zip(total, kept.part(f"screen-{k}", make)["total"], strict=True):
             np.add.at(summed, of_context, values)
     size = [np.bincount(document, w, minlength=documents.size) for w in weight]
     return [DocumentSums(*pair) for pair in zip(total, size, strict=True)]
-
-
-def _parts(
-    at: Layer,
-    batches: list[ScoredBatch],
-    weight: Float[np.ndarray, "token_class position"],
-    kept: Checkpoints,
-    progress: bool,
-) -> Iterator[Float[np.ndarray, "token_class batch d_mlp"]]:
-    for k, batch in enumerate(shown(batches, "screen", progress)):
-        make = partial(screen, at, batch, weight[:, batch.rows])
-        yield kept.part(f"screen-{k}", make)["total"]
 
 
 def screen(

@@ -12,13 +12,21 @@ of each pair of position and push, and pairs whose error may be too large are su
 vocabulary. A push costs d_model times a hundred tokens, not times d_vocab.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from raretok.ablation.head import CleanPass, FinalHead, position_blocks, rescale
+from raretok.ablation.head import (
+    CleanPass,
+    FinalHead,
+    capped,
+    capped_loss,
+    position_blocks,
+    rescale,
+)
 from raretok.ablation.tokens import Picked, digits, doubt, rank_tokens, weighted_sum
 
 N_HEAD, N_TAIL = 64, 32
@@ -113,15 +121,24 @@ def delta_of_push(
     """
     growth = (push * (2 * clean.resid + push)).mean(dim=1, keepdim=True)
     shrunk, inv_scale = rescale(clean.var, growth)
-    u = (push * inv_scale) @ head.G + shrunk * clean.z
+    moved = (push * inv_scale) @ head.G + shrunk * clean.z
+    u = capped(moved, clean.bent, head.softcap)
     # Relative to the likeliest token: its own term, often most of the sum, is then exactly 0.
     u = u - u.gather(1, clean.p.argmax(dim=1, keepdim=True))
-    log_mean = (u.expm1() * clean.p).sum(dim=1).log1p()
-    # A change of 88 nats overflows float32; that large, a plain logarithm loses no digit.
-    over = ~log_mean.isfinite()
-    log_p = (clean.z[over] + head.logit_bias).log_softmax(dim=1)
-    log_mean[over] = (u[over] + log_p).logsumexp(dim=1)
-    return log_mean - u.gather(1, target[:, None]).squeeze(1)
+    total = (u.expm1() * clean.p).sum(dim=1)
+    change = total.log1p() - u.gather(1, target[:, None]).squeeze(1)
+    # Near -1 the sum has lost its digits, beyond 88 nats float32 overflows, and where a soft cap
+    # holds a logit a large change has none; the difference of two losses then keeps what there is.
+    lost = ~((total > -0.95) & (total < math.inf))
+    if head.softcap:
+        lost |= moved.abs().amax(dim=1) > head.softcap / 2
+    if lost.any():
+        logits = clean.z[lost] + head.logit_bias
+        before, after = (
+            capped_loss(some, target[lost], head.softcap) for some in (logits, logits + moved[lost])
+        )
+        change[lost] = after - before
+    return change
 
 
 def push_gradient(
@@ -135,4 +152,4 @@ def push_gradient(
     at_target = clean.z.gather(1, target[:, None])
     gradient = (clean.p @ head.rows - head.rows[target]) * inv_scale
     gradient = gradient + clean.resid * at_target * inv_scale.square() / head.G.shape[0]
-    return gradient - gradient.mean(dim=1, keepdim=True) if head.centred else gradient
+    return head.centring(gradient)

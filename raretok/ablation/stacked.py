@@ -5,7 +5,6 @@ parallel blocks alike. What has become of it before the final norm, at the score
 push that raretok/ablation/split.py turns into a loss change.
 """
 
-import hashlib
 import math
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -24,6 +23,7 @@ from raretok.ablation.progress import shown
 from raretok.ablation.split import delta_of_pushes, split_vocabulary
 from raretok.models.adapter import LanguageModel, W_out_of
 from raretok.models.rerun import Capture, capture, run_from_at
+from raretok.sealed import digest
 
 AUDIT_PAIRS = 8
 AUDIT_SEED = 0
@@ -78,14 +78,13 @@ def exact(
     *,
     pair_error: float,
     kept: Checkpoints,
-    progress: bool,
 ) -> tuple[Float[np.ndarray, "position neuron"], Float[np.ndarray, " position"]]:
     """Loss change of ablating each neuron throughout, and loss, at the scored positions."""
     rows, parts = np.concatenate([batch.rows for batch in batches]), []
     chosen = torch.from_numpy(neurons).to(at.model.device)
     # A screen that was computed again on another machine may choose other neurons.
-    named = hashlib.sha256(neurons.tobytes()).hexdigest()[:8]
-    for k, batch in enumerate(shown(batches, "exact", progress)):
+    named = digest([neurons])[:8]
+    for k, batch in enumerate(shown(batches, "exact")):
         drawn = torch.from_numpy(offset[batch.rows]).to(at.model.device)
         make = partial(exact_at, at, batch, chosen, drawn, pair_error)
         parts.append(kept.part(f"exact-{named}-{k}", make))
@@ -138,7 +137,7 @@ def pushes(
         stack, pos = moved.flatten(0, 1), batch.pos.repeat(n)
         arrived = run_from_at(at.model, stack, at.index, place, pos).unflatten(0, (n, -1))
         push = (arrived - batch.scored(captured.final)).transpose(0, 1)
-    return push - push.mean(dim=2, keepdim=True) if at.head.centred else push
+    return at.head.centring(push)
 
 
 def audit(

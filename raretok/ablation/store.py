@@ -11,11 +11,10 @@ of its numbers. A process killed at any moment leaves parts that are true and nu
 part, which are written again when the run goes on.
 """
 
-import hashlib
 import shutil
 import warnings
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +25,13 @@ import zarr
 from jaxtyping import Float, Shaped
 
 from raretok.ablation.checkpoints import Checkpoints
-from raretok.ablation.records import FORMAT, damaged, key_of, read_record, write_record
 from raretok.errors import UserError
-from raretok.models.gguf import file_sha256
+from raretok.sealed import digest, file_sha256, key_of, read_sealed, write_sealed
 from raretok.text.rarity import Positions
 
+FORMAT = 2
+TABLE = "neurons.parquet"  # made from the run (raretok/measure/neurons.py)
+OWN = (TABLE, "data.zarr", "scratch", "timings.json", "run.json")
 NATS = {"units": "nats"}
 PER_BLOCK = ("delta_loss", "post", "loss")
 
@@ -109,17 +110,15 @@ class Run:
 
     def digest(self, rows: slice) -> str:
         """One sha256 over the numbers of some positions as they are on disk."""
-        total, group = hashlib.sha256(), zarr.open_group(self.data, mode="r")
-        for name in PER_BLOCK:
-            total.update(np.ascontiguousarray(group[name][rows]))
-        return total.hexdigest()
+        group = zarr.open_group(self.data, mode="r")
+        return digest(group[name][rows] for name in PER_BLOCK)
 
     def finish(self, audit: dict[str, Any], seconds: float) -> None:
         """Mark the run complete, with its audit and what its files are."""
         timings = f'{{"seconds_since_started_or_resumed": {round(seconds, 3)}}}\n'
         (self.folder / "timings.json").write_text(timings)
         self.record.update(state="complete", audit=audit, files=self.files())
-        write_record(self.folder, self.record)
+        write_sealed(self.folder / "run.json", self.record)
 
     def files(self) -> dict[str, str]:
         """The sha256 of every file of the store."""
@@ -143,7 +142,7 @@ def create_run(folder: Path, settings: dict[str, Any], layout: dict[str, Any]) -
     record = {"format": FORMAT, "key": key_of(settings), "settings": settings, **layout}
     record["state"] = "running"
     folder.mkdir(parents=True, exist_ok=True)
-    write_record(folder, record)
+    write_sealed(folder / "run.json", record)
     return Run(folder, record)
 
 
@@ -161,3 +160,44 @@ def open_run(folder: str | Path) -> xr.Dataset:
     run.check()
     data = xr.open_dataset(run.data, engine="zarr", chunks=None, consolidated=False)
     return data.assign_attrs(run.record["audit"])
+
+
+def remove_run(folder: Path) -> None:
+    """Delete a run, and nothing else that lies beside it; run.json goes last."""
+    for name in OWN:
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a directory holds a run; raises `UserError` where something else lies there."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: give a directory for the run")
+    if (folder / "run.json").is_file():
+        return True
+    there = folder.iterdir() if folder.exists() else ()
+    if others := [file.name for file in there if file.suffix != ".partial"]:
+        raise UserError(
+            f"{folder} is not a run: it holds {sorted(others)[0]} but no run.json; "
+            "give an empty or a new directory"
+        )
+    return False
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What run.json says. Raises `UserError` unless it is as it was written."""
+    try:
+        record = read_sealed(folder / "run.json", partial(damaged, folder))
+    except FileNotFoundError:
+        raise UserError(f"{folder} is not a run: it has no run.json") from None
+    if record.get("format") != FORMAT or key_of(record["settings"]) != record["key"]:
+        raise damaged(folder, f"run.json is not of format {FORMAT}")
+    return record
+
+
+def damaged(folder: Path, what: str) -> UserError:
+    """The error to raise for a run that must not be used."""
+    return UserError(f"the run {folder} is damaged: {what}; compute it again with --fresh")

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from raretok.ablation import gather
 from raretok.ablation.audit import audit_pairs, audit_verdict, check_model
+from raretok.ablation.batches import ScoredBatch, context_batches
 from raretok.ablation.checkpoints import Arrays, Checkpoints
-from raretok.ablation.gather import check_contexts, context_batches
-from raretok.ablation.head import check_effect, final_head
+from raretok.ablation.gather import check_contexts
+from raretok.ablation.head import final_head
 from raretok.ablation.interventions import check_mode, donors
 from raretok.ablation.method import Method, apply_method, make_method
 from raretok.ablation.plan import (
@@ -31,7 +32,7 @@ from raretok.ablation.plan import (
     provenance,
     settings_of,
 )
-from raretok.ablation.precision import check_tolerance, pilot_positions
+from raretok.ablation.precision import pilot_positions
 from raretok.ablation.progress import shown
 from raretok.ablation.resumption import run_to_write
 from raretok.ablation.sampled import sampling_offsets
@@ -55,7 +56,6 @@ def ablate_to_disk(
     max_memory: float = MAX_MEMORY,
     resume: bool = True,
     wait: bool = False,
-    progress: bool = True,
     forward: Path | None = None,
 ) -> tuple[Path, xr.Dataset]:
     """Ablate each neuron of the last MLP at each scored position; a run directory and the result.
@@ -78,8 +78,6 @@ def ablate_to_disk(
     options = options or Options()
     check_contexts(model, contexts)
     check_mode(options.mode, positions.stratum)
-    check_effect(options.effect)
-    check_tolerance(options.tolerance)
     final_head(model)  # refuses a model that the closed form does not hold for
     settings = settings_of(model, contexts, positions, source, options.asked)
 
@@ -90,7 +88,7 @@ def ablate_to_disk(
 
     with run_to_write(out, settings, layout, resume=resume, wait=wait) as run:
         if not run.complete:
-            complete(Work(run, model, contexts, positions, options, progress, forward))
+            complete(Work(run, model, contexts, positions, options, forward))
     return run.folder, open_run(run.folder)
 
 
@@ -103,7 +101,6 @@ class Work:
     contexts: Contexts
     positions: Positions
     options: Options
-    progress: bool
     forward: Path | None = None
 
     @cached_property
@@ -117,31 +114,26 @@ class Work:
         return Checkpoints((self.forward or self.run.scratch) / f"ahead-{cut}")
 
     @cached_property
+    def batches(self) -> list[ScoredBatch]:
+        return context_batches(self.model, self.contexts, self.positions)
+
+    @cached_property
     def mean(self) -> Float[Tensor, " d_mlp"]:
         """The mean activations; the contexts not yet run are run."""
-        batches = context_batches(self.contexts, self.positions)
         total, count = np.zeros(self.model.architecture.d_mlp), 0
-        for index, batch in enumerate(shown(batches, "contexts", self.progress)):
-            part = run_batch(self, index, batch)
+        for index in shown(range(len(self.batches)), "contexts"):
+            part = run_batch(self, index)
             total, count = total + part["total"], count + int(part["count"])
         return torch.from_numpy(total / count).to(self.model.device, torch.float32)
 
     @cached_property
     def method(self) -> Method:
         """The method, by what the pilot positions need."""
-        n, head = len(self.positions), final_head(self.model)
-        resid, post, target, new = self.rows(pilot_positions(n).numpy())
-        return make_method(
-            head,
-            resid,
-            new - post,
-            target,
-            output=head.mlp_output(post),
-            tolerance=self.options.tolerance,
-            n_positions=n,
-            effect=self.options.effect,
-            n_parts=self.run.record["parts"],
-        )
+        n, options = len(self.positions), self.options
+        asked = {"tolerance": options.tolerance, "effect": options.effect, "n_positions": n}
+        pilot = self.rows(pilot_positions(n).numpy())
+        parts = self.run.record["parts"]
+        return make_method(final_head(self.model), *pilot, **asked, n_parts=parts)
 
     @cached_property
     def donor(self) -> Int[np.ndarray, " position"]:
@@ -167,7 +159,7 @@ def complete(work: Work) -> None:
         made = {"mode": options.mode, "effect": options.effect, "tolerance": options.tolerance}
         run.lay_out(work.positions, mean.cpu().numpy(), provenance(work.model) | made)
         run.parts.keep("layout", {})
-    blocks = [fill_block(work, k) for k in shown(range(run.n_blocks), "blocks", work.progress)]
+    blocks = [fill_block(work, k) for k in shown(range(run.n_blocks), "blocks")]
     vars(work).pop("method", None)  # the audit needs memory of its own
     variance, in_full = (sum(part[name] for part in blocks) for name in SUMMED[:2])
     run.fill(slice(None), sampling_error=np.sqrt(variance) / n)
@@ -179,14 +171,13 @@ def complete(work: Work) -> None:
     shutil.rmtree(work.ahead.folder, ignore_errors=True)
 
 
-def run_batch(work: Work, index: int, batch: Int[np.ndarray, " context"]) -> Arrays:
+def run_batch(work: Work, index: int) -> Arrays:
     """Run a batch of contexts, unless it was; its part of the mean activations."""
-    scored = np.flatnonzero(np.isin(work.positions.context, batch))
-    part = work.scratch.kept(index, scored)
+    batch = work.batches[index]
+    part = work.scratch.kept(index, batch.rows)
     if part is None:
-        inputs = work.model, work.contexts, work.positions
-        found = gather.run_batch(*inputs, batch, work.options.include_first)
-        part = work.scratch.keep(index, found)
+        found = gather.run_batch(work.model, batch, work.options.include_first)
+        part = work.scratch.keep(index, batch.rows, found)
     return part
 
 

@@ -9,21 +9,21 @@ sample that decided whether it is good enough would keep what is too small and d
 large. A second one, the probe, decides, and never enters the sum.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from raretok.ablation.head import Branch, CleanPass, Room
+from raretok.ablation.head import Branch, ByPosition, CleanPass, Room
 
 CHUNK = 16  # tokens: sampling first finds a chunk, then a token in it
 DOUBT = 60.0  # tokens, of which the heavy tails of the terms hide in fewer
 
 
 @dataclass(frozen=True)
-class Picked:
+class Picked(ByPosition):
     """Head tokens first, then the sample, then the probe."""
 
     token: Int[Tensor, "pos picked"]
@@ -34,11 +34,6 @@ class Picked:
     n_probe: int
     branch_z: Float[Tensor, "pos picked"] | None = None  # of a sandwich norm
     bent: Float[Tensor, "pos picked"] | None = None  # of a soft cap
-
-    def at(self, rows: slice | Int[Tensor, " row"]) -> "Picked":
-        """Those of some positions."""
-        parts = {name: part[rows] for name, part in vars(self).items() if isinstance(part, Tensor)}
-        return replace(self, **parts)
 
 
 @dataclass(frozen=True)

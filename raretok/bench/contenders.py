@@ -66,9 +66,8 @@ def fast_effects(head: FinalHead, scored: Scored) -> FastRun:
     """The fast path at its default tolerance, at all scored positions."""
     n = len(scored.resid)
     pilot = pilot_positions(n).to(scored.resid.device)
-    some = (scored.resid[pilot], scored.mean - scored.post[pilot], scored.target[pilot])
-    options = {"tolerance": TOLERANCE, "n_positions": n, "effect": "total"}
-    method = make_method(head, *some, output=head.mlp_output(scored.post[pilot]), **options)
+    some = (scored.resid[pilot], scored.post[pilot], scored.target[pilot], scored.mean)
+    method = make_method(head, *some, tolerance=TOLERANCE, n_positions=n)
     offset, total = sampling_offsets(n).to(scored.resid.device), 0.0
     pairs = {"sampled_again": 0, "summed_in_full": 0}
     for at in range(0, n, BLOCK):

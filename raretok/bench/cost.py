@@ -15,48 +15,33 @@ from raretok.paths import DATA
 RESULTS, SCALING = DATA / "bench.json", DATA / "bench_scaling.json"
 
 Row = dict[str, Any]
-# Ways in the order of their time: key of a row, name, whether its time is extrapolated.
-WAYS = {
-    "forward": ("forward pass with its loss", False),
-    "fast": ("all neurons, fast path", False),
-    "atp_last_layer": ("AtP, last layer only", False),
-    "atp": ("AtP, all layers", False),
-    "full": ("closed form, every pair in full", True),
-    "released": ("norm and unembedding again", True),
-    "hooks": ("whole model again, by hooks", True),
+WAYS = {  # in the order of their time: key of a row, name
+    "forward": "forward pass with its loss",
+    "fast": "all neurons, fast path",
+    "atp_last_layer": "AtP, last layer only",
+    "atp": "AtP, all layers",
+    "full": "closed form, every pair in full",
+    "released": "norm and unembedding again",
+    "hooks": "whole model again, by hooks",
 }
-SUMMARY = {  # of a row, as the table shows it
-    "weights": "{weights}",
-    "positions": "{positions:,}",
-    "neurons": "{neurons:,}",
-    "vocabulary": "{vocabulary:,}",
-    "fast path / forward pass": "{ratio_to_forward:.2f}",
-    "fast path / AtP": "{ratio_to_atp:.2f}",
-    "fast path / AtP, last layer": "{ratio_to_atp_last_layer:.2f}",
-    "released way / fast path": "{speedup_vs_released:,.0f}",
-    "hook loop / fast path": "{speedup_vs_hooks:,.0f}",
-    "largest effect, nats": "{largest_effect_nats:.1e}",
-    "largest error, fast path, nats": "{max_error_nats:.1e}",
-    "largest error, AtP, nats": "{atp_max_error_nats:.1e}",
-    "neurons checked": "{reference}",
-    "memory above the model, GB": "{peak_gb:.2f}",
-    "run on": "{device}, {threads} threads, torch {torch}",
-}
-TOLD = {  # of a row, in sentences
-    "ratio": "{ratio_to_forward:.2f}",
-    "floor": "{floor:.2f}",
-    "capture": "{capture:.2f}",
-    "released": "{speedup_vs_released:,.0f}",
-    "hooks": "{speedup_vs_hooks:,.0f}",
-    "atp": "{ratio_to_atp:.2f}",
-    "atp_last": "{ratio_to_atp_last_layer:.2f}",
-    "error": "{max_error_nats:.0e}",
-    "atp_error": "{atp_max_error_nats:.0e}",
-    "largest": "{largest_effect_nats:.0e}",
-    "checked": "{reference}",
+SUMMARY = {  # of a row: its name in the table, and how it is shown there and in sentences
+    "weights": ("weights", "{}"),
+    "positions": ("positions", "{:,}"),
+    "neurons": ("neurons", "{:,}"),
+    "vocabulary": ("vocabulary", "{:,}"),
+    "ratio_to_forward": ("fast path / forward pass", "{:.2f}"),
+    "ratio_to_atp": ("fast path / AtP", "{:.2f}"),
+    "ratio_to_atp_last_layer": ("fast path / AtP, last layer", "{:.2f}"),
+    "speedup_vs_released": ("released way / fast path", "{:,.0f}"),
+    "speedup_vs_hooks": ("hook loop / fast path", "{:,.0f}"),
+    "largest_effect_nats": ("largest effect, nats", "{:.1e}"),
+    "max_error_nats": ("largest error, fast path, nats", "{:.1e}"),
+    "atp_max_error_nats": ("largest error, AtP, nats", "{:.1e}"),
+    "reference": ("neurons checked", "{}"),
+    "peak_gb": ("memory above the model, GB", "{:.2f}"),
+    "run_on": ("run on", "{}"),
 }
 AXES = {"positions": "positions", "neurons": "neurons", "vocabulary": "vocabulary (tokens)"}
-FLOAT = 4  # bytes of a float32
 
 
 def read(path: Path = RESULTS) -> list[Row]:
@@ -66,28 +51,29 @@ def read(path: Path = RESULTS) -> list[Row]:
 
 def times_table(rows: list[Row]) -> pd.DataFrame:
     """Seconds of each way, and how often one forward pass that is."""
-    found = {}
+    found, on = {}, "{neurons} neurons, {positions:,} positions"
     for row in rows:
-        for key, (name, extrapolated) in WAYS.items():
+        for key, name in WAYS.items():
             seconds, part = row[f"seconds_{key}"], row["extrapolated"].get(key)
-            on = "{neurons} neurons, {positions:,} positions".format(**part) if extrapolated else ""
             found[row["shape"], name] = {
                 "seconds": f"{seconds:,.0f}" if seconds >= 100 else f"{seconds:.2f}",
                 "forward passes": f"{seconds / row['seconds_forward']:,.3g}",
-                "timed on": on or "everything",
+                "timed on": on.format(**part) if part else "everything",
             }
     return pd.DataFrame.from_dict(found, orient="index").rename_axis(["shape", "way"])
 
 
+def summary(row: Row) -> dict[str, str]:
+    """The numbers of SUMMARY as they are shown."""
+    run_on = "{device}, {threads} threads, torch {torch}".format(**row)
+    row = row | {"peak_gb": row["peak_bytes"] / 1e9, "run_on": run_on}
+    return {key: form.format(row[key]) for key, (_, form) in SUMMARY.items()}
+
+
 def summary_table(rows: list[Row]) -> pd.DataFrame:
     """What was run, the ratios, the errors and the memory: one column a shape."""
-    given = {row["shape"]: row | {"peak_gb": row["peak_bytes"] / 1e9} for row in rows}
-    return pd.DataFrame(
-        {
-            shape: {name: text.format(**row) for name, text in SUMMARY.items()}
-            for shape, row in given.items()
-        }
-    )
+    names = {key: name for key, (name, _) in SUMMARY.items()}
+    return pd.DataFrame({row["shape"]: summary(row) for row in rows}).rename(index=names)
 
 
 def relative(rows: list[Row]) -> dict[str, list[float]]:
@@ -103,54 +89,48 @@ def relative(rows: list[Row]) -> dict[str, list[float]]:
 def operations(row: Row) -> pd.DataFrame:
     """What the fast path does at one position, from the sizes of a model alone.
 
-    Floating-point operations, a multiplication and an addition being two, and bytes read and
-    written at least once; weights that positions share are left out. Blocks are counted with an
-    MLP of two matrices and full attention, a term of one token with 15. `forward`: part of a
-    forward pass, too; `floor`: an exact answer for all neurons needs it (activations and residuals,
-    the prediction, its first order in each neuron's push); `once`: for a model, not for a position.
-    Of a pair summed in full the directions of the tokens are made anew.
+    Floating-point operations, a multiplication and an addition being two. Blocks are counted with
+    an MLP of two matrices and full attention, a term of one token with 15. `kind`: "forward" is
+    part of a forward pass too, "floor" an exact answer for all neurons needs beside it (activations
+    and residuals, the prediction, its first order in each neuron's push), and "once" is for a
+    model, not for a position. Of a pair summed in full the tokens' directions are made anew.
     """
     d, n, v, layers = (row[key] for key in ("d_model", "neurons", "vocabulary", "n_layers"))
-    blocks = layers * (2 * (4 * d * d + 2 * d * n) + 4 * d * row["context"])
     k, more = row["tokens_summed"] + row["tokens_probed"], row["tokens_again"]
     again, in_full = (round(row[key] * n) for key in ("sampled_again", "summed_in_full"))
+    blocks = layers * (2 * (4 * d * d + 2 * d * n) + 4 * d * row["context"])
     numbers = {
-        "blocks of the model": (blocks, layers * (6 * d + 2 * n), "forward"),
-        "logits and their softmax": (2 * d * v + 5 * v, 3 * v, "forward"),
-        "mean direction of the prediction": (2 * d * v, v, "floor"),
-        "its product, and the residual's, with W_out": (6 * d * n, 3 * n, "floor"),
-        "activations read, effects written": (10 * n, 2 * n, "floor"),
-        "tokens summed or probed for each neuron": (15 * k * n, k * n, ""),
-        "directions of all tokens": (2 * d * n * v, n * v, "once"),
-        "second order of the other tokens": (2 * n * v + 4 * d * v, v / 2, ""),
-        "pairs sampled again": (15 * more * again, 3 * more * again, ""),
-        "pairs summed in full": ((15 + 2 * d) * v * in_full, 5 * v * in_full, ""),
+        "blocks of the model": (blocks, "forward"),
+        "logits and their softmax": (2 * d * v + 5 * v, "forward"),
+        "mean direction of the prediction": (2 * d * v, "floor"),
+        "its product, and the residual's, with W_out": (6 * d * n, "floor"),
+        "activations read, effects written": (10 * n, "floor"),
+        "tokens summed or probed for each neuron": (15 * k * n, ""),
+        "directions of all tokens (once a model)": (2 * d * n * v, "once"),
+        "second order of the other tokens": (2 * n * v + 4 * d * v, ""),
+        "pairs sampled again": (15 * more * again, ""),
+        "pairs summed in full": ((15 + 2 * d) * v * in_full, ""),
     }
     if not row["second_order"]:
         del numbers["second order of the other tokens"]
-    found = pd.DataFrame.from_dict(numbers, orient="index", columns=["flops", "bytes", "kind"])
-    kinds = {name: found.kind == name for name in ("forward", "floor", "once")}
-    return found.assign(**kinds, bytes=FLOAT * found.bytes).assign(
-        floor=kinds["forward"] | kinds["floor"]
-    )
+    return pd.DataFrame.from_dict(numbers, orient="index", columns=["flops", "kind"])
 
 
 def work_table(rows: list[Row]) -> pd.DataFrame:
-    """Operations and bytes a position; what is done once a model is spread over positions."""
+    """Operations a position, in millions; what is done once a model is spread over positions."""
     columns = {}
     for row in rows:
         done = operations(row)
-        done[["flops", "bytes"]] /= np.where(done.once, row["positions"], 1)[:, None] * 1e6
-        done.index += np.where(done.once, " (once a model)", "")
-        columns[row["shape"], "MFLOP"] = done.flops.map("{:.1f}".format)
-        columns[row["shape"], "MB"] = done.bytes.map("{:.2f}".format)
-    return pd.concat(columns, axis=1).fillna("–").rename_axis("operation, at one position")
+        spread = np.where(done.kind == "once", row["positions"], 1) * 1e6
+        columns[row["shape"]] = (done.flops / spread).map("{:.1f}".format)
+    found = pd.concat(columns, axis=1).fillna("–")
+    return found.rename_axis("million operations at one position")
 
 
 def floor_ratio(row: Row) -> float:
     """Least operations of an exact way, relative to those of one forward pass."""
-    done = operations(row)
-    return done.flops[done.floor].sum() / done.flops[done.forward].sum()
+    flops = operations(row).groupby("kind").flops.sum()
+    return 1 + flops["floor"] / flops["forward"]
 
 
 @dataclass(frozen=True)
@@ -179,7 +159,7 @@ def fit_scaling(axis: str, records: list[Row]) -> ScalingFit:
 def fits(path: Path = SCALING) -> list[ScalingFit]:
     """One fit an axis."""
     records = read(path)
-    return [fit_scaling(axis, records) for axis in dict.fromkeys(r["axis"] for r in records)]
+    return [fit_scaling(axis, records) for axis in AXES]
 
 
 def base_text(path: Path = SCALING) -> str:
@@ -195,8 +175,8 @@ def told(rows: list[Row], found: list[ScalingFit]) -> dict[str, str]:
     numbers = {f"exponent_{fit.axis}": f"{fit.exponent:.2f} ± {fit.stderr:.2f}" for fit in found}
     numbers["base"] = base_text()
     for row in rows:
-        capture = row["seconds_capture"] / row["seconds_forward"]
-        row, key = row | {"floor": floor_ratio(row), "capture": capture}, row["shape"]
-        key = key.replace("-", "_")
-        numbers |= {f"{key}_{name}": text.format(**row) for name, text in TOLD.items()}
+        said = summary(row) | {"floor": f"{floor_ratio(row):.2f}"}
+        said["capture"] = f"{row['seconds_capture'] / row['seconds_forward']:.2f}"
+        key = row["shape"].replace("-", "_")
+        numbers |= {f"{key}_{name}": text for name, text in said.items()}
     return numbers

@@ -20,7 +20,8 @@ from raretok.bench.contenders import Effects, Scored, fast_effects
 from raretok.bench.measure import peak_bytes, timed
 from raretok.errors import UserError
 from raretok.models.training import check_device
-from raretok.text.streams import say, write_json
+from raretok.sealed import write_json
+from raretok.text.streams import say
 
 REPEATS = 3
 REPEAT_SECONDS = 120.0  # a task that has taken as long is not repeated

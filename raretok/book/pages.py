@@ -41,7 +41,7 @@ from raretok.ledger.records import (
 from raretok.ledger.verdicts import Entry, judged
 from raretok.measure.find import WHOLE
 from raretok.measure.parameters import parameter_cell, validated
-from raretok.paths import RUNS_GIVEN, one_line
+from raretok.paths import RUNS_GIVEN, one_line, replacing
 
 METADATA = {
     "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
@@ -295,12 +295,8 @@ def stable(notebook: NotebookNode) -> NotebookNode:
 
 def write_whole(path: Path, text: str) -> None:
     """Write `text` to `path` whole or not at all."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with replacing(path, f".{os.getpid()}") as draft:
         draft.write_text(text if text.endswith("\n") else text + "\n", encoding="utf-8")
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def build_site(root: Path, out: Path | None = None, *, whole: bool = True) -> Path:

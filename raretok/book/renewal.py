@@ -20,9 +20,10 @@ from raretok.ledger.calibration import calibrate as calibrate_worlds
 from raretok.ledger.promise import SHIPPED as CALIBRATED
 from raretok.measure import find
 from raretok.measure.parameters import PageParameters
-from raretok.measure.record import Folder, seal_of
+from raretok.measure.record import Folder
 from raretok.models import files as model_files
 from raretok.paths import DATA, ROOT, RUNS
+from raretok.sealed import seal_of
 from raretok.text.shelf import shelved
 
 TOKENS = ("tokens",)  # of every model in the atlas

@@ -6,7 +6,6 @@ documents) and of controls matched with them as those of the claims are.
 
 import shutil
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,18 +15,17 @@ from jaxtyping import Float, Int
 from raretok.ablation.checkpoints import Arrays, Checkpoints
 from raretok.ablation.head import final_head
 from raretok.ablation.progress import shown
+from raretok.measure.find import Measurements
 from raretok.measure.groups import size_of
-from raretok.measure.record import digest, rounded
+from raretok.measure.record import rounded
 from raretok.measure.source import STRATIFIED, Source
 from raretok.measure.tokens import types_of, written_most
 from raretok.models.rerun import capture
 from raretok.paths import RUNS
+from raretok.sealed import digest
 from raretok.stats.matching import draw_controls, neuron_traits
 from raretok.text.corpus import text_of
 from raretok.text.rarity import RARE
-
-if TYPE_CHECKING:
-    from raretok.measure.find import Measurements
 
 PERCENT, CONTROLS = 1.0, 10  # of the layer that is the head; controls in all
 KINDS = {"top": 8, "random": 4, "bottom": 4}  # windows; the last, most negative, of gated MLPs
@@ -42,7 +40,7 @@ Places = Int[np.ndarray, "card window"]
 Documents = Int[np.ndarray, " context"]
 
 
-def cards_part(source: Source, asked: "Measurements") -> xr.Dataset:
+def cards_part(source: Source, asked: Measurements) -> xr.Dataset:
     """Windows of text with the activation of every token, and the tokens written to."""
     neurons, matched = chosen(asked.part(f"effects: {STRATIFIED}"), source)
     seen, document = activations(source, neurons), source.contexts.document
@@ -108,7 +106,7 @@ def activations(source: Source, neurons: Neurons) -> Seen:
     folder = RUNS / f"cards-{model.files_sha256[:8]}-{key}"
     order, kept = np.argsort(contexts.length, kind="stable"), Checkpoints(folder)
     seen = np.full((*contexts.tokens.shape, neurons.size), np.nan, dtype=np.float32)
-    for start in shown(range(0, len(order), BATCH), "contexts", True):
+    for start in shown(range(0, len(order), BATCH), "contexts"):
         some = order[start : start + BATCH]
         post = kept.part(f"{start}", partial(captured, source, some, neurons))["post"]
         seen[some, : post.shape[1]] = post

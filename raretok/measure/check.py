@@ -11,7 +11,6 @@ import xarray as xr
 from jaxtyping import Float, Int
 
 from raretok.ablation.closed_form import delta_loss
-from raretok.ablation.gather import Gathered, gather
 from raretok.ablation.head import clean_loss, final_head
 from raretok.ablation.interventions import donors
 from raretok.ablation.plan import Options
@@ -135,7 +134,7 @@ def check_effects(of: Stored, draw: str) -> Iterator[Pair]:
     n = data.sizes["position"]
     some = np.sort(of.rng.permutation(n)[: FEW if of.large else POSITIONS])
     positions = Positions.of(data)[some]
-    seen = gather_at(source, positions)
+    seen = source.gathered(positions)
     mean = torch.from_numpy(data.mean_post.values).to(seen.post)
     target, head = source.on_device(positions.target), final_head(source.model)
     effect = delta_loss(head, seen.resid, seen.post, target, mean)
@@ -170,11 +169,11 @@ def check_interventions(of: Stored) -> Iterator[Pair]:
     used = few_documents(positions, of.rng)
     rows = np.flatnonzero(np.isin(positions.document, used))
     mine, rng = positions[rows], np.random.default_rng(Options().resample_seed)
-    seen = gather_at(source, mine)
+    seen = source.gathered(mine)
     target = source.on_device(mine.target)
     new = {
         "zero": torch.zeros_like(seen.post[0]),
-        "resample": gather_at(source, positions[donors(positions.stratum, rng)[rows]]).post,
+        "resample": source.gathered(positions[donors(positions.stratum, rng)[rows]]).post,
         "direct": source.seen(STRATIFIED).mean_post.to(seen.post),
     }
     labels = mine.document, mine.stratum
@@ -192,11 +191,6 @@ def few_documents(positions: Positions, rng: np.random.Generator) -> Int[np.ndar
     """Random documents of the smaller half, by scored positions."""
     present, size = np.unique(positions.document, return_counts=True)
     return rng.permutation(present[size <= np.median(size)])[:DOCUMENTS]
-
-
-def gather_at(source: Source, positions: Positions) -> Gathered:
-    """Residuals and activations at some positions."""
-    return gather(source.model, source.contexts, positions, include_first=False, progress=False)
 
 
 def logits_at(

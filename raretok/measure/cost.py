@@ -27,6 +27,7 @@ from raretok.ablation.precision import PILOT, TOLERANCE
 from raretok.errors import NotTestableError
 from raretok.measure import groups, layers, parts
 from raretok.measure.find import LEAD, SHIPPED, STEP_POSITIONS, Measurements, step_parameters
+from raretok.measure.gates import GATED
 from raretok.measure.influence import SCORED
 from raretok.measure.parameters import PageParameters
 from raretok.measure.record import Folder
@@ -106,7 +107,7 @@ class Load:
         whole = RELEASED_CONTEXTS * self.n_ctx
         if kind == "effects":
             tokens, n = (whole, whole) if choice == WHOLE else (self.tokens, n)
-            return tokens + sizes.gated * min(tokens, parts.GATED * self.n_ctx), n
+            return tokens + sizes.gated * min(tokens, GATED * self.n_ctx), n
         if kind == "attention":
             return (whole if choice == "code" else self.holding(parts.QUERIES)), 0
         if kind == "heads":
@@ -234,7 +235,7 @@ def load_of(source: Source) -> tuple[Load, float]:
     enough = math.ceil(WORK / (2 * model.architecture.n_parameters * n_ctx))
     used = source.rng("cost").permutation(used)[: min(enough, 16)]
     few = drawn[np.isin(drawn.context, used)]
-    seen = partial(gather, model, source.contexts, few, include_first=False, progress=False)
+    seen = partial(gather, model, source.contexts, few)
     token = best_of(seen) / (used.size * n_ctx)
     position = position_time(source, few, seen())
     return Load(model.architecture, n_ctx, drawn, domains, token, position), loading
@@ -249,10 +250,9 @@ def position_time(source: Source, few: Positions, seen: Gathered) -> float:
     most = PAIRS // (source.model.architecture.d_vocab * source.model.architecture.d_mlp)
     rows = torch.arange(min(max(most, 16), 256), device=seen.resid.device) % len(few)
     resid, post, target = seen.resid[rows], seen.post[rows], source.on_device(few.target)[rows]
-    more = {"output": head.mlp_output(post[:PILOT]), "n_positions": n, "effect": "total"}
-    pilot = resid[:PILOT], (seen.mean_post - post)[:PILOT], target[:PILOT]
+    pilot = resid[:PILOT], post[:PILOT], target[:PILOT], seen.mean_post
     n_parts = cut_to_fit(source.model, source.contexts, MEMORY)[1]
-    more |= {"tolerance": TOLERANCE, "n_parts": n_parts}
+    more = {"tolerance": TOLERANCE, "n_positions": n, "n_parts": n_parts}
     make = partial(make_method, head, *pilot, **more)
     offset = torch.linspace(0, 0.99, len(rows), dtype=torch.float64, device=resid.device)
     block = partial(apply_method, make(), resid, post, target, seen.mean_post, offset)

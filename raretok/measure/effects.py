@@ -8,23 +8,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from raretok.ablation import layers
-from raretok.ablation.head import check_effect, final_head, sandwich_of
-from raretok.ablation.interventions import check_name
+from raretok.ablation.head import final_head, sandwich_of
 from raretok.ablation.layers import LayerOptions, ablate_layer_to_disk
 from raretok.ablation.plan import MAX_MEMORY, Options
-from raretok.ablation.precision import TOLERANCE, check_tolerance
-from raretok.ablation.records import TABLE, is_run
+from raretok.ablation.precision import TOLERANCE
+from raretok.ablation.store import TABLE, is_run
 from raretok.ablation.stream import ablate_to_disk
 from raretok.errors import UserError
 from raretok.measure.gates import gate_rate
 from raretok.measure.neurons import labelled, of_model, write_table
 from raretok.measure.parameters import check_sources, validated
-from raretok.measure.parts import GATED
 from raretok.measure.source import Source
 from raretok.measure.tokens import texts, types_of, written_most
 from raretok.models.adapter import LanguageModel, W_out_of
 from raretok.paths import check_writable, one_line
-from raretok.text.rarity import all_positions, draw_total
+from raretok.text.rarity import Positions, all_positions, draw_total
 
 
 def ablate(
@@ -43,7 +41,6 @@ def ablate(
     dtype: str = "float32",
     max_memory: float = MAX_MEMORY,
     resume: bool = True,
-    progress: bool = True,
 ) -> xr.Dataset:
     """Loss change, in nats, of ablating every neuron of the last MLP at positions of a corpus.
 
@@ -56,9 +53,7 @@ def ablate(
     neurons are screened, and the top ones and a random subset are ablated (ablation/layers.py).
     Raises `UserError`.
     """
-    check_name(mode)
-    check_effect(effect)
-    check_tolerance(tolerance)
+    options = Options(mode=mode, effect=effect, tolerance=tolerance, resample_seed=seed)
     out = check_out(out)
     asked = {"model": str(model), "revision": revision, "corpus": str(corpus)}
     source = Source(validated({**asked, "seed": seed, "device": device, "dtype": dtype}))
@@ -70,7 +65,6 @@ def ablate(
         "source": {"corpus_sha256": source.corpus.sha256, "seed": seed},
         "max_memory": max_memory,
         "resume": resume,
-        "progress": progress,
     }
     inputs = source.model, source.contexts, drawn, out
     if index < source.model.architecture.n_layers - 1:
@@ -84,7 +78,6 @@ def ablate(
         of_layer = LayerOptions(index, **numbers, mode=mode, tolerance=tolerance, seed=seed)
         folder, data = ablate_layer_to_disk(*inputs, options=of_layer, **where)
     else:
-        options = Options(mode=mode, effect=effect, tolerance=tolerance, resample_seed=seed)
         folder, data = ablate_to_disk(*inputs, options=options, **where)
     return with_table(source, folder, data, index)
 
@@ -108,8 +101,7 @@ def with_table(source: Source, folder: Path, data: xr.Dataset, layer: int) -> xr
         return data
     columns = weights_of(source.model, layer)
     if source.model.architecture.gated and layer == source.model.architecture.n_layers - 1:
-        used = np.unique(data.context.values)[:GATED]
-        columns["gate_rate"] = gate_rate(source.model, source.contexts, used)
+        columns["gate_rate"] = gate_rate(source.model, source.contexts, Positions.of(data))
     data = data.assign(of_model(columns, data)).assign_attrs(
         corpus=source.corpus.name, revision=source.parameters.revision
     )
@@ -136,9 +128,7 @@ def top_tokens(
     """Texts of the tokens whose logits each neuron raises and lowers most, strongest first."""
     head, sandwich = final_head(model), sandwich_of(model, layer=layer)
     W_out = W_out if sandwich is None else W_out * sandwich.gain
-    if head.centred:
-        W_out = W_out - W_out.mean(dim=1, keepdim=True)
-    found = written_most(W_out, types_of(model, head))
+    found = written_most(head.centring(W_out), types_of(model, head))
     return {name: texts(model, ids) for name, (ids, _) in found.items()}
 
 

@@ -14,9 +14,10 @@ import xarray as xr
 
 from raretok.errors import NotTestableError, UserError
 from raretok.measure.parameters import PageParameters
-from raretok.measure.record import FORMAT, Folder, digest, file_name, seal_of
+from raretok.measure.record import FORMAT, Folder, file_name
 from raretok.models import files as model_files
 from raretok.paths import DATA, RUNS, locked, one_line
+from raretok.sealed import digest, key_of
 from raretok.text.corpus import corpus_file
 from raretok.text.docstrings import held_out_sha256
 from raretok.text.shelf import record_of, shelved
@@ -108,7 +109,7 @@ class Measurements:
 
     @cached_property
     def key(self) -> str:
-        return seal_of(self.settings)[:16]
+        return key_of(self.settings)
 
     @property
     def label(self) -> str:

@@ -1,7 +1,5 @@
 """What ablating many neurons together does: the top ones of either class, and sets like them."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 import xarray as xr
@@ -9,20 +7,18 @@ from jaxtyping import Bool, Float, Int
 
 from raretok.ablation.groups import group_delta_loss
 from raretok.ablation.head import final_head
+from raretok.measure.find import Measurements
 from raretok.measure.influence import Blocks, blocks_of, influence_sums
 from raretok.measure.source import STRATIFIED, Source
 from raretok.stats.matching import draw_controls, neuron_traits
 from raretok.text.rarity import KINDS, MIDDLE, Positions
-
-if TYPE_CHECKING:
-    from raretok.measure.find import Measurements
 
 PERCENT = (0.1, 0.3, 1.0, 3.0, 10.0)  # of the neurons that go together
 SETS = 8  # matched random sets beside each group
 HALVES = (0, 1)  # of the blocks: groups are chosen on one and measured on the other
 
 
-def groups_part(source: Source, asked: "Measurements") -> xr.Dataset:
+def groups_part(source: Source, asked: Measurements) -> xr.Dataset:
     """Loss change of groups, and the sum of their neurons' single effects, by class and block.
 
     A group is the neurons with the largest mean effect on a class; set 0 is the group, the others

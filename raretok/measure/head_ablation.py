@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from raretok.ablation.batches import ScoredBatch
+from raretok.ablation.head import capped_loss
 from raretok.errors import UserError
 from raretok.measure.attention_capture import whole_batches
 from raretok.measure.head_sums import WHOLE, Target
@@ -252,11 +253,8 @@ def row_loss(
 ) -> Float[Tensor, " query"]:
     """Loss of each target, nats, from the residual before the final norm."""
     logits = model.bridge.unembed(model.bridge.ln_final(resid)).float()
-    logits = model.architecture.logit_scale * logits
-    softcap = model.architecture.softcap
-    if softcap is not None:
-        logits = softcap * torch.tanh(logits / softcap)
-    return torch.nn.functional.cross_entropy(logits, target.to(logits.device), reduction="none")
+    sizes = model.architecture
+    return capped_loss(sizes.logit_scale * logits, target.to(logits.device), sizes.softcap)
 
 
 def donors(positions: Positions, batch: ScoredBatch, *, rng: Random) -> Int[Tensor, "context pos"]:

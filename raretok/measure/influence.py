@@ -1,23 +1,19 @@
 """Influence summed up by blocks of documents: all that an estimate with an interval needs."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
 
 from raretok.ablation.closed_form import delta_loss
-from raretok.ablation.gather import gather
 from raretok.ablation.head import final_head
 from raretok.errors import NotTestableError
+from raretok.measure.find import Measurements
 from raretok.measure.record import rounded
 from raretok.measure.source import Source
 from raretok.stats.jackknife import block_sums, deal
 from raretok.text.rarity import COMMON, KINDS, RARE, Positions, draw_stratified
-
-if TYPE_CHECKING:
-    from raretok.measure.find import Measurements
 
 Blocks = Int[np.ndarray, " position"]
 Weights = Float[np.ndarray, "token_class block"]
@@ -53,7 +49,7 @@ def counted_in(positions: Positions, classes: Iterable[int] = (RARE, COMMON)) ->
     return {"positions": int(min(rows.sum() for rows in of)), "documents": min(documents)}
 
 
-def domains_part(source: Source, asked: "Measurements | None") -> xr.Dataset:
+def domains_part(source: Source, asked: Measurements | None) -> xr.Dataset:
     """Influence of every neuron on the rare targets of each domain of the corpus.
 
     Raises `NotTestableError` where the corpus has one domain.
@@ -75,7 +71,7 @@ def domains_part(source: Source, asked: "Measurements | None") -> xr.Dataset:
     return stacked(found, names.tolist())
 
 
-def influence_part(source: Source, asked: "Measurements | None", domain: str = "") -> xr.Dataset:
+def influence_part(source: Source, asked: Measurements | None, domain: str = "") -> xr.Dataset:
     """Influence of every neuron, of the whole corpus or of a domain and, beside it, of the others.
 
     Positions are drawn afresh in either. Raises `NotTestableError` for a domain that is not there.
@@ -96,7 +92,7 @@ def influence_part(source: Source, asked: "Measurements | None", domain: str = "
 
 def effects_at(source: Source, drawn: Positions) -> Float[np.ndarray, "position neuron"]:
     """Loss change of mean-ablating every neuron, summed over the vocabulary; nats."""
-    seen = gather(source.model, source.contexts, drawn, include_first=False, progress=True)
+    seen = source.gathered(drawn)
     head, target = final_head(source.model), source.on_device(drawn.target)
     found = delta_loss(head, seen.resid, seen.post, target, seen.mean_post, tolerance=EXACT)
     return found.cpu().numpy()

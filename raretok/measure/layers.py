@@ -3,15 +3,14 @@
 import shutil
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from raretok.ablation.batches import ScoredBatch, mean_activations, scored_batches
+from raretok.ablation.batches import ScoredBatch, context_batches, scored_batches
 from raretok.ablation.checkpoints import Arrays, Checkpoints
-from raretok.ablation.gather import batches_of
+from raretok.ablation.gather import mean_activations
 from raretok.ablation.head import final_head
 from raretok.ablation.layers import LayerOptions, ablate_layer
 from raretok.ablation.progress import shown
@@ -19,16 +18,15 @@ from raretok.ablation.screen import class_weights, screen
 from raretok.ablation.stacked import Layer
 from raretok.errors import NotTestableError
 from raretok.measure.attention_capture import contexts_of
+from raretok.measure.find import Measurements
 from raretok.measure.influence import PRECISE, Blocks, blocks_of, counted_in
-from raretok.measure.record import digest, rounded
+from raretok.measure.record import rounded
 from raretok.measure.source import STRATIFIED, Source
 from raretok.models.adapter import W_out_of
 from raretok.models.rerun import capture_layers
 from raretok.paths import RUNS
+from raretok.sealed import digest
 from raretok.text.rarity import MIDDLE, Positions
-
-if TYPE_CHECKING:
-    from raretok.measure.find import Measurements
 
 DEEPEST = 4  # layers, counted from the last, that are screened in one pass
 SCREENED = 600  # rare positions at which every neuron is screened
@@ -38,7 +36,7 @@ TOP, RANDOM = 15, 15  # neurons that are
 EFFECTS = ("total", "unmediated")
 
 
-def layer_part(source: Source, asked: "Measurements | None", layer: str) -> xr.Dataset:
+def layer_part(source: Source, asked: Measurements | None, layer: str) -> xr.Dataset:
     """Influence of each neuron of a layer (-1 the last), by class and block of documents.
 
     `total`: through the layers after it too; `unmediated`: of what it writes to the final norm.
@@ -90,8 +88,9 @@ def screened_blocks(
     if len({len(W_out_of(model, n)) for n in layers}) > 1:
         raise NotTestableError(f"the last {len(layers)} layers of {model.name} differ in width")
     used = source.rng("means of layers").permutation(np.unique(positions.context))[:MEANS]
-    of_means = batches_of(source.contexts, np.sort(used))
-    means = mean_activations(model, source.contexts, of_means, layers, kept=kept, progress=True)
+    few = positions[np.isin(positions.context, used)]
+    of_means = context_batches(model, source.contexts, few)
+    means = mean_activations(model, of_means, layers, kept=kept)
     head, weight = final_head(model), class_weights(positions)
     at = [Layer(model, head, n, mean) for n, mean in zip(layers, means, strict=True)]
     batches = scored_batches(model, source.contexts, positions)
@@ -99,7 +98,7 @@ def screened_blocks(
     of_context[positions.context] = block
     shape = (len(weight), block.max() + 1, model.W_out.shape[0])
     found = {name: np.zeros(shape) for name in EFFECTS}
-    for k, batch in enumerate(shown(batches, "screen", True)):
+    for k, batch in enumerate(shown(batches, "screen")):
         make = partial(screened_layers, at, batch, weight[:, batch.rows])
         part = kept.part(f"screen-{k}", make)
         for name, sums in found.items():

@@ -15,10 +15,9 @@ import xarray as xr
 from jaxtyping import Float
 
 from raretok import __version__
-from raretok.ablation.records import PARTIAL, TABLE, read_record
-from raretok.ablation.store import open_run
+from raretok.ablation.store import TABLE, open_run, read_record
 from raretok.errors import NotTestableError
-from raretok.paths import locked, one_line
+from raretok.paths import locked, one_line, replacing
 from raretok.stats.jackknife import deal, jackknife
 from raretok.text.rarity import STRATA
 
@@ -231,9 +230,8 @@ def write_table(folder: Path, data: xr.Dataset) -> None:
     """Write the table of a run beside it, whole or not at all; equal runs give equal bytes."""
     frame = neurons(data)
     table = with_units(frame, data.attrs | {"raretok": __version__})
-    with one_line(folder), locked(folder, wait=True):
-        pq.write_table(table, folder / PARTIAL)
-        (folder / PARTIAL).replace(folder / TABLE)
+    with one_line(folder), locked(folder, wait=True), replacing(folder / TABLE) as draft:
+        pq.write_table(table, draft)
 
 
 def with_units(frame: pd.DataFrame, made: dict[str, Any]) -> pa.Table:

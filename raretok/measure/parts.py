@@ -48,7 +48,6 @@ ABLATED = 200  # rare positions at which the heads of the last two layers are me
 ABLATED_MORE = 64  # the same for the other modes
 RELEASED_QUERIES = 5  # of a class and context that the released ablation is measured at
 LAST = 2  # layers whose heads are ablated under every mode
-GATED = 100  # contexts in which the sign of a gated MLP's gates is counted
 EVERY_LAYER = "corrected"  # reading whose attention is kept of all layers, else of the last two
 
 Made = dict[str, str | int | float]
@@ -121,8 +120,8 @@ def effects_part(source: Source, asked: Measurements, draw: str) -> xr.Dataset:
         data[name] = (run[name].dims, rounded(run[name].values, FINE))
     data["mean_post"] = ("neuron", run.mean_post.values)
     if source.model.architecture.gated:
-        used = np.unique(source.positions(draw).context)[:GATED]
-        data["gate_rate"] = ("neuron", gate_rate(source.model, source.contexts, used))
+        rate = gate_rate(source.model, source.contexts, source.positions(draw))
+        data["gate_rate"] = ("neuron", rate)
     labels = {name: (run[name].dims, run[name].values) for name in Positions.__annotations__}
     return xr.Dataset(data, labels, run.attrs)
 

@@ -5,13 +5,10 @@ one file beside it, an xarray dataset as a zipped Zarr store. What is measured p
 neuron is kept in steps that belong to the neuron, `NAME` in units of `NAME_step`.
 """
 
-import hashlib
-import json
 import os
 import re
 import shutil
 import zipfile
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,8 @@ from jaxtyping import Float, Int
 from zarr.codecs import BloscCodec
 
 from raretok.errors import NotTestableError, UserError
+from raretok.paths import replacing
+from raretok.sealed import key_of, read_sealed, sha256_of, write_sealed
 
 FORMAT = 1
 RECORD = "measurement.json"
@@ -70,25 +69,19 @@ class Folder:
     def record(self) -> dict[str, Any]:
         """What measurement.json says. Raises `UserError` unless it is whole and of this format."""
         try:
-            record = json.loads((self.path / RECORD).read_bytes())
-            seal = record.pop("sha256")
+            record = read_sealed(self.path / RECORD, self.refused)
         except FileNotFoundError:
             raise self.refused(f"{RECORD} is missing") from None
-        except (ValueError, KeyError, AttributeError, TypeError):
-            raise self.refused(f"{RECORD} cannot be read") from None
         if record.get("format") != FORMAT:
             raise self.refused(f"it is of format {record.get('format')}, this is {FORMAT}")
-        if seal != seal_of(record):
-            raise self.refused(f"{RECORD} was changed after it was written")
         return record
 
     def begin(self, model: str, settings: dict[str, Any]) -> None:
         """Write the record of a measurement without parts, unless one is there."""
         if not self.there:
             self.path.mkdir(parents=True, exist_ok=True)
-            key = seal_of(settings)[:16]
-            empty = {"format": FORMAT, "model": model, "key": key, "settings": settings}
-            self._write(empty | {"parts": {}})
+            empty = {"format": FORMAT, "model": model, "key": key_of(settings)}
+            self._write(empty | {"settings": settings, "parts": {}})
 
     def take_over(self, other: "Folder", key: str) -> None:
         """Begin with the parts of another measurement of the same settings, if there is one."""
@@ -101,19 +94,15 @@ class Folder:
         os.replace(draft, self.path)
 
     def _write(self, record: dict[str, Any]) -> None:
-        text = json.dumps(record | {"sha256": seal_of(record)}, indent=1, sort_keys=True)
-        partial = self.path / f"{RECORD}.partial"
-        partial.write_text(text + "\n")
-        os.replace(partial, self.path / RECORD)
+        write_sealed(self.path / RECORD, record)
 
     def keep(self, name: str, data: xr.Dataset, made: dict) -> None:
         """Write one part and enter it in the record; whole or not at all."""
         file = self.path / file_name(name)
-        partial = file.with_suffix(".partial")
-        write_zip(partial, data)
-        content = partial.read_bytes()
-        os.replace(partial, file)
-        entry = {"bytes": len(content), "sha256": sha256(content), "made": made}
+        with replacing(file) as draft:
+            write_zip(draft, data)
+            content = draft.read_bytes()
+        entry = {"bytes": len(content), "sha256": sha256_of(content), "made": made}
         record = self.record()
         record["parts"][name] = entry
         self._write(record)
@@ -140,7 +129,7 @@ class Folder:
         content = file.read_bytes()
         if len(content) != entry["bytes"]:
             raise self.refused(f"{file.name} has {len(content)} bytes, not {entry['bytes']}")
-        if sha256(content) != entry["sha256"]:
+        if sha256_of(content) != entry["sha256"]:
             raise self.refused(f"{file.name} is not as it was written (its sha256 differs)")
         return opened(file)
 
@@ -187,21 +176,3 @@ def opened(file: Path) -> xr.Dataset:
         data[name] = (data[name].astype(np.float64) - CENTRE) * data[f"{name}_step"]
     floats = [n for n in data.variables if np.issubdtype(data[n].dtype, np.floating)]
     return data.assign({name: data[name].astype(np.float64) for name in floats})
-
-
-def seal_of(record: dict[str, Any]) -> str:
-    """sha256 of a record; it does not depend on the order of its names."""
-    return sha256(json.dumps(record, sort_keys=True).encode())
-
-
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def digest(arrays: Iterable[np.ndarray]) -> str:
-    """One sha256 over shapes, types and values."""
-    total = hashlib.sha256()
-    for array in arrays:
-        total.update(f"{array.dtype} {array.shape}\n".encode())
-        total.update(np.ascontiguousarray(array).tobytes())
-    return total.hexdigest()

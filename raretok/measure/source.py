@@ -17,10 +17,10 @@ from raretok.ablation.plan import Options
 from raretok.ablation.stream import ablate_to_disk
 from raretok.errors import NotTestableError, UserError
 from raretok.measure.parameters import PageParameters, counts_of
-from raretok.measure.record import digest
 from raretok.models import files as model_files
 from raretok.models import loading as models
 from raretok.paths import RUNS
+from raretok.sealed import digest
 from raretok.text import rarity
 from raretok.text.corpus import (
     Contexts,
@@ -156,11 +156,14 @@ class Source:
         """Labels as a tensor beside the model."""
         return torch.from_numpy(values).to(self.model.device)
 
+    def gathered(self, positions: rarity.Positions, include_first: bool = False) -> Gathered:
+        """Residuals and activations at some positions, and mean activations: one pass."""
+        return gather(self.model, self.contexts, positions, include_first=include_first)
+
     @once
     def seen(self, draw: str) -> Gathered:
-        """Residuals and activations at the positions of a draw, and mean activations: one pass."""
-        first = {"include_first": draw == WHOLE, "progress": False}
-        return gather(self.model, self.contexts, self.positions(draw), **first)
+        """The same at the positions of a draw."""
+        return self.gathered(self.positions(draw), include_first=draw == WHOLE)
 
     def forward(self, draw: str) -> Path:
         """Where activations are kept, so that one forward pass serves every intervention."""

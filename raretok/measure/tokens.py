@@ -1,7 +1,5 @@
 """The tokens whose logits a neuron raises and lowers most, whatever the text."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 import xarray as xr
@@ -9,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from raretok.ablation.head import FinalHead, final_head
+from raretok.measure.find import Measurements
 from raretok.measure.neurons import TOP
 from raretok.measure.record import rounded
 from raretok.measure.source import Source
@@ -16,14 +15,11 @@ from raretok.measure.unembedding import NEURONS
 from raretok.models.adapter import LanguageModel
 from raretok.text.corpus import text_of
 
-if TYPE_CHECKING:
-    from raretok.measure.find import Measurements
-
 LOGITS = {"promotes": "raises", "suppresses": "lowers"}  # tokens -> what is added to their logits
 BITS = 10  # binary digits of these
 
 
-def tokens_part(source: Source, asked: "Measurements | None") -> xr.Dataset:
+def tokens_part(source: Source, asked: Measurements | None) -> xr.Dataset:
     """Of every neuron of the last MLP the TOP tokens that it writes to most, and how much.
 
     Logits are per unit of activation, before the final norm's scale, strongest first. Tokens are

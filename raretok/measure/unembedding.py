@@ -1,7 +1,5 @@
 """What the last MLP's neurons write to the logits whatever the text: frequency and null space."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 import xarray as xr
@@ -9,17 +7,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from raretok.ablation.head import FinalHead, final_head
+from raretok.measure.find import Measurements
 from raretok.measure.source import Source
 from raretok.text.rarity import unigram
-
-if TYPE_CHECKING:
-    from raretok.measure.find import Measurements
 
 NULL = 0.02  # of the directions of the residual stream that the unembedding reads least
 NEURONS = 128  # whose logits are held at a time
 
 
-def unembedding_part(source: Source, asked: "Measurements | None") -> xr.Dataset:
+def unembedding_part(source: Source, asked: Measurements | None) -> xr.Dataset:
     """Of every neuron, per unit of activation and before the final norm's scale.
 
     `frequency`: what it adds to the logits for one standard deviation of the type's log frequency

@@ -13,6 +13,7 @@ from huggingface_hub import snapshot_download
 from raretok.errors import UserError, first_line
 from raretok.models import gguf
 from raretok.paths import DATA
+from raretok.sealed import file_sha256
 
 SHIPPED = DATA / "models"
 TWIN = "@untrained"
@@ -100,7 +101,7 @@ def model_folder(name: str, revision: str | None) -> Path:
         return checkpoint_folder(place, revision)
     if "gguf" in (source := source_record(place)):
         place = gguf.find_gguf(source["gguf"])
-        if gguf.file_sha256(place) != source["sha256"]:
+        if file_sha256(place) != source["sha256"]:
             raise UserError(
                 f"{place.name} of {source['gguf']} is not the file that {name} is: "
                 "install requirements.lock"
@@ -240,9 +241,7 @@ def files_digest(folder: Path, seed: int | None) -> str:
         is_record = file.name in ("training.json", "generation_config.json", SOURCE)
         if is_record or (is_weights and seed is not None):
             continue
-        with file.open("rb") as opened:
-            content = hashlib.file_digest(opened, "sha256").hexdigest()
-        total.update(f"{file.name} {content}\n".encode())
+        total.update(f"{file.name} {file_sha256(file)}\n".encode())
     if seed is not None:
         total.update(f"untrained, seed {seed}\n".encode())
     return total.hexdigest()

@@ -6,7 +6,6 @@ is studied is the dequantised model.
 """
 
 import contextlib
-import hashlib
 import importlib.util
 import io
 import json
@@ -19,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from raretok.errors import UserError, first_line
-from raretok.paths import locked, one_line
+from raretok.paths import CACHE, locked, one_line
+from raretok.sealed import file_sha256
 
+KEPT = CACHE / "gguf"  # converted models
 PACKAGE = "package:"
 RECORD = "gguf.json"
 # What is kept depends on these functions too: raise it when they change what they make.
@@ -54,16 +55,6 @@ def find_gguf(name: str) -> Path:
     return files[0]
 
 
-def file_sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def cache_home() -> Path:
-    """Where converted models are kept: below XDG_CACHE_HOME, else below ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "raretok" / "gguf"
-
-
 def converted(file: Path) -> Path:
     """The file's model as a Hugging Face directory, converted when it is asked for first.
 
@@ -71,7 +62,7 @@ def converted(file: Path) -> Path:
     read, or whose tokenizer cannot be rebuilt, and where there is no room to keep it.
     """
     sha256 = file_sha256(file)
-    folder = cache_home() / f"{sha256[:16]}-{FORMAT}"
+    folder = KEPT / f"{sha256[:16]}-{FORMAT}"
     if whole(folder):
         return folder
     with one_line(folder), locked(folder.parent / f".{folder.name}", wait=True):

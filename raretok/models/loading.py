@@ -1,6 +1,5 @@
 """Loading models: what is read, what is refused, and how it is wrapped into a `LanguageModel`."""
 
-import hashlib
 import json
 import re
 import warnings
@@ -35,6 +34,7 @@ from raretok.models.files import (
     twin_seed,
 )
 from raretok.models.storage import keep_blocks_in
+from raretok.sealed import sha256_of
 from raretok.text.corpus import SHORTEST
 
 OWN_FILES = {"trust_remote_code": False, "local_files_only": True}
@@ -79,7 +79,7 @@ def load_model(
         if device != "auto":
             hf_model = hf_model.to(device)
         if kept_in:  # another model than its files, whose weights it rounds
-            sha256 = hashlib.sha256(f"{sha256} in {kept_in}".encode()).hexdigest()
+            sha256 = sha256_of(f"{sha256} in {kept_in}".encode())
             keep_blocks_in(hf_model, kept_in)
         tokenizer = _tokenizer(folder, label)
         first = source_record(place).get("first_token")
@@ -100,7 +100,7 @@ def random_model(
     with _quiet():
         hf_model = _fresh(config, seed, name).to(device)
         # The source is a label here; a name that TransformerLens knows would be looked up.
-        sha256 = hashlib.sha256(record.encode()).hexdigest()
+        sha256 = sha256_of(record.encode())
         return _assemble(hf_model, tokenizer, name, f"random/{name}", sha256)
 
 

@@ -24,9 +24,11 @@ from transformers import PretrainedConfig, PreTrainedTokenizerFast
 from raretok.errors import UserError
 from raretok.models.families import Family, architecture
 from raretok.models.loading import untrained_twin
+from raretok.paths import replacing
+from raretok.sealed import write_json
 from raretok.text.corpus import cut_contexts, load_corpus
 from raretok.text.docstrings import DOMAINS
-from raretok.text.streams import batch_tokens, prepare, write_json
+from raretok.text.streams import batch_tokens, prepare
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -183,9 +185,8 @@ def save_checkpoint(
         tensors[f"weight.{name}"] = parameter.detach().clone()
         for key, value in optimizer.state[parameter].items():
             tensors[f"{key}.{name}"] = value.detach().clone()
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata={"state": json.dumps(state)})
-    os.replace(partial, path)
+    with replacing(path) as draft:
+        save_file(tensors, draft, metadata={"state": json.dumps(state)})
 
 
 def resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Literal
 
 from raretok.errors import UserError
 from raretok.paths import DATA
+from raretok.sealed import sha256_of, write_json
 
 Part = Literal["train", "held-out"]
 
@@ -81,7 +82,7 @@ def docstrings(source: bytes) -> list[str]:
 
 def fingerprint(text: str) -> str:
     """Short hash by which a repeated docstring is known."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return sha256_of(text.encode())[:16]
 
 
 def texts(part: Part, seen: set[str]) -> Iterator[tuple[str, str, str]]:
@@ -167,4 +168,4 @@ def write_manifest() -> None:
     }
     record = {"packages": package_versions(), "parts": described, "shared": shared}
     MANIFEST.parent.mkdir(parents=True, exist_ok=True)
-    MANIFEST.write_text(json.dumps(record, indent=1) + "\n")
+    write_json(MANIFEST, record)

@@ -4,13 +4,13 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from raretok.errors import UserError, first_line
-from raretok.paths import RUNS, one_line
+from raretok.paths import RUNS, one_line, replacing
+from raretok.sealed import file_sha256, sha256_of, write_json
 
 DATASET = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.-]+)?")  # owner/name:configuration
 KEPT = ("text", "file", "domain")  # columns
@@ -33,16 +33,12 @@ def frozen(source: str, n_documents: int) -> Path:
     file = folder / f"{name}-{commit[:COMMIT]:_<{COMMIT}}-{n_documents}.jsonl"
     text = "".join(json.dumps(row) + "\n" for row in rows).encode()
     record = {"dataset": dataset, "configuration": configuration, "commit": commit}
-    record |= {"split": "train", "documents": len(rows), "sha256": sha256(text).hexdigest()}
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    record |= {"split": "train", "documents": len(rows), "sha256": sha256_of(text)}
     with one_line(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        try:
+        with replacing(file, str(os.getpid())) as draft:
             draft.write_bytes(text)
-            file.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
-            os.replace(draft, file)
-        finally:
-            draft.unlink(missing_ok=True)
+            write_json(file.with_suffix(".json"), record)
     return file
 
 
@@ -50,7 +46,7 @@ def unchanged(file: Path) -> Path:
     """A frozen file. Raises `UserError` where it is not what its record says."""
     record = file.with_suffix(".json")
     known = record.read_text() if record.is_file() else ""
-    if f'"{sha256(file.read_bytes()).hexdigest()}"' not in known:
+    if f'"{file_sha256(file)}"' not in known:
         raise UserError(f"{file.name} was changed since it was read: delete it to read it again")
     return file
 

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from raretok.errors import UserError
-
 Rule = Literal["released", "percentile above elbow", "percentile"]
 
 
@@ -35,10 +33,3 @@ PROTOCOLS = {
         Protocol("corrected", "percentile", signed=True, cross_fitted=True, matched=True),
     )
 }
-
-
-def protocol_named(name: str) -> Protocol:
-    """The preset of that name. Raises `UserError` for any other name."""
-    if name not in PROTOCOLS:
-        raise UserError(f"no protocol {name!r}: choose one of {', '.join(PROTOCOLS)}")
-    return PROTOCOLS[name]

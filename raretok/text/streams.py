@@ -1,11 +1,9 @@
 """What a training run reads: tokenizer, token stream and batches of the corpus `docs`."""
 
 import json
-import os
 import sys
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from raretok.sealed import write_json
 from raretok.text.corpus import DOCUMENT_MARK, count_tokens, load_corpus, token_ids
 
 
@@ -79,12 +78,6 @@ def prepare(work: Path, d_vocab: int, without: str = "") -> tuple[Path, str]:
         np.save(work / "tokens.npy", stream)
         write_json(done, {"sha256": corpus.sha256, "documents": len(ids), "tokens": len(stream)})
     return work / "tokens.npy", json.loads(done.read_text())["sha256"]
-
-
-def write_json(path: Path, record: dict[str, Any] | list[dict[str, Any]]) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(record, indent=1) + "\n")
-    os.replace(partial, path)
 
 
 def say(text: str) -> None:

@@ -67,7 +67,6 @@ def ablate(
     effect: str = "total",
     tolerance: float = TOLERANCE,
     include_first: bool = False,
-    progress: bool = True,
 ) -> xr.Dataset:
     """Ablate each neuron of the last MLP at each scored position.
 
@@ -91,7 +90,7 @@ def ablate(
     check_contexts(model, contexts)
     head = final_head(model)
     check_model(model, contexts, positions)
-    gathered = gather(model, contexts, positions, include_first=include_first, progress=progress)
+    gathered = gather(model, contexts, positions, include_first=include_first)
     target = torch.from_numpy(positions.target).to(model.device)
     resid, post = gathered.resid, gathered.post
     new = gathered.mean_post if mode == "mean" else torch.zeros_like(gathered.mean_post)
@@ -100,9 +99,9 @@ def ablate(
     method = make_method(
         head,
         resid[pilot],
-        new[pilot] - post[pilot],
+        post[pilot],
         target[pilot],
-        output=head.mlp_output(post[pilot]),
+        new[pilot],
         tolerance=tolerance,
         n_positions=len(positions),
         effect=effect,

@@ -99,7 +99,7 @@ def test_families_pass_and_agree_with_their_own_forward_pass(family, tmp_path):
         name: value.clone() for name, value in model.bridge.original_model.state_dict().items()
     }
     for effect in ("total", "direct"):
-        found = ablate(model, contexts, positions, effect=effect, progress=False)
+        found = ablate(model, contexts, positions, effect=effect)
         assert found.attrs["audit_passed"] == 1
         assert found.attrs["audit_pairs"] == min(audit.PAIRS, len(positions))
         assert 0 < found.attrs["audit_max_error"] < 1e-5

@@ -11,7 +11,7 @@ import torch
 from raretok.ablation import distributed, plan, stream
 from raretok.ablation.distributed import ablate_on, check_workers, connected, task, versions
 from raretok.ablation.plan import Options
-from raretok.ablation.records import read_record
+from raretok.ablation.store import read_record
 from raretok.ablation.stream import ablate_to_disk
 from raretok.errors import UserError
 from raretok.models.loading import load_model
@@ -72,7 +72,7 @@ def test_a_run_by_workers_of_which_two_are_killed_has_the_bytes_of_a_run_by_one(
     monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
     monkeypatch.setattr(plan, "BLOCK", BLOCK)
     alone = asked(tmp_path, "alone")
-    ablate_to_disk(**alone, progress=False)
+    ablate_to_disk(**alone)
     with connected(workers=2) as client:
         monkeypatch.setattr(stream, "compute_block", None)  # all are computed by workers
         folder, data = ablate_on(client, asked_in_danger, tmp_path, "shared", n=4)

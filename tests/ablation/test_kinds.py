@@ -42,7 +42,7 @@ def contexts() -> Contexts:
 def ablated(model: LanguageModel, contexts: Contexts, **options: str) -> xr.Dataset:
     context, pos = np.repeat(np.arange(4), 6), np.tile(np.arange(3, 19, 3), 4)
     scored = positions_at(contexts, context, pos, np.arange(24) % 2)
-    return ablate(model, contexts, scored, progress=False, **options)
+    return ablate(model, contexts, scored, **options)
 
 
 def down_projection(model: nn.Module, W_out: Tensor) -> nn.Module:
@@ -123,7 +123,7 @@ def an_earlier_layer(folder: Path, contexts: Contexts) -> xr.Dataset:
     context, pos = np.repeat(np.arange(4), 6), np.tile(np.arange(3, 19, 3), 4)
     scored = positions_at(contexts, context, pos, 1 + np.arange(24) % 2)
     options = LayerOptions(0, 5, 5)
-    return ablate_layer(load_model(str(folder)), contexts, scored, options, progress=False)
+    return ablate_layer(load_model(str(folder)), contexts, scored, options)
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raretok.ablation import gather, layers, plan, stacked
+from raretok.ablation import batches, layers, plan, stacked
 from raretok.ablation.checkpoints import Checkpoints
 from raretok.ablation.layers import LayerOptions, ablate_layer, ablate_layer_to_disk
 from raretok.ablation.plan import STACK, layer_memory, parts_to_fit
-from raretok.ablation.records import read_record
 from raretok.ablation.screen import screened
-from raretok.ablation.store import Run, open_run
+from raretok.ablation.store import Run, open_run, read_record
 from raretok.errors import UserError
 from raretok.models.loading import load_model
+from raretok.stats.documents import DocumentSums
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import Positions
 from tests.kill import files_of, flip, killed_at
@@ -48,7 +48,7 @@ def positions(contexts) -> Positions:
 @pytest.fixture(scope="module", autouse=True)
 def small():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gather, "BATCH", 2)
+        patch.setattr(batches, "BATCH", 2)
         patch.setattr(layers, "BATCH", 2)
         patch.setattr(stacked, "AUDIT_PAIRS", 2)
         patch.setattr(layers, "RESAMPLES", 50)
@@ -58,14 +58,14 @@ def small():
 @pytest.fixture(scope="module")
 def work(deep, contexts, positions):
     def work(folder: Path, **options):
-        given = {"options": OPTIONS, "source": {"seed": 0}, "progress": False} | options
+        given = {"options": OPTIONS, "source": {"seed": 0}} | options
         return ablate_layer_to_disk(deep, contexts, positions, folder, **given)[1]
 
     return work
 
 
 def test_it_is_what_is_made_in_memory(finished, deep, contexts, positions):
-    expected = ablate_layer(deep, contexts, positions, OPTIONS, progress=False)
+    expected = ablate_layer(deep, contexts, positions, OPTIONS)
     assert open_run(finished).load().identical(expected)
     assert not (finished / "scratch").exists()
 
@@ -200,7 +200,11 @@ def test_other_neurons_do_not_take_over_kept_effects(work, whole, killed, tmp_pa
     """A screen that is computed again may rank others at the top."""
     for file in killed.glob("scratch/screen-*.part"):
         file.unlink()
-    monkeypatch.setattr(layers, "screened", lambda *args, **more: -screened(*args, **more)[:, ::-1])
+
+    def others(*args) -> list[DocumentSums]:
+        return [DocumentSums(-one.value[:, ::-1], one.weight) for one in screened(*args)]
+
+    monkeypatch.setattr(layers, "screened", others)
     found = work(killed).load()
     expected = work(tmp_path / "alone").load()
     assert not np.array_equal(found.neuron, open_run(whole).neuron)

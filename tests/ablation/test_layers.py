@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from raretok.ablation import batches, gather, layers, stacked
+from raretok.ablation import batches, layers, stacked
 from raretok.ablation.batches import scored_batches
 from raretok.ablation.checkpoints import Checkpoints
 from raretok.ablation.layers import LayerOptions, ablate_layer, summary
@@ -63,7 +63,7 @@ def positions(contexts) -> Positions:
 
 def run_layer(model, contexts, positions, layer=-2, **options):
     given = {"n_top": 4, "n_random": 4, "tolerance": 0.0} | options
-    return ablate_layer(model, contexts, positions, LayerOptions(layer, **given), progress=False)
+    return ablate_layer(model, contexts, positions, LayerOptions(layer, **given))
 
 
 def hooked(model, contexts, positions, layer, neuron, change):
@@ -184,11 +184,11 @@ def test_the_last_mlp_may_run_at_some_positions_alone(deep):
 
 def test_batches_and_stacks_do_not_change_the_numbers(gpt2, contexts, positions, monkeypatch):
     options = LayerOptions(-2, n_top=4, n_random=4, tolerance=1e-5)
-    at_once = ablate_layer(gpt2, contexts, positions, options, progress=False)
-    assert at_once.identical(ablate_layer(gpt2, contexts, positions, options, progress=False))
-    monkeypatch.setattr(gather, "BATCH", 2)
+    at_once = ablate_layer(gpt2, contexts, positions, options)
+    assert at_once.identical(ablate_layer(gpt2, contexts, positions, options))
+    monkeypatch.setattr(batches, "BATCH", 2)
     monkeypatch.setattr(batches, "SCORED", 4)
-    pieces = ablate_layer(gpt2, contexts, positions, options, stack=1, progress=False)
+    pieces = ablate_layer(gpt2, contexts, positions, options, stack=1)
     np.testing.assert_array_equal(pieces.neuron, at_once.neuron)
     np.testing.assert_allclose(pieces.delta_loss, at_once.delta_loss, atol=2e-5)
     np.testing.assert_allclose(pieces.screen, at_once.screen, atol=1e-5)
@@ -265,7 +265,7 @@ def test_the_interval_of_the_top_resamples_documents_alone(gpt2, contexts, posit
     documents = np.unique(positions.document)
     kept = Checkpoints()
     options = LayerOptions(-2, n_top=48, n_random=48, tolerance=0.0)
-    ablate_layer(gpt2, contexts, positions, options, kept=kept, progress=False)
+    ablate_layer(gpt2, contexts, positions, options, kept=kept)
     batch = scored_batches(gpt2, contexts, positions)
     screens = np.zeros((documents.size, 48))
     for k, part in enumerate(batch):

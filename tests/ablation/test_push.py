@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 
 from raretok.ablation.closed_form import delta_loss
@@ -83,3 +84,34 @@ def test_a_change_beyond_float32_stays_finite_and_right(model, scored):
     )
     assert largest(after - before) > 100
     torch.testing.assert_close(found.double(), after - before, rtol=1e-4, atol=1e-2)
+
+
+def plain_loss(head, resid, target):
+    """Loss of the final norm, the unembedding and a soft cap, written out in float64."""
+    resid, G, bias = resid.double(), head.G.double(), head.logit_bias.double()
+    if head.centred:
+        resid = resid - resid.mean(dim=1, keepdim=True)
+    logits = resid / (resid.square().mean(dim=1, keepdim=True) + head.eps).sqrt() @ G + bias
+    if head.softcap:
+        logits = head.softcap * (logits / head.softcap).tanh()
+    return -logits.log_softmax(dim=1).gather(1, target[:, None]).squeeze(1)
+
+
+@pytest.mark.parametrize("softcap", [None, 3.0, 30.0])
+@pytest.mark.parametrize("sharper", [1.0, 10.0, 100.0])
+@pytest.mark.parametrize(("dtype", "digits"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
+def test_a_push_of_any_size_equals_brute_force(model, scored, softcap, sharper, dtype, digits):
+    """Also where every logit stands at the cap, and where a change is beyond float32."""
+    head = final_head(model, dtype)
+    head = replace(head, G=sharper * head.G, softcap=softcap)
+    resid, target = scored.resid.to(dtype), scored.target
+    clean = clean_pass(head, resid, target)
+    change = (scored.mean - scored.post).to(dtype) @ head.W_out
+    before = plain_loss(head, resid, target)
+    for strength in (1e-4, 1.0, 30.0, 1e3, 1e6):
+        push = strength * change
+        found = delta_of_push(head, clean, push, target)
+        expected = plain_loss(head, resid.double() + push.double(), target) - before
+        # Of the logits, whose rounding the loss has.
+        size = sharper * largest(clean.z) + 10
+        assert largest(found - expected) < digits * size

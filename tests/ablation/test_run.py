@@ -7,7 +7,7 @@ import pytest
 import torch
 import xarray as xr
 
-from raretok.ablation import gather, plan
+from raretok.ablation import batches, gather, plan
 from raretok.ablation.closed_form import delta_loss
 from raretok.ablation.head import clean_loss, final_head
 from raretok.ablation.method import apply_method
@@ -101,7 +101,7 @@ def test_only_contexts_with_scored_positions_run(gpt2, contexts, positions, monk
         return capture(model, tokens)
 
     monkeypatch.setattr(gather, "capture", counting)
-    monkeypatch.setattr(gather, "BATCH", 2)
+    monkeypatch.setattr(batches, "BATCH", 2)
     ablate(gpt2, contexts, positions)
     assert seen == [(2, 20), (1, 32)]  # the shorter two together
 
@@ -109,7 +109,7 @@ def test_only_contexts_with_scored_positions_run(gpt2, contexts, positions, monk
 def test_batches_and_blocks_do_not_change_the_numbers(
     model, contexts, positions, found, monkeypatch
 ):
-    monkeypatch.setattr(gather, "BATCH", 1)
+    monkeypatch.setattr(batches, "BATCH", 1)
     monkeypatch.setattr(plan, "BLOCK", 4)
     pieces = ablate(model, contexts, positions)
     np.testing.assert_allclose(pieces.delta_loss, found.delta_loss, atol=2e-5)

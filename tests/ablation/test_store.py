@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from raretok.ablation import audit, gather, plan, precision, stream
+from raretok.ablation import audit, batches, gather, plan, precision, stream
 from raretok.ablation.checkpoints import Checkpoints
 from raretok.ablation.method import apply_method
 from raretok.ablation.plan import MOST_PARTS, Options, cut_to_fit, memory_of
-from raretok.ablation.records import read_record
-from raretok.ablation.store import PER_BLOCK, open_run
+from raretok.ablation.store import PER_BLOCK, open_run, read_record
 from raretok.ablation.stream import ablate_to_disk
 from raretok.errors import UserError
 from raretok.models.adapter import LanguageModel
@@ -60,7 +59,7 @@ def positions(contexts) -> Positions:
 def small_blocks():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plan, "BLOCK", BLOCK)
-        patch.setattr(gather, "BATCH", 4)
+        patch.setattr(batches, "BATCH", 4)
         patch.setattr(audit, "CONTEXTS", 3)  # whole runs of the model: most of the time
         yield
 
@@ -70,7 +69,7 @@ def work(tiny, contexts, positions):
     """Run into a folder."""
 
     def work(folder: Path, **options) -> xr.Dataset:
-        given = {"source": {"seed": 0}, "progress": False} | options
+        given = {"source": {"seed": 0}} | options
         return ablate_to_disk(tiny, contexts, positions, folder, **given)[1]
 
     return work
@@ -99,7 +98,7 @@ def other(work, tmp_path_factory) -> Path:
 
 
 def test_it_equals_ablate_to_the_bit_with_its_blocks(work, tiny, contexts, positions, tmp_path):
-    expected = ablate(tiny, contexts, positions, progress=False)
+    expected = ablate(tiny, contexts, positions)
     found = work(tmp_path / "run")
     assert found.load().identical(expected)
     assert found.attrs == expected.attrs
@@ -318,7 +317,7 @@ def test_nothing_of_the_size_of_the_result_is_held(work, tmp_path, monkeypatch):
     monkeypatch.setattr(audit, "PAIRS", BLOCK)
     monkeypatch.setattr(precision, "PILOT", BLOCK)
     work(tmp_path / "run")
-    assert max(seen) == 3 * gather.BATCH
+    assert max(seen) == 3 * batches.BATCH
 
 
 @pytest.mark.parametrize("mode", ["zero", "resample"])
@@ -327,7 +326,7 @@ def test_every_intervention_equals_ablate(mode, effect, work, tiny, contexts, po
     options = Options(mode=mode, effect=effect, resample_seed=3)
     found = work(tmp_path / "run", options=options).load()
     rng = np.random.default_rng(3)
-    expected = ablate(tiny, contexts, positions, mode=mode, effect=effect, rng=rng, progress=False)
+    expected = ablate(tiny, contexts, positions, mode=mode, effect=effect, rng=rng)
     assert found.identical(expected)
 
 

@@ -131,7 +131,7 @@ def test_published_models_are_extrapolated_by_the_law_of_the_bench():
     assert text == scale.published()
     sizes = {"gpt2": 124, "pythia-12b": 11_846, "Qwen3-0.6B": 596, "gemma-3-1b": 1_000}
     for name, millions in sizes.items():
-        assert scale.PUBLISHED[name].parameters() == pytest.approx(1e6 * millions, rel=0.01)
+        assert scale.PUBLISHED[name].parameters == pytest.approx(1e6 * millions, rel=0.01)
     row, (lead, made) = scale.measured(), cost.lead()
     own = scale.MODELS["SmolLM2-135M"].load(lead, row)
     took = {name: seconds for name, seconds in made.items() if name != "model"}  # loaded, not made

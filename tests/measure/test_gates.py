@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM
 from raretok.measure.gates import gate_rate
 from raretok.models.loading import load_model
 from raretok.text.corpus import Contexts
-from tests.tiny import write_model
+from tests.tiny import positions_at, write_model
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma"])
@@ -19,7 +19,9 @@ def test_rates_are_those_of_the_gate_projection(tmp_path, family):
     tokens = rng.integers(1, 257, (11, 32))
     contexts = Contexts(tokens, length, np.arange(11))
     used = np.arange(1, 11)
-    found = gate_rate(load_model(str(folder)), contexts, used)
+    at = np.ones_like(used)
+    positions = positions_at(contexts, used, at, at)
+    found = gate_rate(load_model(str(folder)), contexts, positions)
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
     seen: list[torch.Tensor] = []
     gate = model.get_decoder().layers[-1].mlp.gate_proj

@@ -8,7 +8,8 @@ import xarray as xr
 
 from raretok.errors import UserError
 from raretok.measure.parts import STEPS
-from raretok.measure.record import FORMAT, MOST_STEPS, Folder, in_steps, rounded, seal_of
+from raretok.measure.record import FORMAT, MOST_STEPS, Folder, in_steps, rounded
+from raretok.sealed import key_of, seal_of
 
 SETTINGS = {"format": FORMAT, "seed": 0}
 
@@ -47,7 +48,7 @@ def kept(path) -> Folder:
 
 
 def test_a_measurement_begins_with_the_parts_of_one_of_the_same_settings(tmp_path, folder):
-    key = seal_of(SETTINGS)[:16]
+    key = key_of(SETTINGS)
     taken = Folder(tmp_path / "runs" / "taken")
     taken.take_over(folder, key)
     xr.testing.assert_equal(taken.read("effects: stratified"), folder.read("effects: stratified"))

@@ -70,7 +70,7 @@ def test_what_is_typed_of_a_hub_id_is_that_model(
     words = ["ablate", "--model", hub_id, "--corpus", texts, "--positions", 20]
     words += ["--revision", revision] if revision else []
     assert typed(monkeypatch, *words, "--out", tmp_path / "run") == 0, capsys.readouterr().err
-    where = {"out": tmp_path / "local", "progress": False}
+    where = {"out": tmp_path / "local"}
     local = ablate(folders[revision or hub_id], texts, 20, **where)
     with xr.open_zarr(tmp_path / "run" / "data.zarr", chunks=None) as found:
         np.testing.assert_array_equal(found.delta_loss, local.delta_loss)
@@ -84,14 +84,14 @@ def test_weights_kept_in_bfloat16_are_those_weights_in_float32(folders, texts, t
     weights = {k: v.bfloat16() for k, v in load_file(rounded / "model.safetensors").items()}
     save_file(weights, rounded / "model.safetensors", metadata={"format": "pt"})
     kept = {"dtype": "bfloat16", "out": tmp_path / "kept"}
-    short = ablate(folders["Qwen/Qwen3-0.6B"], texts, 20, progress=False, **kept)
-    whole = ablate(rounded, texts, 20, out=tmp_path / "whole", progress=False)
-    auto = ablate(rounded, texts, 20, out=tmp_path / "auto", device="auto", progress=False)
+    short = ablate(folders["Qwen/Qwen3-0.6B"], texts, 20, **kept)
+    whole = ablate(rounded, texts, 20, out=tmp_path / "whole")
+    auto = ablate(rounded, texts, 20, out=tmp_path / "auto", device="auto")
     assert short.audit_passed
     np.testing.assert_array_equal(short.delta_loss, whole.delta_loss)
     np.testing.assert_array_equal(auto.delta_loss, whole.delta_loss)
     with pytest.raises(UserError, match="is a run with other settings"):
-        ablate(folders["Qwen/Qwen3-0.6B"], texts, 20, out=tmp_path / "kept", progress=False)
+        ablate(folders["Qwen/Qwen3-0.6B"], texts, 20, out=tmp_path / "kept")
 
 
 ANSWERS = {

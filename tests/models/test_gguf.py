@@ -82,7 +82,7 @@ def write_gguf(
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(gguf, "KEPT", tmp_path / "cache")
     return tmp_path / "cache"
 
 
