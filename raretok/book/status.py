@@ -14,9 +14,10 @@ import zarr
 
 from raretok.ledger.records import executed_pages
 from raretok.measure.find import LEAD, SHIPPED
-from raretok.measure.record import Folder, file_name, sha256
+from raretok.measure.record import Folder, file_name
 from raretok.models.files import SHIPPED as MODELS
 from raretok.paths import DATA
+from raretok.sealed import file_sha256
 
 PACKAGES = ("raretok", "torch", "transformers", "transformer-lens", "tokenizers", "numpy", "scipy")
 PACKAGES += ("pandas", "xarray", "zarr", "matplotlib", "jupyter-book", "papermill", "nbval", "dask")
@@ -94,7 +95,7 @@ def measurements(book: Path) -> Iterator[Row]:
 def sealed(folder: Folder, entries: dict[str, Any]) -> bool:
     """Whether every file of a measurement is the one that was written."""
     files = {folder.path / file_name(name): one["sha256"] for name, one in entries.items()}
-    return all(file.is_file() and sha256(file.read_bytes()) == seal for file, seal in files.items())
+    return all(file.is_file() and file_sha256(file) == seal for file, seal in files.items())
 
 
 def audits(file: Path) -> Iterator[float]:
