@@ -40,7 +40,7 @@ def describe_axes(ax: Axes) -> dict[str, Any]:
     words = [text.get_text() for text in ax.texts]
     words += [text.get_text() for text in legend.get_texts()] if legend else []
     return {
-        "title": ax.get_title(),
+        "title": ax.get_title("left") + ax.get_title() + ax.get_title("right"),
         "x": [ax.get_xlabel(), ax.get_xscale()],
         "y": [ax.get_ylabel(), ax.get_yscale()],
         "x limits": [shown(limit) for limit in ax.get_xlim()],

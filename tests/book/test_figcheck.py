@@ -51,6 +51,18 @@ def test_words_counts_limits_and_scales_are_compared():
     assert "y limits" in differences(digest(one.figure), digest(two.figure))[0]
 
 
+@pytest.mark.parametrize("loc", ["left", "center", "right"])
+def test_a_title_is_compared_wherever_it_stands(loc):
+    """The verdicts of the forest plots stand in titles on the left."""
+    one, two = Figure().subplots(), Figure().subplots()
+    one.set_title("A3: reproduced", loc=loc)
+    two.set_title("A3: contradicted", loc=loc)
+    assert (
+        "'A3: reproduced' became 'A3: contradicted'"
+        in differences(digest(one.figure), digest(two.figure))[0]
+    )
+
+
 @pytest.mark.parametrize("kind", ["scatter", "bar", "hist", "imshow", "pcolormesh", "errorbar"])
 def test_every_kind_of_plot_is_covered(kind):
     def draw(moved: float) -> str:
