@@ -1,6 +1,7 @@
 """The errors that are shown as a single line, without a traceback."""
 
 import re
+import sys
 
 
 class UserError(ValueError):
@@ -9,6 +10,11 @@ class UserError(ValueError):
 
 class NotTestableError(UserError):
     """A number that cannot be had from these data: the message says why."""
+
+
+def say(text: str) -> None:
+    """A line on stderr, at once."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def first_line(error: Exception) -> str:

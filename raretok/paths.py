@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +44,17 @@ def replacing(file: Path, name: str = "") -> Iterator[Path]:
         os.replace(draft, file)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def replace_folder(draft: Path, folder: Path) -> None:
+    """Put a directory that is whole in place of another, which stands until then."""
+    before = folder.with_name(f".{folder.name}.before")
+    shutil.rmtree(before, ignore_errors=True)
+    folder.parent.mkdir(exist_ok=True)
+    if folder.exists():
+        os.replace(folder, before)
+    os.replace(draft, folder)
+    shutil.rmtree(before, ignore_errors=True)
 
 
 @contextmanager

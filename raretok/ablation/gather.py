@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from raretok.ablation.batches import ScoredBatch, context_batches
@@ -24,7 +24,12 @@ class Gathered:
 
     resid: Float[Tensor, "position d_model"]
     post: Float[Tensor, "position d_mlp"]
-    mean_post: Float[Tensor, " d_mlp"]
+    target: Int[Tensor, " position"]
+    mean: Float[Tensor, " d_mlp"]
+
+    def rows(self, some: slice | Int[Tensor, " some"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Residuals, activations and targets of some positions."""
+        return self.resid[some], self.post[some], self.target[some]
 
 
 def gather(
@@ -46,7 +51,8 @@ def gather(
         total += found.total
         count += found.count
         resid[batch.rows], post[batch.rows] = found.resid, found.post
-    return Gathered(resid, post, (total / count).to(post.dtype))
+    target = torch.from_numpy(positions.target).to(model.device)
+    return Gathered(resid, post, target, (total / count).to(post.dtype))
 
 
 @dataclass(frozen=True)

@@ -15,18 +15,17 @@ from raretok.ablation.split import delta_of_push
 def group_delta_loss(
     head: FinalHead,
     resid: Float[Tensor, "pos d_model"],
-    change: Float[Tensor, "pos neuron"],
+    post: Float[Tensor, "pos d_mlp"],
     target: Int[Tensor, " pos"],
+    replacement: Float[Tensor, "*pos d_mlp"],
     groups: list[Int[Tensor, " _"]],
-    output: Float[Tensor, "pos d_model"] | None = None,
 ) -> Float[Tensor, "pos group"]:
-    """Loss change, in nats, of adding `change` to the activations of each group's neurons.
+    """Loss change, in nats, of putting `replacement` in place of each group's activations.
 
-    The whole vocabulary is summed. Computed in the dtype of `resid`; `output` is
-    `head.mlp_output`.
+    The whole vocabulary is summed. Computed in the dtype of `resid`.
     """
     found = torch.empty(len(resid), len(groups), dtype=resid.dtype, device=resid.device)
-    inner = head.sandwich
+    inner, output, change = head.sandwich, head.mlp_output(post), replacement - post
     for rows in position_blocks(head, len(resid)):
         clean = clean_pass(head, resid[rows], target[rows], double=False)
         for column, members in enumerate(groups):

@@ -12,7 +12,7 @@ $\tau = \tanh(u/k)$; its slope at 0 is $1 - T^2$.
 import math
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -24,6 +24,7 @@ from raretok.models.adapter import LanguageModel, eps_of, gain_of
 # Total: everything after the neuron reacts. Direct: the final norm divides by its unablated scale,
 # which leaves out what entropy neurons act through (Stolfo et al. 2024, arXiv 2406.16254).
 EFFECTS = ("total", "direct")
+Part = TypeVar("Part")
 POSITION_BUDGET = 3 * 2**23  # elements of a [pos, d_vocab] array; three to six are alive at once
 
 
@@ -183,7 +184,7 @@ class Room:
 class ByPosition:
     """A dataclass whose tensors have a row for each position; others are of all of them."""
 
-    def at(self, rows: Any) -> Self:
+    def at(self: Part, rows: Any) -> Part:
         """That of some positions, or of some pairs of position and neuron."""
         parts = {name: part[rows] for name, part in vars(self).items() if isinstance(part, Tensor)}
         return replace(self, **parts)

@@ -83,7 +83,7 @@ def choose_plan(
     clean = clean_pass(head, resid, target, double=False)
     branch = branch_of(head, clean, output)
     push = push_of(head, clean, change, target, effect, branch)
-    ranked = rank_tokens(clean, tokens.length_sq, sizes[-1], branch=branch)
+    ranked = rank_tokens(clean, head.length_sq, sizes[-1], branch=branch)
     picked = ranked.pick(sizes[-1], torch.full_like(clean.loss, 0.5))
     in_full = d_vocab * (FULL_SUM + DIMENSION * len(head.G))
     product = d_vocab * PRODUCT[short_type(head.G.device)]
@@ -119,7 +119,7 @@ def variance_of_a_draw(
     for pos in (slice(t, t + 1) for t in range(len(picked.token))):
         here = picked.at(pos)
         f = excess(tokens.M[here.token], push.at(pos), here, second_order)[0]
-        weight, score = here.weight * in_tail, tokens.length_sq[here.token]
+        weight, score = here.weight * in_tail, tokens.head.length_sq[here.token]
         total = (weight * score).sum(dim=1, keepdim=True)
         found.append(total * ((weight / score) @ f.square()) - (weight @ f).square())
     return torch.stack(found, dim=1).clamp_min_(0)

@@ -73,23 +73,21 @@ class Plan:
 class Directions:
     """What each token's logit moves by, for each neuron: d_vocab x d_mlp numbers of the model."""
 
-    W_out: Float[Tensor, "d_mlp d_model"]
-    G: Float[Tensor, "d_model d_vocab"]
+    head: FinalHead
     M: Float[Tensor, "d_vocab d_mlp"]
-    length_sq: Float[Tensor, " d_vocab"]  # |G_v|^2
 
     @cached_property
     def short_G(self) -> Float[Tensor, "d_model d_vocab"]:
-        return self.G.to(short_type(self.G.device))
+        return self.head.G.to(short_type(self.M.device))
 
     @cached_property
     def short_M_sq(self) -> Float[Tensor, "d_vocab d_mlp"]:
-        return self.M.square().to(short_type(self.G.device))
+        return self.M.square().to(short_type(self.M.device))
 
 
 def directions(head: FinalHead) -> Directions:
     """Computed once for a model."""
-    return Directions(head.W_out, head.G, head.G.T @ head.W_out.T, head.G.square().sum(dim=0))
+    return Directions(head, head.G.T @ head.W_out.T)
 
 
 def sampling_offsets(n_positions: int) -> Float[Tensor, " position"]:
@@ -148,7 +146,7 @@ def estimate(
         clean = clean_pass(head, resid[rows], target[rows], **options)
         branch = branch_of(head, clean, None if output is None else output[rows])
         push = push_of(head, clean, change[rows], target[rows], effect, branch)
-        ranked = rank_tokens(clean, tokens.length_sq, plan.n_head, branch=branch, room=room)
+        ranked = rank_tokens(clean, head.length_sq, plan.n_head, branch=branch, room=room)
         bend = curvature(push, ranked, tokens, plan, offset[rows])
         again += bend.sampled_again
         if bend.poor.any():
@@ -313,13 +311,13 @@ def second_order_of_tail(
     push: Push, tokens: Directions, ranked: Ranked
 ) -> Float[Tensor, "pos neuron"]:
     r"""$\sum_v p_v u_v^2$ without the head tokens, by moments of z and M."""
-    clean = ranked.clean
+    clean, W_out = ranked.clean, tokens.head.W_out
     p = clean.p.scatter(1, ranked.head, 0.0)
     pz = p * clean.z
     z, z_sq = pz.sum(dim=1, keepdim=True), dot(pz, clean.z)[:, None]
     short = p.to(tokens.short_G.dtype)
-    M = (short @ tokens.short_G.T).to(p.dtype) @ tokens.W_out.T
-    zM = (pz.to(short.dtype) @ tokens.short_G.T).to(p.dtype) @ tokens.W_out.T
+    M = (short @ tokens.short_G.T).to(p.dtype) @ W_out.T
+    zM = (pz.to(short.dtype) @ tokens.short_G.T).to(p.dtype) @ W_out.T
     M_sq = (short @ tokens.short_M_sq).to(p.dtype)
     a, b, mean, mass = push.a, push.b, push.mean, p.sum(dim=1, keepdim=True)
     return (

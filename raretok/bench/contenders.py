@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from raretok.ablation.closed_form import delta_loss
+from raretok.ablation.gather import Gathered
 from raretok.ablation.head import FinalHead, final_head
 from raretok.ablation.method import apply_method, make_method
 from raretok.ablation.precision import TOLERANCE, pilot_positions
@@ -30,17 +31,7 @@ CHUNK = 20  # neurons at a time, as in the released code
 REFERENCE_TOLERANCE = 1e-10  # nats a pair: proven bound on what the float64 reference leaves out
 
 
-@dataclass(frozen=True)
-class Scored:
-    """What the head sees at the scored positions, and the mean activations."""
-
-    resid: Float[Tensor, "pos d_model"]
-    post: Float[Tensor, "pos d_mlp"]
-    target: Int[Tensor, " pos"]
-    mean: Mean
-
-
-def gather(model: LanguageModel, tokens: Tokens, batch: int) -> Scored:
+def gather(model: LanguageModel, tokens: Tokens, batch: int) -> Gathered:
     """One pass through the blocks, `batch` contexts at a time."""
     resid, post, total = [], [], 0.0
     for part in tokens.split(batch):
@@ -50,7 +41,7 @@ def gather(model: LanguageModel, tokens: Tokens, batch: int) -> Scored:
         total = total + captured.post[:, 1:].sum(dim=(0, 1), dtype=torch.float64)
     target = tokens[:, 1:].flatten()
     mean = (total / len(target)).to(post[0].dtype)
-    return Scored(torch.cat(resid), torch.cat(post), target, mean)
+    return Gathered(torch.cat(resid), torch.cat(post), target, mean)
 
 
 @dataclass(frozen=True)
@@ -62,18 +53,17 @@ class FastRun:
 
 
 @torch.no_grad()
-def fast_effects(head: FinalHead, scored: Scored) -> FastRun:
+def fast_effects(head: FinalHead, scored: Gathered) -> FastRun:
     """The fast path at its default tolerance, at all scored positions."""
     n = len(scored.resid)
     pilot = pilot_positions(n).to(scored.resid.device)
-    some = (scored.resid[pilot], scored.post[pilot], scored.target[pilot], scored.mean)
-    method = make_method(head, *some, tolerance=TOLERANCE, n_positions=n)
+    pilot_rows = scored.rows(pilot)
+    method = make_method(head, *pilot_rows, scored.mean, tolerance=TOLERANCE, n_positions=n)
     offset, total = sampling_offsets(n).to(scored.resid.device), 0.0
     pairs = {"sampled_again": 0, "summed_in_full": 0}
     for at in range(0, n, BLOCK):
         rows = slice(at, at + BLOCK)
-        block = (scored.resid[rows], scored.post[rows], scored.target[rows])
-        found = apply_method(method, *block, scored.mean, offset[rows])
+        found = apply_method(method, *scored.rows(rows), scored.mean, offset[rows])
         total = total + found.delta_loss.sum(dim=0, dtype=torch.float64)
         pairs = {name: count + getattr(found, name) for name, count in pairs.items()}
     plan = method.described
@@ -96,7 +86,7 @@ def fast(model: LanguageModel, tokens: Tokens, batch: int) -> FastRun:
 @torch.no_grad()
 def reference_effects(
     model: LanguageModel,
-    scored: Scored,
+    scored: Gathered,
     neurons: Neurons,
     *,
     dtype: torch.dtype = torch.float64,
@@ -106,8 +96,8 @@ def reference_effects(
     head, mean = final_head(model, dtype), scored.mean.to(dtype)
     total = torch.zeros(len(neurons), dtype=torch.float64, device=model.device)
     for at in range(0, len(scored.resid), BLOCK):
-        rows = slice(at, at + BLOCK)
-        block = (scored.resid[rows].to(dtype), scored.post[rows].to(dtype), scored.target[rows])
+        resid, post, target = scored.rows(slice(at, at + BLOCK))
+        block = resid.to(dtype), post.to(dtype), target
         found = delta_loss(head, *block, mean, neurons=neurons, tolerance=tolerance)
         total += found.sum(dim=0, dtype=torch.float64)
     return total / len(scored.resid)

@@ -13,15 +13,15 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from raretok.ablation.gather import Gathered
 from raretok.ablation.head import FinalHead, final_head
 from raretok.bench import contenders, cost
 from raretok.bench.cases import SEED, SHAPES, Case, check_case, load_case
-from raretok.bench.contenders import Effects, Scored, fast_effects
+from raretok.bench.contenders import Effects, fast_effects
 from raretok.bench.measure import peak_bytes, timed
-from raretok.errors import UserError
+from raretok.errors import UserError, say
 from raretok.models.training import check_device
 from raretok.sealed import write_json
-from raretok.text.streams import say
 
 REPEATS = 3
 REPEAT_SECONDS = 120.0  # a task that has taken as long is not repeated
@@ -215,7 +215,7 @@ def scaling(*, device: str = "cpu", out: Path | None = None) -> list[cost.Row]:
 
 def synthetic(
     positions: int, neurons: int, vocabulary: int, device: str = "cpu"
-) -> tuple[FinalHead, Scored]:
+) -> tuple[FinalHead, Gathered]:
     """A head with random weights and random activations, at the scale of a trained model's.
 
     Logits of unit spread times 3 give a prediction with a long tail, activations are sparse as
@@ -238,4 +238,4 @@ def synthetic(
     )
     post = 0.3 * normal(positions, neurons).relu()
     target = torch.randint(vocabulary, (positions,), generator=draw).to(device)
-    return head, Scored(10 * normal(positions, D_MODEL), post, target, post.mean(dim=0))
+    return head, Gathered(10 * normal(positions, D_MODEL), post, target, post.mean(dim=0))

@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import os
 import shutil
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from raretok.book import status
 from raretok.book.pages import write_whole
 from raretok.book.rerun import foretell
 from raretok.claims.study import BEYOND, NEEDS, ON_TEXT, REPLICATED, STEPS, UNSEEN, Study
-from raretok.errors import UserError
+from raretok.errors import UserError, say
 from raretok.ledger.calibration import Ground
 from raretok.ledger.calibration import calibrate as calibrate_worlds
 from raretok.ledger.promise import SHIPPED as CALIBRATED
@@ -22,7 +20,7 @@ from raretok.measure import find
 from raretok.measure.parameters import PageParameters
 from raretok.measure.record import Folder
 from raretok.models import files as model_files
-from raretok.paths import DATA, ROOT, RUNS
+from raretok.paths import DATA, ROOT, RUNS, replace_folder
 from raretok.sealed import seal_of
 from raretok.text.shelf import shelved
 
@@ -104,16 +102,12 @@ def count_train(parameters: PageParameters) -> Path:
 def publish(asked: find.Measurements) -> Folder:
     """Put a finished measurement where measurements ship, in place of the one there."""
     home = find.SHIPPED / asked.label
-    draft, before = (home.with_name(f".{asked.label}{end}") for end in ("", "-before"))
-    for folder in (draft, before):
-        shutil.rmtree(folder, ignore_errors=True)
+    draft = home.with_name(f".{asked.label}")
+    shutil.rmtree(draft, ignore_errors=True)
     ignored = shutil.ignore_patterns("locks", "*.partial")
     shutil.copytree(asked.kept.path, draft, ignore=ignored)
-    if home.exists():
-        os.replace(home, before)
-    os.replace(draft, home)
-    for folder in (before, asked.kept.path):
-        shutil.rmtree(folder, ignore_errors=True)
+    replace_folder(draft, home)
+    shutil.rmtree(asked.kept.path, ignore_errors=True)
     return Folder(home)
 
 
@@ -170,7 +164,3 @@ def calibration_code() -> str:
         if file.name not in ("figures.py", "tables.py", "style.py"):
             total.update(file.read_bytes())
     return total.hexdigest()
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

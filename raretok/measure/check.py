@@ -136,13 +136,13 @@ def check_effects(of: Stored, draw: str) -> Iterator[Pair]:
     positions = Positions.of(data)[some]
     seen = source.gathered(positions)
     mean = torch.from_numpy(data.mean_post.values).to(seen.post)
-    target, head = source.on_device(positions.target), final_head(source.model)
-    effect = delta_loss(head, seen.resid, seen.post, target, mean)
+    head = final_head(source.model)
+    effect = delta_loss(head, seen.resid, seen.post, seen.target, mean)
     sampling = data.sampling_error.values * np.sqrt(n)
     for name, again, extra in (("delta_loss", effect, sampling), ("post", seen.post, 0.0)):
         error = np.sqrt(data[f"{name}_step"].values ** 2 / 12 + extra**2)
         yield name, data[name].values[some], numbers(again), error
-    loss = numbers(clean_loss(head, seen.resid, target))
+    loss = numbers(clean_loss(head, seen.resid, seen.target))
     yield "loss", data.loss.values[some], loss, bit_error(loss, FINE)
 
 
@@ -170,17 +170,16 @@ def check_interventions(of: Stored) -> Iterator[Pair]:
     rows = np.flatnonzero(np.isin(positions.document, used))
     mine, rng = positions[rows], np.random.default_rng(Options().resample_seed)
     seen = source.gathered(mine)
-    target = source.on_device(mine.target)
     new = {
         "zero": torch.zeros_like(seen.post[0]),
         "resample": source.gathered(positions[donors(positions.stratum, rng)[rows]]).post,
-        "direct": source.seen(STRATIFIED).mean_post.to(seen.post),
+        "direct": source.seen(STRATIFIED).mean.to(seen.post),
     }
     labels = mine.document, mine.stratum
     # One more error: of the tokens that were sampled, for each position of a cell.
     sampled = pair_error(TOLERANCE, len(positions)) * np.sqrt(cell_sums(mine.weight**2, *labels)[1])
     for row, name in enumerate(of.data.interventions):
-        effect, inputs = "direct" if name == "direct" else "total", (seen.resid, seen.post, target)
+        effect, inputs = "direct" if name == "direct" else "total", seen.rows(slice(None))
         found = delta_loss(final_head(source.model), *inputs, new[name], effect=effect)
         again = cell_sums(mine.weight[:, None] * numbers(found), *labels)[1]
         stored = of.data.delta_loss.values[row][np.isin(of.data.cell_document.values, used)]

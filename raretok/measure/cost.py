@@ -97,8 +97,8 @@ class Load:
         share = rare / (self.drawn.stratum == RARE).sum()
         return min(float(self.drawn.weight.sum()), self.tokens * share)
 
-    def work(self, name: str, first_layer: str = "layer: -1") -> Work:
-        """Tokens and positions that a part takes; the first layer screens all of them.
+    def work(self, name: str) -> Work:
+        """Tokens and positions that a part takes; the last layer screens all of them.
 
         Raises `NotTestableError` for a part that these data do not have.
         """
@@ -115,7 +115,7 @@ class Load:
             passes = 2 + parts.LAST * (sizes.n_heads + 1) / sizes.n_layers
             return passes * (whole if choice == WHOLE else self.holding(rare)), 0
         if kind == "layer":
-            return self.layer(-int(choice), name == first_layer), 0
+            return self.layer(-int(choice)), 0
         if kind == "domains" and self.domains < 2:
             raise NotTestableError("the corpus has one domain")
         return {
@@ -126,22 +126,23 @@ class Load:
             "unembedding": (0, sizes.d_mlp + sizes.d_model),
         }.get(kind, (self.tokens, 0))  # of any other part: one pass
 
-    def layer(self, depth: int, screens: bool) -> float:
+    def layer(self, depth: int) -> float:
         """Tokens of a layer: each neuron runs the later blocks again, of the last its attention."""
         if depth > self.sizes.n_layers:
             raise NotTestableError(f"layer -{depth} is deeper than the model")
         again = (layers.TOP + layers.RANDOM) * max(0.0, depth - 5 / 3) / self.sizes.n_layers
-        screen = screens * (1 + len(KINDS)) * self.holding(layers.SCREENED)
+        screen = (depth == 1) * (1 + len(KINDS)) * self.holding(layers.SCREENED)
         return screen + (3 + again) * self.holding(layers.ABLATED)
 
-    def seconds(self, name: str, first_layer: str = "layer: -1") -> float:
-        """Seconds of a part, corrected by what the lead model's took. Raises `NotTestableError`."""
-        own, (theirs, made) = self.work(name, first_layer), lead()
-        found = own[0] * self.token + own[1] * self.position
-        if name not in made or not found:
-            return found
-        tokens, positions = theirs.work(name)
-        return found * made[name] / (tokens * theirs.token + positions * theirs.position)
+    def direct(self, name: str) -> float:
+        """Seconds of a part by its work alone. Raises `NotTestableError`."""
+        tokens, positions = self.work(name)
+        return tokens * self.token + positions * self.position
+
+    def seconds(self, name: str) -> float:
+        """The same, corrected by what the lead model's part took."""
+        found, (theirs, made) = self.direct(name), lead()
+        return found * made[name] / theirs.direct(name) if found and name in made else found
 
 
 @cache
@@ -195,10 +196,10 @@ def new_steps(asked: PageParameters) -> int:
 
 def seconds_of_parts(load: Load, names: list[str]) -> dict[str, float]:
     """Seconds of each of these parts that can be had; the model's are those of loading it."""
-    first, found = next((name for name in names if name.startswith("layer: ")), ""), {}
+    found = {}
     for name in names:
         with suppress(NotTestableError):  # costs no more than to find out
-            found[name] = SEALED + load.seconds(name, first)
+            found[name] = SEALED + load.seconds(name)
     found.pop("model", None)
     return found
 
@@ -237,25 +238,23 @@ def load_of(source: Source) -> tuple[Load, float]:
     few = drawn[np.isin(drawn.context, used)]
     seen = partial(gather, model, source.contexts, few)
     token = best_of(seen) / (used.size * n_ctx)
-    position = position_time(source, few, seen())
+    position = position_time(source, seen())
     return Load(model.architecture, n_ctx, drawn, domains, token, position), loading
 
 
-def position_time(source: Source, few: Positions, seen: Gathered) -> float:
+def position_time(source: Source, seen: Gathered) -> float:
     """Seconds of the fast path at a stratified position, its setting up spread over all of them.
 
     It reads a few positions again and again, as in a large block.
     """
     head, n = final_head(source.model), len(source.positions(STRATIFIED))
     most = PAIRS // (source.model.architecture.d_vocab * source.model.architecture.d_mlp)
-    rows = torch.arange(min(max(most, 16), 256), device=seen.resid.device) % len(few)
-    resid, post, target = seen.resid[rows], seen.post[rows], source.on_device(few.target)[rows]
-    pilot = resid[:PILOT], post[:PILOT], target[:PILOT], seen.mean_post
+    rows = torch.arange(min(max(most, 16), 256), device=seen.resid.device) % len(seen.resid)
     n_parts = cut_to_fit(source.model, source.contexts, MEMORY)[1]
     more = {"tolerance": TOLERANCE, "n_positions": n, "n_parts": n_parts}
-    make = partial(make_method, head, *pilot, **more)
-    offset = torch.linspace(0, 0.99, len(rows), dtype=torch.float64, device=resid.device)
-    block = partial(apply_method, make(), resid, post, target, seen.mean_post, offset)
+    make = partial(make_method, head, *seen.rows(rows[:PILOT]), seen.mean, **more)
+    offset = torch.linspace(0, 0.99, len(rows), dtype=torch.float64, device=rows.device)
+    block = partial(apply_method, make(), *seen.rows(rows), seen.mean, offset)
     return best_of(make) / n + best_of(block) / len(rows)
 
 

@@ -1,7 +1,6 @@
 """Where pages get measurements from: the shipped one, one kept under `runs/`, or a new one."""
 
 import re
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from raretok.errors import NotTestableError, UserError
+from raretok.errors import NotTestableError, UserError, say
 from raretok.measure.parameters import PageParameters
 from raretok.measure.record import FORMAT, Folder, file_name
 from raretok.models import files as model_files
@@ -188,7 +187,7 @@ class Measurements:
         with one_line(folder.path), locked(lock, wait=True):
             if not self.has(folder, name):
                 if self.loud:
-                    print(f"measuring {name} of {self.label}", file=sys.stderr, flush=True)
+                    say(f"measuring {name} of {self.label}")
                 started = time.monotonic()
                 try:
                     data, made = measured(self, name)

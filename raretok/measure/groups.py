@@ -85,14 +85,10 @@ def together(
 ) -> Float[np.ndarray, "position group"]:
     """Loss change of every group at some positions of the draw, those it was not chosen on."""
     seen, head, found = source.seen(STRATIFIED), final_head(source.model), []
-    output = head.mlp_output(seen.post)
-    targets = source.on_device(source.positions(STRATIFIED).target)
     for part in HALVES:
         at = torch.from_numpy(rows[half == part]).to(seen.post.device)
         groups = [torch.from_numpy(g).to(at) for g in prefixes(members[1 - part])]
-        change = seen.mean_post - seen.post[at]
-        here = None if output is None else output[at]
-        found.append(group_delta_loss(head, seen.resid[at], change, targets[at], groups, here))
+        found.append(group_delta_loss(head, *seen.rows(at), seen.mean, groups))
     joint = np.empty((rows.size, found[0].shape[1]))
     for part, values in zip(HALVES, found, strict=True):
         joint[half == part] = values.double().cpu().numpy()

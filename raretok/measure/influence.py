@@ -93,8 +93,8 @@ def influence_part(source: Source, asked: Measurements | None, domain: str = "")
 def effects_at(source: Source, drawn: Positions) -> Float[np.ndarray, "position neuron"]:
     """Loss change of mean-ablating every neuron, summed over the vocabulary; nats."""
     seen = source.gathered(drawn)
-    head, target = final_head(source.model), source.on_device(drawn.target)
-    found = delta_loss(head, seen.resid, seen.post, target, seen.mean_post, tolerance=EXACT)
+    inputs = seen.resid, seen.post, seen.target, seen.mean
+    found = delta_loss(final_head(source.model), *inputs, tolerance=EXACT)
     return found.cpu().numpy()
 
 

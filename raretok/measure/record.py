@@ -81,7 +81,7 @@ class Folder:
         if not self.there:
             self.path.mkdir(parents=True, exist_ok=True)
             empty = {"format": FORMAT, "model": model, "key": key_of(settings)}
-            self._write(empty | {"settings": settings, "parts": {}})
+            write_sealed(self.path / RECORD, empty | {"settings": settings, "parts": {}})
 
     def take_over(self, other: "Folder", key: str) -> None:
         """Begin with the parts of another measurement of the same settings, if there is one."""
@@ -93,9 +93,6 @@ class Folder:
         shutil.copytree(other.path, draft)
         os.replace(draft, self.path)
 
-    def _write(self, record: dict[str, Any]) -> None:
-        write_sealed(self.path / RECORD, record)
-
     def keep(self, name: str, data: xr.Dataset, made: dict) -> None:
         """Write one part and enter it in the record; whole or not at all."""
         file = self.path / file_name(name)
@@ -103,15 +100,16 @@ class Folder:
             write_zip(draft, data)
             content = draft.read_bytes()
         entry = {"bytes": len(content), "sha256": sha256_of(content), "made": made}
-        record = self.record()
-        record["parts"][name] = entry
-        self._write(record)
+        self._enter(name, entry)
 
     def keep_reason(self, name: str, why: str) -> None:
         """Enter a part that this model and text cannot have, and why."""
+        self._enter(name, {"not testable": why})
+
+    def _enter(self, name: str, entry: dict[str, Any]) -> None:
         record = self.record()
-        record["parts"][name] = {"not testable": why}
-        self._write(record)
+        record["parts"][name] = entry
+        write_sealed(self.path / RECORD, record)
 
     def read(self, name: str) -> xr.Dataset:
         """One part as float64 arrays, checked against its seal. Raises `UserError`.

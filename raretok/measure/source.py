@@ -10,7 +10,6 @@ import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Bool, Int
-from torch import Tensor
 
 from raretok.ablation.gather import Gathered, gather
 from raretok.ablation.plan import Options
@@ -151,10 +150,6 @@ class Source:
                 with suppress(NotTestableError):
                     found[name] = self.classes(name).stratum(getattr(positions, reading.by))
         return found
-
-    def on_device(self, values: Int[np.ndarray, " position"]) -> Int[Tensor, " position"]:
-        """Labels as a tensor beside the model."""
-        return torch.from_numpy(values).to(self.model.device)
 
     def gathered(self, positions: rarity.Positions, include_first: bool = False) -> Gathered:
         """Residuals and activations at some positions, and mean activations: one pass."""

@@ -11,13 +11,12 @@ import io
 import json
 import os
 import shutil
-import sys
 import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
 
-from raretok.errors import UserError, first_line
+from raretok.errors import UserError, first_line, say
 from raretok.paths import CACHE, locked, one_line
 from raretok.sealed import file_sha256
 
@@ -101,7 +100,7 @@ def convert(file: Path, folder: Path) -> None:
         raise refused(
             file, "its rotary frequencies are scaled, which its reader does not carry over"
         )
-    print(f"reading {file.name}, kept for the next time", file=sys.stderr, flush=True)
+    say(f"reading {file.name}, kept for the next time")
     try:
         with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")

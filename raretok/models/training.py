@@ -3,7 +3,6 @@
 import copy
 import json
 import math
-import os
 import platform
 import shutil
 import time
@@ -24,7 +23,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerFast
 from raretok.errors import UserError
 from raretok.models.families import Family, architecture
 from raretok.models.loading import untrained_twin
-from raretok.paths import replacing
+from raretok.paths import replace_folder, replacing
 from raretok.sealed import write_json
 from raretok.text.corpus import cut_contexts, load_corpus
 from raretok.text.docstrings import DOMAINS
@@ -207,7 +206,7 @@ def keep_weights(model: Any, step: int, config: TrainingConfig, work: Path) -> N
     """Write the model of this step, if it is asked for, as the final one is."""
     if step in config.checkpoints:
         write_model(round_weights(copy.deepcopy(model)), work / "partial", work)
-        replace(work / "partial", work / "checkpoints" / f"step{step}")
+        replace_folder(work / "partial", work / "checkpoints" / f"step{step}")
 
 
 def write_model(model: Any, folder: Path, work: Path) -> None:
@@ -215,17 +214,6 @@ def write_model(model: Any, folder: Path, work: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     model.save_pretrained(folder)
     shutil.copytree(work / "tokenizer", folder, dirs_exist_ok=True)
-
-
-def replace(draft: Path, folder: Path) -> None:
-    """Put a directory that is whole in place of another, which stands until then."""
-    before = folder.with_name(folder.name + ".before")
-    shutil.rmtree(before, ignore_errors=True)
-    folder.parent.mkdir(exist_ok=True)
-    if folder.exists():
-        os.replace(folder, before)
-    os.replace(draft, folder)
-    shutil.rmtree(before, ignore_errors=True)
 
 
 def finish(
@@ -264,7 +252,7 @@ def finish(
     if config.checkpoints:
         shutil.copytree(work / "checkpoints", draft / "checkpoints")
     write_json(draft / "training.json", record)
-    replace(draft, out)
+    replace_folder(draft, out)
     return record
 
 

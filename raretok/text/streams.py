@@ -1,7 +1,6 @@
 """What a training run reads: tokenizer, token stream and batches of the corpus `docs`."""
 
 import json
-import sys
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from raretok.errors import say
 from raretok.sealed import write_json
 from raretok.text.corpus import DOCUMENT_MARK, count_tokens, load_corpus, token_ids
 
@@ -78,7 +78,3 @@ def prepare(work: Path, d_vocab: int, without: str = "") -> tuple[Path, str]:
         np.save(work / "tokens.npy", stream)
         write_json(done, {"sha256": corpus.sha256, "documents": len(ids), "tokens": len(stream)})
     return work / "tokens.npy", json.loads(done.read_text())["sha256"]
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -91,9 +91,8 @@ def ablate(
     head = final_head(model)
     check_model(model, contexts, positions)
     gathered = gather(model, contexts, positions, include_first=include_first)
-    target = torch.from_numpy(positions.target).to(model.device)
-    resid, post = gathered.resid, gathered.post
-    new = gathered.mean_post if mode == "mean" else torch.zeros_like(gathered.mean_post)
+    resid, post, target = gathered.rows(slice(None))
+    new = gathered.mean if mode == "mean" else torch.zeros_like(gathered.mean)
     new = post[donors(positions.stratum, rng)] if mode == "resample" else new.expand_as(post)
     pilot = pilot_positions(len(positions)).to(model.device)
     method = make_method(
@@ -162,7 +161,7 @@ def labelled(
             "delta_loss": (effect, found.delta_loss.cpu().numpy(), {"units": "nats"}),
             "post": (effect, gathered.post.cpu().numpy()),
             "loss": ("position", found.loss.cpu().numpy(), {"units": "nats"}),
-            "mean_post": ("neuron", gathered.mean_post.cpu().numpy()),
+            "mean_post": ("neuron", gathered.mean.cpu().numpy()),
             "sampling_error": (
                 "neuron",
                 np.sqrt(found.variance.cpu().numpy()) / len(positions),

@@ -21,6 +21,11 @@ def inputs(model, scored):
     return head, scored.resid.double(), change, scored.target
 
 
+def changed(head, resid, change, target, groups):
+    """Of activations that are zero."""
+    return group_delta_loss(head, resid, torch.zeros_like(change), target, change, groups)
+
+
 def normed(norm, resid):
     """The final norm without gain and bias; `norm` says whether it centres, and its epsilon."""
     if norm.centred:
@@ -51,7 +56,7 @@ def test_a_group_of_one_is_the_neuron_of_the_closed_form(model, scored):
     single = delta_loss(
         head, resid, scored.post.double(), target, scored.mean.double(), tolerance=0.0
     )
-    found = group_delta_loss(head, resid, change, target, groups)
+    found = changed(head, resid, change, target, groups)
     assert largest(single) > 0.1
     assert largest(found - single) < 1e-9
 
@@ -60,7 +65,7 @@ def test_a_group_equals_brute_force(model, scored):
     """Families with LayerNorm, which centres, and with RMSNorm, which does not."""
     head, resid, change, target = inputs(model, scored)
     groups = [torch.tensor(one) for one in GROUPS]
-    found = group_delta_loss(head, resid, change, target, groups)
+    found = changed(head, resid, change, target, groups)
     exact = brute_force(model, resid, change, target, groups)
     assert largest(exact) > 0.1
     assert largest(found - exact) < 1e-9
@@ -70,7 +75,7 @@ def test_a_group_equals_brute_force(model, scored):
 def test_a_large_group_stays_finite_and_exact(model, scored, strength):
     head, resid, change, target = inputs(model, scored)
     every = [torch.arange(48)]
-    found = group_delta_loss(head, resid, strength * change, target, every)
+    found = changed(head, resid, strength * change, target, every)
     exact = brute_force(model, resid, strength * change, target, every)
     assert torch.isfinite(found).all()
     assert largest(found - exact) < 1e-8
@@ -92,7 +97,7 @@ def test_changes_of_many_nats_stay_exact(model, scored, dtype, spread):
         name: one.to(dtype) for name, one in vars(sharp).items() if isinstance(one, torch.Tensor)
     }
     given = (resid.to(dtype), 10 * change.to(dtype), target)
-    found = group_delta_loss(replace(sharp, **parts), *given, [torch.arange(48)])
+    found = changed(replace(sharp, **parts), *given, [torch.arange(48)])
     assert largest(found[:, 0] - (before - after)) < 100 * spread * torch.finfo(dtype).eps
 
 
@@ -109,7 +114,7 @@ def test_a_certain_token_that_is_pushed_down_keeps_its_digits():
         head = FinalHead(W_out, length, G, bias, eps=0.0, centred=False)
         ones = torch.ones(1, 1, dtype=dtype)
         every = [torch.tensor([0])]
-        return group_delta_loss(head, resid, ones, torch.tensor([target]), every).item()
+        return changed(head, resid, ones, torch.tensor([target]), every).item()
 
     log_p = [[logit - math.log(math.exp(logit) + 49) for logit in (25.6, 6.4)]]
     log_p.append([-math.log(math.exp(logit) + 49) for logit in (25.6, 6.4)])
@@ -121,18 +126,18 @@ def test_a_certain_token_that_is_pushed_down_keeps_its_digits():
 def test_an_order_of_members_and_blocks_does_not_matter(model, scored, monkeypatch):
     head, resid, change, target = inputs(model, scored)
     groups = [torch.tensor([4, 9, 30])]
-    found = group_delta_loss(head, resid, change, target, groups)
-    other = group_delta_loss(head, resid, change, target, [groups[0].flip(0)])
+    found = changed(head, resid, change, target, groups)
+    other = changed(head, resid, change, target, [groups[0].flip(0)])
     torch.testing.assert_close(found, other, atol=1e-12, rtol=0)
     monkeypatch.setattr("raretok.ablation.head.POSITION_BUDGET", 4 * 300)
-    other = group_delta_loss(head, resid, change, target, groups)
+    other = changed(head, resid, change, target, groups)
     torch.testing.assert_close(found, other, atol=1e-12, rtol=0)
 
 
 def test_in_float32_it_is_as_good_as_the_closed_form(model, scored):
     change = scored.mean - scored.post
     groups = [torch.tensor(one) for one in GROUPS]
-    found = group_delta_loss(final_head(model), scored.resid, change, scored.target, groups)
+    found = changed(final_head(model), scored.resid, change, scored.target, groups)
     exact = brute_force(model, *inputs(model, scored)[1:], groups)
     assert found.dtype == torch.float32
     assert largest(found - exact) < 2e-5

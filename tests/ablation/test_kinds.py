@@ -155,7 +155,7 @@ def test_a_group_is_what_the_model_itself_says(kind, contexts, tmp_path):
     tokens, pos = torch.from_numpy(contexts.tokens[:1]), torch.arange(3, 19, 3)
     seen = capture(model, tokens)
     resid, post, head = seen.resid[0, pos], seen.post[0, pos], final_head(model)
-    inputs = head, resid, -post, tokens[0, pos + 1], [members], head.mlp_output(post)
+    inputs = head, resid, post, tokens[0, pos + 1], torch.zeros_like(post[0]), [members]
 
     def silence(post: Tensor) -> None:
         post[0, pos[:, None], members] = 0

@@ -85,7 +85,7 @@ def test_the_sum_over_tokens_is_unbiased(second_order, pair_error, again, monkey
     tokens, plan = directions(head), Plan(16, 16, second_order, pair_error)
     clean = clean_pass(head, resid, target, double=False)
     push = push_of(head, clean, new - post, target, "total")
-    ranked = rank_tokens(clean, tokens.length_sq, plan.n_head)
+    ranked = rank_tokens(clean, head.length_sq, plan.n_head)
     exact = delta_loss(head, resid, post, target, new, tolerance=0.0)
     expected = (exact.double() - push.lead.double()).expm1()
     draws, variances, poor = [], [], 0.0
@@ -181,9 +181,9 @@ def test_no_offset_draws_an_entry_without_score():
 def test_head_tokens_are_the_likeliest_and_none_is_drawn_again():
     head = random_head()
     resid, _, target, _ = random_rows(head)
-    clean, tokens = clean_pass(head, resid, target, double=False), directions(head)
-    picked = rank_tokens(clean, tokens.length_sq, 16).pick(32, torch.full((12,), 0.7).double())
-    score = clean.p * tokens.length_sq
+    clean = clean_pass(head, resid, target, double=False)
+    picked = rank_tokens(clean, head.length_sq, 16).pick(32, torch.full((12,), 0.7).double())
+    score = clean.p * head.length_sq
     np.testing.assert_array_equal(picked.token[:, :16], score.topk(16, dim=1).indices)
     for row in picked.token:
         assert not set(row[:16].tolist()) & set(row[16:].tolist())
@@ -197,7 +197,7 @@ def test_second_order_of_the_tail_is_the_plain_sum(monkeypatch):
     resid, post, target, new = random_rows(head)
     clean, tokens = clean_pass(head, resid, target, double=False), directions(head)
     push = push_of(head, clean, new - post, target, "total")
-    ranked = rank_tokens(clean, tokens.length_sq, 16)
+    ranked = rank_tokens(clean, head.length_sq, 16)
     found = sampled.second_order_of_tail(push, tokens, ranked)
     p = clean.p.scatter(1, ranked.head, 0.0)
     u = push.a[..., None] * clean.z[:, None] + push.b[..., None] * tokens.M.T - push.mean[..., None]
@@ -255,9 +255,9 @@ def test_the_pilot_knows_the_variance_a_plan_leaves():
     resid, post, target, new = random_rows(head, n_pos=6)
     tokens, clean = directions(head), clean_pass(head, resid, target, double=False)
     push = push_of(head, clean, new - post, target, "total")
-    everything = rank_tokens(clean, tokens.length_sq, 999).pick(1, torch.full((6,), 0.5).double())
+    everything = rank_tokens(clean, head.length_sq, 999).pick(1, torch.full((6,), 0.5).double())
     (one_draw,) = variance_of_a_draw(push, tokens, everything, [16], False)
-    plan, ranked, draws = Plan(16, 2, False, LOOSE), rank_tokens(clean, tokens.length_sq, 16), []
+    plan, ranked, draws = Plan(16, 2, False, LOOSE), rank_tokens(clean, head.length_sq, 16), []
     for offset in np.random.default_rng(0).random(600):
         offsets = torch.full((6,), offset).double()
         draws.append(curvature(push, ranked, tokens, plan, offsets).total)

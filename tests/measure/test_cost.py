@@ -142,9 +142,7 @@ def test_parts_of_the_lead_model_follow_from_what_a_token_and_a_position_take():
     """Before each is corrected by what it took; groups and screens are cheaper, or dearer."""
     lead, made = cost.lead()
     for name in ("attention: corrected", "heads: stratified, mean", "effects: whole contexts"):
-        tokens, positions = lead.work(name)
-        direct = tokens * lead.token + positions * lead.position
-        assert direct == pytest.approx(made[name], rel=0.6)
+        assert lead.direct(name) == pytest.approx(made[name], rel=0.6)
 
 
 def test_the_memory_of_an_ablation_is_that_of_the_measurements():

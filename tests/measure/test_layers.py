@@ -68,7 +68,7 @@ def test_the_sums_are_first_order_effects_of_small_changes(source, small, tmp_pa
         for some in (hooks, []):
             logits = model.bridge.run_with_hooks(tokens, fwd_hooks=some, return_type="logits")
             log_p = logits[0, positions.pos[mine]].double().log_softmax(dim=-1)
-            target = source.on_device(positions.target[mine])
+            target = torch.from_numpy(positions.target[mine])
             losses.append(-log_p.gather(1, target[:, None]).squeeze(1).detach().numpy())
         change = (losses[0] - losses[1]) / share
         for row, stratum in enumerate((RARE, COMMON)):
