@@ -30,8 +30,7 @@ from raretok.ablation.plan import MAX_MEMORY, cut_to_fit, layout_of, numerics, s
 from raretok.ablation.store import Run, read_record
 from raretok.ablation.stream import Work, ablate_to_disk, compute_block, run_batch
 from raretok.errors import UserError
-from raretok.paths import RUNS, locked
-from raretok.sealed import key_of
+from raretok.paths import RUNS, key_of, locked
 
 TIMEOUT = 5  # seconds that a scheduler has to answer
 _works: dict[str, Work] = {}  # the last one of this process

@@ -22,7 +22,7 @@ from raretok.ablation.sampled import TILE, short_type
 from raretok.ablation.split import N_PICKED
 from raretok.errors import UserError
 from raretok.models.adapter import LanguageModel
-from raretok.sealed import digest
+from raretok.paths import digest
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import Positions
 

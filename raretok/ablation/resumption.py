@@ -8,8 +8,7 @@ from typing import Any
 
 from raretok.ablation.store import Run, create_run, is_run, read_record, remove_run
 from raretok.errors import UserError
-from raretok.paths import RUNS, locked, one_line
-from raretok.sealed import key_of
+from raretok.paths import RUNS, key_of, locked, one_line
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from torch import Tensor
 from raretok.ablation.checkpoints import Arrays, Checkpoints
 from raretok.ablation.gather import OfBatch
 from raretok.models.adapter import LanguageModel
-from raretok.sealed import digest
+from raretok.paths import digest
 
 
 class Scratch:

@@ -23,7 +23,7 @@ from raretok.ablation.progress import shown
 from raretok.ablation.split import delta_of_pushes, split_vocabulary
 from raretok.models.adapter import LanguageModel, W_out_of
 from raretok.models.rerun import Capture, capture, run_from_at
-from raretok.sealed import digest
+from raretok.paths import digest
 
 AUDIT_PAIRS = 8
 AUDIT_SEED = 0

@@ -26,7 +26,7 @@ from jaxtyping import Float, Shaped
 
 from raretok.ablation.checkpoints import Checkpoints
 from raretok.errors import UserError
-from raretok.sealed import digest, file_sha256, key_of, read_sealed, write_sealed
+from raretok.paths import digest, file_sha256, key_of, read_sealed, write_sealed
 from raretok.text.rarity import Positions
 
 FORMAT = 2

@@ -21,7 +21,7 @@ from raretok.bench.contenders import Effects, fast_effects
 from raretok.bench.measure import peak_bytes, timed
 from raretok.errors import UserError, say
 from raretok.models.training import check_device
-from raretok.sealed import write_json
+from raretok.paths import write_json
 
 REPEATS = 3
 REPEAT_SECONDS = 120.0  # a task that has taken as long is not repeated

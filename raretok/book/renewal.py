@@ -20,8 +20,7 @@ from raretok.measure import find
 from raretok.measure.parameters import PageParameters
 from raretok.measure.record import Folder
 from raretok.models import files as model_files
-from raretok.paths import DATA, ROOT, RUNS, replace_folder
-from raretok.sealed import seal_of
+from raretok.paths import DATA, ROOT, RUNS, replace_folder, seal_of
 from raretok.text.shelf import shelved
 
 TOKENS = ("tokens",)  # of every model in the atlas

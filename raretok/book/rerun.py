@@ -19,8 +19,7 @@ from raretok.ledger.tables import decisive, standing, verdict_table
 from raretok.measure.cost import cost_of_run
 from raretok.measure.find import Measurements
 from raretok.measure.parameters import PageParameters, width_words
-from raretok.paths import ROOT
-from raretok.sealed import seal_of
+from raretok.paths import ROOT, seal_of
 
 KEPT = ("intro", "method")  # hand-written pages of the site: one made for it, and the book's method
 FIGURE = """

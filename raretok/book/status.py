@@ -16,8 +16,7 @@ from raretok.ledger.records import executed_pages
 from raretok.measure.find import LEAD, SHIPPED
 from raretok.measure.record import Folder, file_name
 from raretok.models.files import SHIPPED as MODELS
-from raretok.paths import DATA
-from raretok.sealed import file_sha256
+from raretok.paths import DATA, file_sha256
 
 PACKAGES = ("raretok", "torch", "transformers", "transformer-lens", "tokenizers", "numpy", "scipy")
 PACKAGES += ("pandas", "xarray", "zarr", "matplotlib", "jupyter-book", "papermill", "nbval", "dask")

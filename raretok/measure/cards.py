@@ -21,8 +21,7 @@ from raretok.measure.record import rounded
 from raretok.measure.source import STRATIFIED, Source
 from raretok.measure.tokens import types_of, written_most
 from raretok.models.rerun import capture
-from raretok.paths import RUNS
-from raretok.sealed import digest
+from raretok.paths import RUNS, digest
 from raretok.stats.matching import draw_controls, neuron_traits
 from raretok.text.corpus import text_of
 from raretok.text.rarity import RARE

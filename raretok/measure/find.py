@@ -15,8 +15,7 @@ from raretok.errors import NotTestableError, UserError, say
 from raretok.measure.parameters import PageParameters
 from raretok.measure.record import FORMAT, Folder, file_name
 from raretok.models import files as model_files
-from raretok.paths import DATA, RUNS, locked, one_line
-from raretok.sealed import digest, key_of
+from raretok.paths import DATA, RUNS, digest, key_of, locked, one_line
 from raretok.text.corpus import corpus_file
 from raretok.text.docstrings import held_out_sha256
 from raretok.text.shelf import record_of, shelved

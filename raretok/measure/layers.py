@@ -24,8 +24,7 @@ from raretok.measure.record import rounded
 from raretok.measure.source import STRATIFIED, Source
 from raretok.models.adapter import W_out_of
 from raretok.models.rerun import capture_layers
-from raretok.paths import RUNS
-from raretok.sealed import digest
+from raretok.paths import RUNS, digest
 from raretok.text.rarity import MIDDLE, Positions
 
 DEEPEST = 4  # layers, counted from the last, that are screened in one pass

@@ -20,8 +20,7 @@ from jaxtyping import Float, Int
 from zarr.codecs import BloscCodec
 
 from raretok.errors import NotTestableError, UserError
-from raretok.paths import replacing
-from raretok.sealed import key_of, read_sealed, sha256_of, write_sealed
+from raretok.paths import key_of, read_sealed, replacing, sha256_of, write_sealed
 
 FORMAT = 1
 RECORD = "measurement.json"

@@ -18,8 +18,7 @@ from raretok.errors import NotTestableError, UserError
 from raretok.measure.parameters import PageParameters, counts_of
 from raretok.models import files as model_files
 from raretok.models import loading as models
-from raretok.paths import RUNS
-from raretok.sealed import digest
+from raretok.paths import RUNS, digest
 from raretok.text import rarity
 from raretok.text.corpus import (
     Contexts,

@@ -12,8 +12,7 @@ from huggingface_hub import snapshot_download
 
 from raretok.errors import UserError, first_line
 from raretok.models import gguf
-from raretok.paths import DATA
-from raretok.sealed import file_sha256
+from raretok.paths import DATA, file_sha256
 
 SHIPPED = DATA / "models"
 TWIN = "@untrained"

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from raretok.errors import UserError, first_line, say
-from raretok.paths import CACHE, locked, one_line
-from raretok.sealed import file_sha256
+from raretok.paths import CACHE, file_sha256, locked, one_line
 
 KEPT = CACHE / "gguf"  # converted models
 PACKAGE = "package:"

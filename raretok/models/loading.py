@@ -34,7 +34,7 @@ from raretok.models.files import (
     twin_seed,
 )
 from raretok.models.storage import keep_blocks_in
-from raretok.sealed import sha256_of
+from raretok.paths import sha256_of
 from raretok.text.corpus import SHORTEST
 
 OWN_FILES = {"trust_remote_code": False, "local_files_only": True}

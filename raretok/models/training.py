@@ -23,8 +23,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerFast
 from raretok.errors import UserError
 from raretok.models.families import Family, architecture
 from raretok.models.loading import untrained_twin
-from raretok.paths import replace_folder, replacing
-from raretok.sealed import write_json
+from raretok.paths import replace_folder, replacing, write_json
 from raretok.text.corpus import cut_contexts, load_corpus
 from raretok.text.docstrings import DOMAINS
 from raretok.text.streams import batch_tokens, prepare

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from raretok.errors import UserError
-from raretok.paths import DATA
-from raretok.sealed import sha256_of, write_json
+from raretok.paths import DATA, sha256_of, write_json
 
 Part = Literal["train", "held-out"]
 

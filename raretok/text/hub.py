@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from raretok.errors import UserError, first_line
-from raretok.paths import RUNS, one_line, replacing
-from raretok.sealed import file_sha256, sha256_of, write_json
+from raretok.paths import RUNS, file_sha256, one_line, replacing, sha256_of, write_json
 
 DATASET = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(:[\w.-]+)?")  # owner/name:configuration
 KEPT = ("text", "file", "domain")  # columns

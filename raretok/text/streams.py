@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from raretok.errors import say
-from raretok.sealed import write_json
+from raretok.paths import write_json
 from raretok.text.corpus import DOCUMENT_MARK, count_tokens, load_corpus, token_ids
 
 

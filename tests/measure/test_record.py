@@ -9,7 +9,7 @@ import xarray as xr
 from raretok.errors import UserError
 from raretok.measure.parts import STEPS
 from raretok.measure.record import FORMAT, MOST_STEPS, Folder, in_steps, rounded
-from raretok.sealed import key_of, seal_of
+from raretok.paths import key_of, seal_of
 
 SETTINGS = {"format": FORMAT, "seed": 0}
 

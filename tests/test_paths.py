@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from raretok.errors import UserError
-from raretok.paths import replacing
-from raretok.sealed import digest, key_of, read_sealed, write_sealed
+from raretok.paths import digest, key_of, read_sealed, replacing, write_sealed
 
 RECORD = {"b": 1, "a": {"d": [2.5, "ü"], "c": None}}
 
