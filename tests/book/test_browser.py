@@ -169,6 +169,7 @@ def test_the_front_page_leads_to_the_first_claim(tab, address):
     page.wait_for_url("**/book/intro.html")
     page.click("nav a[href='01_regimes.html']")
     page.wait_for_url("**/book/01_regimes.html")
+    page.wait_for_load_state("networkidle")  # else the next test ends its requests
 
 
 def test_the_search_finds_plateau(visit, address):
