@@ -79,9 +79,7 @@ def ablate_layer_to_disk(
     resumed on the same machine, a run ends with the same bytes. `max_memory`, in GB above the
     model, decides how many contexts are run together. Raises `UserError`.
     """
-    check_contexts(model, contexts)
-    check_scored(positions)
-    asked = {**asdict(options), "layer": check_options(model, options)}
+    asked = {**asdict(options), "layer": checked_layer(model, contexts, positions, options)}
     settings = settings_of(model, contexts, positions, source, asked)
 
     def layout() -> dict[str, Any]:
@@ -122,9 +120,7 @@ def ablate_layer(
     kept in the attributes; `audit_passed` is 0, with a warning, where that is more than the method
     explains. Raises `UserError` for what cannot be served.
     """
-    index = check_options(model, options)
-    check_contexts(model, contexts)
-    check_scored(positions)
+    index = checked_layer(model, contexts, positions, options)
     kept, rng, n = kept or Checkpoints(), np.random.default_rng(options.seed), len(positions)
     inputs, head = (model, contexts, positions), final_head(model)
     mean = mean_activations(model, context_batches(*inputs), [index], kept=kept)[0]
@@ -196,8 +192,12 @@ def summary(data: xr.Dataset) -> str:
     return "\n".join(lines)
 
 
-def check_options(model: LanguageModel, options: LayerOptions) -> int:
+def checked_layer(
+    model: LanguageModel, contexts: Contexts, positions: Positions, options: LayerOptions
+) -> int:
     """The layer counted from the first. Raises `UserError` where it cannot be ablated as asked."""
+    check_contexts(model, contexts)
+    check_scored(positions)
     index = model.index(options.layer)
     if options.mode not in MODES:
         raise UserError(
@@ -211,18 +211,14 @@ def check_options(model: LanguageModel, options: LayerOptions) -> int:
             f"neurons of layer {index} of {model.name} cannot be ablated in one step: {reason}; "
             "choose a model without it"
         )
-    check_numbers(len(W_out_of(model, index)), options.n_top, options.n_random)
-    return index
-
-
-def check_numbers(d_mlp: int, n_top: int, n_random: int) -> None:
-    """Raise `UserError` for numbers of neurons that are not there or too few to rank."""
-    for name, number in (("n_top", n_top), ("n_random", n_random)):
-        if not SMALLEST <= number <= d_mlp:
+    d_mlp = len(W_out_of(model, index))
+    for name in ("n_top", "n_random"):
+        if not SMALLEST <= (number := getattr(options, name)) <= d_mlp:
             raise UserError(
                 f"{name} must lie between {SMALLEST} and the {d_mlp} neurons of the layer, "
                 f"got {number}"
             )
+    return index
 
 
 def check_scored(positions: Positions) -> None:

@@ -24,8 +24,6 @@ from raretok.measure.record import rounded
 from raretok.measure.source import STRATIFIED, Source
 from raretok.models.adapter import W_out_of
 from raretok.models.rerun import capture_layers
-from raretok.paths import RUNS
-from raretok.sealed import digest
 from raretok.text.rarity import MIDDLE, Positions
 
 DEEPEST = 4  # layers, counted from the last, that are screened in one pass
@@ -47,8 +45,7 @@ def layer_part(source: Source, asked: Measurements | None, layer: str) -> xr.Dat
     if -int(layer) > n_layers:
         raise NotTestableError(f"layer {layer} is deeper than the model: it has {n_layers} layers")
     positions = scored(source, SCREENED)
-    of = digest([*vars(positions).values(), source.contexts.tokens])
-    folder = RUNS / f"layers-{model.files_sha256[:8]}-{of[:8]}"
+    folder = source.under_way("layers", vars(positions).values())
     block = blocks_of(positions, source.rng("blocks of layers"))
     sums = screened_blocks(source, positions, block, int(layer), folder)
     weights = [np.bincount(block, one, block.max() + 1) for one in class_weights(positions)]
