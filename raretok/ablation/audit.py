@@ -18,11 +18,12 @@ from torch import Tensor, nn
 
 from raretok.ablation.batches import ScoredBatch, scored_batches
 from raretok.ablation.closed_form import delta_loss
-from raretok.ablation.gather import run_batch
+from raretok.ablation.gather import check_finite
 from raretok.ablation.head import clean_loss, final_head
 from raretok.ablation.precision import pair_error
 from raretok.errors import UserError
 from raretok.models.adapter import LanguageModel
+from raretok.models.rerun import capture
 from raretok.models.storage import set_dtype
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import Positions
@@ -207,11 +208,13 @@ def in_closed_form(
     change of setting one neuron to zero at each position."""
     head, apart, effect = final_head(model), np.zeros(len(positions)), np.zeros(len(positions))
     for at in scored_batches(model, contexts, positions, size=1):
-        own, seen = own_loss(model, at), run_batch(model, at, False)
-        loss = clean_loss(head, seen.resid, at.target)
+        own, seen = own_loss(model, at), capture(model, at.tokens)
+        check_finite(model, seen.resid, seen.post)
+        resid, post = at.scored(seen.resid), at.scored(seen.post)
+        loss = clean_loss(head, resid, at.target)
         apart[at.rows] = (own.to(loss.device) - loss.double()).abs().cpu().numpy()
-        some, zero = torch.from_numpy(neuron[at.rows]).to(loss.device), torch.zeros_like(seen.total)
-        every = delta_loss(head, seen.resid, seen.post, at.target, zero, neurons=some)
+        some, zero = torch.from_numpy(neuron[at.rows]).to(post.device), torch.zeros_like(post[0])
+        every = delta_loss(head, resid, post, at.target, zero, neurons=some)
         effect[at.rows] = every.diagonal().cpu().numpy()
     return float(apart.max()), effect
 
