@@ -17,7 +17,6 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
 
-from raretok.ablation.agreement import BOUNDS, MEASURES, rank_agreement
 from raretok.ablation.audit import audit_verdict
 from raretok.ablation.batches import BATCH, context_batches, scored_batches
 from raretok.ablation.checkpoints import Checkpoints
@@ -34,7 +33,14 @@ from raretok.ablation.plan import (
 )
 from raretok.ablation.precision import TOLERANCE, check_tolerance, pair_error
 from raretok.ablation.resumption import run_to_write
-from raretok.ablation.screen import CLASSES, class_weights, screened
+from raretok.ablation.screen import (
+    BOUNDS,
+    CLASSES,
+    MEASURES,
+    class_weights,
+    rank_agreement,
+    screened,
+)
 from raretok.ablation.stacked import AUDIT_LIMIT, AUDIT_PAIRS, Layer, audit, exact
 from raretok.ablation.store import open_run
 from raretok.errors import NotTestableError, UserError
@@ -115,7 +121,7 @@ def ablate_layer(
     Returns, in nats, `screen[token_class, screened]` for all neurons, `loss[position]` and, for the
     exact ones, `delta_loss[position, neuron]` (`neuron` is the index in the layer, `top` and
     `random` say why it is there); `agreement[token_class, subset, bound, measure]` of screen and
-    exact (raretok/ablation/agreement.py; 95 %, over documents, and for the random ones over neurons
+    exact (raretok/ablation/screen.py; 95 %, over documents, and for the random ones over neurons
     too). Random pairs of context and neuron are run in full through hooks and their largest error
     kept in the attributes; `audit_passed` is 0, with a warning, where that is more than the method
     explains. Raises `UserError` for what cannot be served.

@@ -12,14 +12,13 @@ import torch
 import xarray as xr
 from jaxtyping import Float, Int
 
-from raretok.ablation.checkpoints import Arrays, Checkpoints
+from raretok.ablation.checkpoints import Arrays, Checkpoints, shown
 from raretok.ablation.head import final_head
-from raretok.ablation.progress import shown
 from raretok.measure.find import Measurements
 from raretok.measure.groups import size_of
 from raretok.measure.record import rounded
 from raretok.measure.source import STRATIFIED, Source
-from raretok.measure.tokens import types_of, written_most
+from raretok.measure.unembedding import types_of, written_most
 from raretok.models.rerun import capture
 from raretok.stats.matching import draw_controls, neuron_traits
 from raretok.text.corpus import text_of

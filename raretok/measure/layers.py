@@ -9,11 +9,10 @@ import xarray as xr
 from jaxtyping import Float
 
 from raretok.ablation.batches import ScoredBatch, context_batches, scored_batches
-from raretok.ablation.checkpoints import Arrays, Checkpoints
+from raretok.ablation.checkpoints import Arrays, Checkpoints, shown
 from raretok.ablation.gather import mean_activations
 from raretok.ablation.head import final_head
 from raretok.ablation.layers import LayerOptions, ablate_layer
-from raretok.ablation.progress import shown
 from raretok.ablation.screen import class_weights, screen
 from raretok.ablation.stacked import Layer
 from raretok.errors import NotTestableError
