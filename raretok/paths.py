@@ -110,9 +110,9 @@ def write_json(file: Path, content: Any, *, sort_keys: bool = False) -> None:
         draft.write_text(json.dumps(content, indent=1, sort_keys=sort_keys) + "\n")
 
 
-def write_sealed(file: Path, record: dict[str, Any]) -> None:
+def write_sealed(file: Path, record: dict[str, Any], *, sort_keys: bool = False) -> None:
     """Write a record with its seal."""
-    write_json(file, record | {"sha256": seal_of(record)}, sort_keys=True)
+    write_json(file, record | {"sha256": seal_of(record)}, sort_keys=sort_keys)
 
 
 def read_sealed(file: Path, refused: Callable[[str], UserError]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from raretok.claims.layers.estimate import read as layers_of
 from raretok.claims.study import CORRECTED, ESTIMANDS, PAPER, Study
 from raretok.ledger.records import finding_of
 from raretok.ledger.verdicts import judged
-from raretok.measure import find, layers, source
+from raretok.measure import find, source
 from raretok.measure.parameters import PageParameters
 from raretok.text.protocol import PROTOCOLS
 from tests.tiny import write_model
@@ -51,7 +51,7 @@ def study(request, texts, tmp_path_factory):
         model = str(write_model(folder / family, family, d_mlp=d_mlp, n_layers=3))
     given = PageParameters(model=model, corpus=str(texts), n_ctx=32, n_positions=150)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (find, source, layers):
+        for module in (find, source):
             patch.setattr(module, "RUNS", folder / "runs")
         patch.setattr("raretok.ablation.resumption.RUNS", folder / "runs")
         study = Study(given)

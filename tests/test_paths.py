@@ -12,10 +12,15 @@ RECORD = {"b": 1, "a": {"d": [2.5, "ü"], "c": None}}
 
 
 def test_a_record_is_read_as_it_was_written_whatever_its_order(tmp_path):
-    write_sealed(tmp_path / "one.json", RECORD)
-    assert read_sealed(tmp_path / "one.json", UserError) == RECORD
-    write_sealed(tmp_path / "two.json", dict(reversed(RECORD.items())))
-    assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
+    one, two = tmp_path / "one.json", tmp_path / "two.json"
+    write_sealed(one, RECORD)
+    assert list(read_sealed(one, UserError).items()) == list(RECORD.items())
+    other = dict(reversed(RECORD.items()))
+    write_sealed(two, other)
+    assert read_sealed(two, UserError) == RECORD
+    write_sealed(one, RECORD, sort_keys=True)
+    write_sealed(two, other, sort_keys=True)
+    assert one.read_bytes() == two.read_bytes()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["one.json", "two.json"]
 
 

@@ -1,17 +1,23 @@
-"""Parts of a long computation, each kept once it is made."""
+"""Parts of a long computation: counted as they are made, and each kept once it is."""
 
 import hashlib
 import io
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from raretok.paths import replacing
 
 Arrays = dict[str, np.ndarray]
 DIGEST = 32  # bytes of a sha256
+
+
+def shown(items: Sequence, unit: str) -> tqdm:
+    """The items, with a progress bar on stderr if it is a terminal."""
+    return tqdm(items, desc=unit, unit=unit[:-1], disable=None)
 
 
 class Checkpoints:

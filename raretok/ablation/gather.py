@@ -9,8 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from raretok.ablation.batches import ScoredBatch, context_batches
-from raretok.ablation.checkpoints import Arrays, Checkpoints
-from raretok.ablation.progress import shown
+from raretok.ablation.checkpoints import Arrays, Checkpoints, shown
 from raretok.errors import UserError
 from raretok.models.adapter import LanguageModel
 from raretok.models.rerun import capture, capture_layers

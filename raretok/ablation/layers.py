@@ -17,7 +17,6 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
 
-from raretok.ablation.agreement import BOUNDS, MEASURES, rank_agreement
 from raretok.ablation.audit import audit_verdict
 from raretok.ablation.batches import BATCH, context_batches, scored_batches
 from raretok.ablation.checkpoints import Checkpoints
@@ -34,7 +33,14 @@ from raretok.ablation.plan import (
 )
 from raretok.ablation.precision import TOLERANCE, check_tolerance, pair_error
 from raretok.ablation.resumption import run_to_write
-from raretok.ablation.screen import CLASSES, class_weights, screened
+from raretok.ablation.screen import (
+    BOUNDS,
+    CLASSES,
+    MEASURES,
+    class_weights,
+    rank_agreement,
+    screened,
+)
 from raretok.ablation.stacked import AUDIT_LIMIT, AUDIT_PAIRS, Layer, audit, exact
 from raretok.ablation.store import open_run
 from raretok.errors import NotTestableError, UserError
@@ -79,9 +85,7 @@ def ablate_layer_to_disk(
     resumed on the same machine, a run ends with the same bytes. `max_memory`, in GB above the
     model, decides how many contexts are run together. Raises `UserError`.
     """
-    check_contexts(model, contexts)
-    check_scored(positions)
-    asked = {**asdict(options), "layer": check_options(model, options)}
+    asked = {**asdict(options), "layer": checked_layer(model, contexts, positions, options)}
     settings = settings_of(model, contexts, positions, source, asked)
 
     def layout() -> dict[str, Any]:
@@ -117,14 +121,12 @@ def ablate_layer(
     Returns, in nats, `screen[token_class, screened]` for all neurons, `loss[position]` and, for the
     exact ones, `delta_loss[position, neuron]` (`neuron` is the index in the layer, `top` and
     `random` say why it is there); `agreement[token_class, subset, bound, measure]` of screen and
-    exact (raretok/ablation/agreement.py; 95 %, over documents, and for the random ones over neurons
+    exact (raretok/ablation/screen.py; 95 %, over documents, and for the random ones over neurons
     too). Random pairs of context and neuron are run in full through hooks and their largest error
     kept in the attributes; `audit_passed` is 0, with a warning, where that is more than the method
     explains. Raises `UserError` for what cannot be served.
     """
-    index = check_options(model, options)
-    check_contexts(model, contexts)
-    check_scored(positions)
+    index = checked_layer(model, contexts, positions, options)
     kept, rng, n = kept or Checkpoints(), np.random.default_rng(options.seed), len(positions)
     inputs, head = (model, contexts, positions), final_head(model)
     mean = mean_activations(model, context_batches(*inputs), [index], kept=kept)[0]
@@ -196,8 +198,12 @@ def summary(data: xr.Dataset) -> str:
     return "\n".join(lines)
 
 
-def check_options(model: LanguageModel, options: LayerOptions) -> int:
+def checked_layer(
+    model: LanguageModel, contexts: Contexts, positions: Positions, options: LayerOptions
+) -> int:
     """The layer counted from the first. Raises `UserError` where it cannot be ablated as asked."""
+    check_contexts(model, contexts)
+    check_scored(positions)
     index = model.index(options.layer)
     if options.mode not in MODES:
         raise UserError(
@@ -211,18 +217,14 @@ def check_options(model: LanguageModel, options: LayerOptions) -> int:
             f"neurons of layer {index} of {model.name} cannot be ablated in one step: {reason}; "
             "choose a model without it"
         )
-    check_numbers(len(W_out_of(model, index)), options.n_top, options.n_random)
-    return index
-
-
-def check_numbers(d_mlp: int, n_top: int, n_random: int) -> None:
-    """Raise `UserError` for numbers of neurons that are not there or too few to rank."""
-    for name, number in (("n_top", n_top), ("n_random", n_random)):
-        if not SMALLEST <= number <= d_mlp:
+    d_mlp = len(W_out_of(model, index))
+    for name in ("n_top", "n_random"):
+        if not SMALLEST <= (number := getattr(options, name)) <= d_mlp:
             raise UserError(
                 f"{name} must lie between {SMALLEST} and the {d_mlp} neurons of the layer, "
                 f"got {number}"
             )
+    return index
 
 
 def check_scored(positions: Positions) -> None:

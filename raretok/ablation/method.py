@@ -11,7 +11,7 @@ from torch import Tensor
 from raretok.ablation.closed_form import delta_loss
 from raretok.ablation.head import FinalHead, Room, clean_loss
 from raretok.ablation.precision import choose_plan
-from raretok.ablation.sampled import Directions, Estimate, Plan, directions, estimate
+from raretok.ablation.sampled import Directions, Estimate, Plan, estimate
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,8 @@ class Part:
     """Some neurons of the layer, and the plan for them."""
 
     neurons: slice
-    head: FinalHead  # with the rows of W_out of these neurons
     plan: Plan
-    tokens: Directions | None  # None: made anew for each block of positions, to save memory
+    tokens: Directions  # of these neurons; of one part of many made anew for each block
 
 
 @dataclass(frozen=True)
@@ -70,10 +69,9 @@ def make_method(
     asked["output"] = head.mlp_output(post)
     for start, stop in pairwise(edges):
         cols = slice(start, stop)
-        of_part = head.of(cols)
-        tokens = directions(of_part)
-        plan = choose_plan(of_part, tokens, resid, change[:, cols], target, **asked)
-        parts.append(Part(cols, of_part, plan, tokens if n_parts == 1 else None))
+        tokens = Directions(head.of(cols))
+        plan = choose_plan(tokens, resid, change[:, cols], target, **asked)
+        parts.append(Part(cols, plan, tokens if n_parts == 1 else Directions(tokens.head)))
     return Method(head, effect, tuple(parts))
 
 
@@ -97,9 +95,9 @@ def apply_method(
     found = []
     more = {"output": method.head.mlp_output(post), "effect": effect, "room": method.room}
     for part in method.parts:
-        tokens = part.tokens or directions(part.head)
+        tokens = part.tokens if len(method.parts) == 1 else Directions(part.tokens.head)
         rows = (resid, post[:, part.neurons], target, new[:, part.neurons], offset)
-        found.append(estimate(part.head, tokens, part.plan, *rows, **more))
+        found.append(estimate(tokens, part.plan, *rows, **more))
     return Estimate(
         torch.cat([one.delta_loss for one in found], dim=1),
         found[0].loss,

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from raretok.ablation.head import FinalHead, branch_of, clean_pass
+from raretok.ablation.head import branch_of, clean_pass
 from raretok.ablation.sampled import (
     AGAIN,
     PROBE,
@@ -63,7 +63,6 @@ def pilot_positions(n_positions: int) -> Int[Tensor, " pilot"]:
 
 
 def choose_plan(
-    head: FinalHead,
     tokens: Directions,
     resid: Float[Tensor, "pos d_model"],
     change: Float[Tensor, "pos d_mlp"],
@@ -78,7 +77,8 @@ def choose_plan(
 
     `change` is what ablation adds to the activations at the pilot positions.
     """
-    limit, d_vocab = pair_error(tolerance, n_positions), head.G.shape[1]
+    head, limit = tokens.head, pair_error(tolerance, n_positions)
+    d_vocab = head.G.shape[1]
     sizes = [n for n in SIZES if 4 * n <= d_vocab] or [1]
     clean = clean_pass(head, resid, target, double=False)
     branch = branch_of(head, clean, output)

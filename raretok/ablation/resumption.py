@@ -56,17 +56,13 @@ def resumed(folder: Path, settings: dict[str, Any], layout: Callable[[], dict[st
             f"{folder} is a run with other settings ({', '.join(different)}): {name} is "
             f"{theirs.get(name)}, not {settings.get(name)}; give another directory or --fresh"
         )
-    if not run.complete:
-        check_cut(run, layout())
-    return run
-
-
-def check_cut(run: Run, cut: dict[str, Any]) -> None:
-    """Raise `UserError` where going on as the run began takes more memory than is given."""
-    block, parts = run.record["block"], run.record["parts"]
-    if block > cut["block"] or parts < cut["parts"]:
+    if run.complete:
+        return run
+    block, parts, cut = run.record["block"], run.record["parts"], layout()
+    if block > cut["block"] or parts < cut["parts"]:  # going on takes more memory than is given
         raise UserError(
-            f"{run.folder} is cut into blocks of {block} positions, these in {parts} parts; this "
+            f"{folder} is cut into blocks of {block} positions, these in {parts} parts; this "
             f"memory budget asks for {cut['block']} and {cut['parts']}: raise --max-memory or use "
             "--fresh"
         )
+    return run

@@ -74,7 +74,10 @@ class Directions:
     """What each token's logit moves by, for each neuron: d_vocab x d_mlp numbers of the model."""
 
     head: FinalHead
-    M: Float[Tensor, "d_vocab d_mlp"]
+
+    @cached_property
+    def M(self) -> Float[Tensor, "d_vocab d_mlp"]:
+        return self.head.G.T @ self.head.W_out.T
 
     @cached_property
     def short_G(self) -> Float[Tensor, "d_model d_vocab"]:
@@ -83,11 +86,6 @@ class Directions:
     @cached_property
     def short_M_sq(self) -> Float[Tensor, "d_vocab d_mlp"]:
         return self.M.square().to(short_type(self.M.device))
-
-
-def directions(head: FinalHead) -> Directions:
-    """Computed once for a model."""
-    return Directions(head, head.G.T @ head.W_out.T)
 
 
 def sampling_offsets(n_positions: int) -> Float[Tensor, " position"]:
@@ -116,7 +114,6 @@ class Estimate:
 
 
 def estimate(
-    head: FinalHead,
     tokens: Directions,
     plan: Plan,
     resid: Float[Tensor, "pos d_model"],
@@ -136,7 +133,7 @@ def estimate(
     `closed_form.delta_loss`. Raises `UserError` for an unknown effect.
     """
     check_effect(effect)
-    change = replacement - post
+    head, change = tokens.head, replacement - post
     delta, loss = torch.empty_like(change), torch.empty_like(change[:, 0])
     variance, again, in_full = torch.zeros_like(change[0], dtype=torch.float64), 0, 0
     room = room or Room()

@@ -24,6 +24,7 @@ from raretok.ablation.head import (
     FinalHead,
     capped,
     capped_loss,
+    clean_pass,
     position_blocks,
     rescale,
 )
@@ -73,14 +74,14 @@ def delta_of_pushes(
     Pairs whose standard error may exceed `pair_error` nats are summed over the vocabulary; infinity
     sums none that float32 can hold. The push is centred where the norm centres.
     """
-    delta, probed = estimate(head, clean, split, push)
+    delta, probed = estimate(clean, split, push)
     poor = ~(doubt(split.picked.n_probe) * probed <= pair_error**2) | ~delta.isfinite()
     _sum_in_full(head, clean, push, target, poor, out=delta)
     return delta
 
 
 def estimate(
-    head: FinalHead, clean: CleanPass, split: Split, push: Float[Tensor, "pos change d_model"]
+    clean: CleanPass, split: Split, push: Float[Tensor, "pos change d_model"]
 ) -> tuple[Float[Tensor, "pos change"], Float[Tensor, "pos change"]]:
     """Loss changes from the picked tokens alone, and their variances by the probe, nats^2."""
     growth = (push * (2 * clean.resid[:, None] + push)).mean(dim=2)
@@ -139,6 +140,33 @@ def delta_of_push(
         )
         change[lost] = after - before
     return change
+
+
+def group_delta_loss(
+    head: FinalHead,
+    resid: Float[Tensor, "pos d_model"],
+    post: Float[Tensor, "pos d_mlp"],
+    target: Int[Tensor, " pos"],
+    replacement: Float[Tensor, "*pos d_mlp"],
+    groups: list[Int[Tensor, " _"]],
+) -> Float[Tensor, "pos group"]:
+    r"""Loss change, in nats, of putting `replacement` in place of each group's activations.
+
+    A group $g$ of neurons of the last MLP pushes the residual by $\sum_{i \in g} c_i w_i$. The
+    whole vocabulary is summed, in the dtype of `resid`.
+    """
+    found = torch.empty(len(resid), len(groups), dtype=resid.dtype, device=resid.device)
+    inner, output, change = head.sandwich, head.mlp_output(post), replacement - post
+    for rows in position_blocks(head, len(resid)):
+        clean = clean_pass(head, resid[rows], target[rows], double=False)
+        for column, members in enumerate(groups):
+            some = change[rows][:, members]
+            if output is None:
+                push = some @ head.W_out[members]
+            else:
+                push = head.centring(inner.moved(output[rows], some @ inner.W_out[members]))
+            found[rows, column] = delta_of_push(head, clean, push, target[rows])
+    return found
 
 
 def push_gradient(

@@ -16,10 +16,9 @@ from torch import Tensor
 
 from raretok.ablation.audit import twice
 from raretok.ablation.batches import ScoredBatch
-from raretok.ablation.checkpoints import Arrays, Checkpoints
+from raretok.ablation.checkpoints import Arrays, Checkpoints, shown
 from raretok.ablation.head import FinalHead, Sandwich, clean_pass, sandwich_of
 from raretok.ablation.plan import STACK
-from raretok.ablation.progress import shown
 from raretok.ablation.split import delta_of_pushes, split_vocabulary
 from raretok.models.adapter import LanguageModel, W_out_of
 from raretok.models.rerun import Capture, capture, run_from_at

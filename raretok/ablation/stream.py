@@ -18,7 +18,7 @@ from torch import Tensor
 from raretok.ablation import gather
 from raretok.ablation.audit import audit_pairs, audit_verdict, check_model
 from raretok.ablation.batches import ScoredBatch, context_batches
-from raretok.ablation.checkpoints import Arrays, Checkpoints
+from raretok.ablation.checkpoints import Arrays, Checkpoints, shown
 from raretok.ablation.gather import check_contexts
 from raretok.ablation.head import final_head
 from raretok.ablation.interventions import check_mode, donors
@@ -33,7 +33,6 @@ from raretok.ablation.plan import (
     settings_of,
 )
 from raretok.ablation.precision import pilot_positions
-from raretok.ablation.progress import shown
 from raretok.ablation.resumption import run_to_write
 from raretok.ablation.sampled import sampling_offsets
 from raretok.ablation.scratch import Scratch

@@ -1,6 +1,15 @@
-"""What `raretok bench` times: models of known shapes, and whole contexts for them to read."""
+"""What `raretok bench` times, and how.
 
+Models of known shapes, whole contexts for them to read; the seconds and the memory of a call.
+"""
+
+import gc
+import re
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +19,7 @@ from tokenizers.models import BPE
 from torch import Tensor
 from transformers import GPT2Config, GPTNeoXConfig, PreTrainedTokenizerFast
 
+from raretok.ablation.plan import give_back
 from raretok.errors import UserError
 from raretok.models.adapter import LanguageModel
 from raretok.models.loading import load_model, random_model
@@ -104,3 +114,38 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(BPE(vocab={byte: i for i, byte in enumerate(alphabet)}, merges=[]))
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+def timed(run: Callable[[], Any], device: torch.device) -> float:
+    """Seconds of one call."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    wait()
+    started = time.perf_counter()
+    run()
+    wait()
+    return time.perf_counter() - started
+
+
+def peak_bytes(run: Callable[[], Any], device: torch.device) -> int:
+    """Most memory that `run` holds above what is held before it. Raises `UserError`."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        return torch.cuda.max_memory_allocated() - before
+    give_back()  # freed memory that the allocator keeps would be used again unseen
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # the highest so far is what is held now
+        before = resident("VmRSS")
+    except OSError:
+        raise UserError("no /proc on this system: raretok bench measures memory on Linux") from None
+    run()
+    return max(0, resident("VmHWM") - before)
+
+
+def resident(name: str) -> int:
+    """Resident memory of this process in bytes: VmRSS now, VmHWM at most."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(re.search(rf"{name}:\s+(\d+)", status)[1])

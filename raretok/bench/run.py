@@ -16,9 +16,8 @@ from torch import Tensor
 from raretok.ablation.gather import Gathered
 from raretok.ablation.head import FinalHead, final_head
 from raretok.bench import contenders, cost
-from raretok.bench.cases import SEED, SHAPES, Case, check_case, load_case
+from raretok.bench.cases import SEED, SHAPES, Case, check_case, load_case, peak_bytes, timed
 from raretok.bench.contenders import Effects, fast_effects
-from raretok.bench.measure import peak_bytes, timed
 from raretok.errors import UserError, say
 from raretok.models.training import check_device
 from raretok.paths import write_json

@@ -12,16 +12,14 @@ import torch
 import xarray as xr
 from jaxtyping import Float, Int
 
-from raretok.ablation.checkpoints import Arrays, Checkpoints
+from raretok.ablation.checkpoints import Arrays, Checkpoints, shown
 from raretok.ablation.head import final_head
-from raretok.ablation.progress import shown
 from raretok.measure.find import Measurements
 from raretok.measure.groups import size_of
 from raretok.measure.record import rounded
 from raretok.measure.source import STRATIFIED, Source
-from raretok.measure.tokens import types_of, written_most
+from raretok.measure.unembedding import types_of, written_most
 from raretok.models.rerun import capture
-from raretok.paths import RUNS, digest
 from raretok.stats.matching import draw_controls, neuron_traits
 from raretok.text.corpus import text_of
 from raretok.text.rarity import RARE
@@ -100,9 +98,8 @@ def chosen(effects: xr.Dataset, source: Source) -> tuple[Neurons, Neurons]:
 
 def activations(source: Source, neurons: Neurons) -> Seen:
     """Activations of some neurons at every token of the text; a killed process goes on."""
-    model, contexts = source.model, source.contexts
-    key = digest([neurons, contexts.tokens])[:8]
-    folder = RUNS / f"cards-{model.files_sha256[:8]}-{key}"
+    contexts = source.contexts
+    folder = source.under_way("cards", [neurons])
     order, kept = np.argsort(contexts.length, kind="stable"), Checkpoints(folder)
     seen = np.full((*contexts.tokens.shape, neurons.size), np.nan, dtype=np.float32)
     for start in shown(range(0, len(order), BATCH), "contexts"):

@@ -26,7 +26,7 @@ from raretok.measure.layers import scored as screened_at
 from raretok.measure.parts import BITS, COARSE, FINE, PARTS, cell_sums, source_of
 from raretok.measure.rows import Rows
 from raretok.measure.source import STRATIFIED, Source
-from raretok.measure.tokens import LOGITS, texts, tokens_part
+from raretok.measure.unembedding import LOGITS, texts, tokens_part
 from raretok.text.rarity import MIDDLE, Positions
 
 POSITIONS = 64  # at which every neuron is ablated again

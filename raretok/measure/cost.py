@@ -172,7 +172,10 @@ def cost_of_run(asked: Measurements, pages: Mapping[str, Collection[str]]) -> Co
     if missing or steps:
         source = parts.source_of(asked.parameters)
         load, loading = load_of(source)
-        seconds = {"model": loading} | seconds_of_parts(load, missing)
+        seconds["model"] = loading
+        for name in missing:
+            with suppress(NotTestableError):  # costs no more than to find out
+                seconds.setdefault(name, SEALED + load.seconds(name))
         if steps:
             share = STEP_POSITIONS / asked.parameters.n_positions
             each = loading + share * load.seconds(f"effects: {STRATIFIED}")
@@ -192,16 +195,6 @@ def new_steps(asked: PageParameters) -> int:
     given, names = asked.model_dump(include=same), [n for n in asked.revisions.split(",") if n]
     steps = [Measurements(step_parameters(asked.model, name, **given)) for name in names]
     return sum(not step.there(f"effects: {STRATIFIED}") for step in steps)
-
-
-def seconds_of_parts(load: Load, names: list[str]) -> dict[str, float]:
-    """Seconds of each of these parts that can be had; the model's are those of loading it."""
-    found = {}
-    for name in names:
-        with suppress(NotTestableError):  # costs no more than to find out
-            found[name] = SEALED + load.seconds(name)
-    found.pop("model", None)
-    return found
 
 
 def disk_of(load: Load, names: list[str]) -> float:

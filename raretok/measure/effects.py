@@ -19,7 +19,7 @@ from raretok.measure.gates import gate_rate
 from raretok.measure.neurons import labelled, of_model, write_table
 from raretok.measure.parameters import check_sources, validated
 from raretok.measure.source import Source
-from raretok.measure.tokens import texts, types_of, written_most
+from raretok.measure.unembedding import texts, types_of, written_most
 from raretok.models.adapter import LanguageModel, W_out_of
 from raretok.paths import check_writable, one_line
 from raretok.text.rarity import Positions, all_positions, draw_total

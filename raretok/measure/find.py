@@ -42,11 +42,11 @@ def settings_of(parameters: PageParameters) -> dict[str, Any]:
     """Everything that decides a measurement, and nothing of the machine that makes it."""
     sha256, own = model_files.identified(parameters.model, parameters.revision or None)
     n, given = parameters.n_documents, parameters.unigram
-    counts = file_sha256(own) if own.is_file() else "of the corpus"
+    counts = file_digest(own) if own.is_file() else "of the corpus"
     if given:
         file = Path(given).expanduser()
         as_counts = file.suffix.lower() in (".npy", ".npz") and file.is_file()
-        counts = file_sha256(file) if as_counts else text_sha256(given, n)
+        counts = file_digest(file) if as_counts else text_sha256(given, n)
     changed = ("packed",) * parameters.packed + ("dtype",) * (parameters.dtype != "float32")
     return {
         "format": FORMAT,
@@ -85,10 +85,11 @@ def text_sha256(corpus: str, n_documents: int) -> str:
         return held_out_sha256()
     if corpus in shelved():
         return record_of(corpus)["sha256"]
-    return file_sha256(corpus_file(corpus, n_documents))
+    return file_digest(corpus_file(corpus, n_documents))
 
 
-def file_sha256(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """What a file is named by in measurements that ship; no sha256 of its bytes alone."""
     return digest([np.fromfile(path, np.uint8)])
 
 

@@ -5,8 +5,8 @@ import torch
 import xarray as xr
 from jaxtyping import Bool, Float, Int
 
-from raretok.ablation.groups import group_delta_loss
 from raretok.ablation.head import final_head
+from raretok.ablation.split import group_delta_loss
 from raretok.measure.find import Measurements
 from raretok.measure.influence import Blocks, blocks_of, influence_sums
 from raretok.measure.source import STRATIFIED, Source

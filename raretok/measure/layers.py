@@ -9,11 +9,10 @@ import xarray as xr
 from jaxtyping import Float
 
 from raretok.ablation.batches import ScoredBatch, context_batches, scored_batches
-from raretok.ablation.checkpoints import Arrays, Checkpoints
+from raretok.ablation.checkpoints import Arrays, Checkpoints, shown
 from raretok.ablation.gather import mean_activations
 from raretok.ablation.head import final_head
 from raretok.ablation.layers import LayerOptions, ablate_layer
-from raretok.ablation.progress import shown
 from raretok.ablation.screen import class_weights, screen
 from raretok.ablation.stacked import Layer
 from raretok.errors import NotTestableError
@@ -24,7 +23,6 @@ from raretok.measure.record import rounded
 from raretok.measure.source import STRATIFIED, Source
 from raretok.models.adapter import W_out_of
 from raretok.models.rerun import capture_layers
-from raretok.paths import RUNS, digest
 from raretok.text.rarity import MIDDLE, Positions
 
 DEEPEST = 4  # layers, counted from the last, that are screened in one pass
@@ -46,8 +44,7 @@ def layer_part(source: Source, asked: Measurements | None, layer: str) -> xr.Dat
     if -int(layer) > n_layers:
         raise NotTestableError(f"layer {layer} is deeper than the model: it has {n_layers} layers")
     positions = scored(source, SCREENED)
-    of = digest([*vars(positions).values(), source.contexts.tokens])
-    folder = RUNS / f"layers-{model.files_sha256[:8]}-{of[:8]}"
+    folder = source.under_way("layers", vars(positions).values())
     block = blocks_of(positions, source.rng("blocks of layers"))
     sums = screened_blocks(source, positions, block, int(layer), folder)
     weights = [np.bincount(block, one, block.max() + 1) for one in class_weights(positions)]

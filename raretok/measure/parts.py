@@ -27,8 +27,7 @@ from raretok.measure.layers import layer_part
 from raretok.measure.parameters import PageParameters
 from raretok.measure.record import in_steps, rounded
 from raretok.measure.source import STRATIFIED, WHOLE, Source
-from raretok.measure.tokens import tokens_part
-from raretok.measure.unembedding import unembedding_part
+from raretok.measure.unembedding import tokens_part, unembedding_part
 from raretok.text.protocol import PROTOCOLS
 from raretok.text.rarity import COMMON, RARE, Positions
 

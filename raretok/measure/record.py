@@ -80,7 +80,7 @@ class Folder:
         if not self.there:
             self.path.mkdir(parents=True, exist_ok=True)
             empty = {"format": FORMAT, "model": model, "key": key_of(settings)}
-            write_sealed(self.path / RECORD, empty | {"settings": settings, "parts": {}})
+            self._write(empty | {"settings": settings, "parts": {}})
 
     def take_over(self, other: "Folder", key: str) -> None:
         """Begin with the parts of another measurement of the same settings, if there is one."""
@@ -108,7 +108,10 @@ class Folder:
     def _enter(self, name: str, entry: dict[str, Any]) -> None:
         record = self.record()
         record["parts"][name] = entry
-        write_sealed(self.path / RECORD, record)
+        self._write(record)
+
+    def _write(self, record: dict[str, Any]) -> None:
+        write_sealed(self.path / RECORD, record, sort_keys=True)
 
     def read(self, name: str) -> xr.Dataset:
         """One part as float64 arrays, checked against its seal. Raises `UserError`.

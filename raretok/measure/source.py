@@ -1,6 +1,6 @@
 """What a measurement is made from: the loaded model, its text, and the positions to score."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cached_property, wraps
 from pathlib import Path
@@ -161,9 +161,12 @@ class Source:
 
     def forward(self, draw: str) -> Path:
         """Where activations are kept, so that one forward pass serves every intervention."""
-        of = vars(self.positions(draw)).values()
+        return self.under_way("forward", vars(self.positions(draw)).values())
+
+    def under_way(self, kind: str, of: Iterable[np.ndarray]) -> Path:
+        """Where what is computed of the model, the text and some arrays is kept on the way."""
         key = digest([*of, self.contexts.tokens])
-        return RUNS / f"forward-{self.model.files_sha256[:8]}-{key[:8]}"
+        return RUNS / f"{kind}-{self.model.files_sha256[:8]}-{key[:8]}"
 
     def asked(self, draw: str, **options: Any) -> dict[str, Any]:
         """What the ablation at the positions of a draw is asked for."""

@@ -79,20 +79,15 @@ def docstrings(source: bytes) -> list[str]:
     return [text for node in nodes if (text := ast.get_docstring(node))]
 
 
-def fingerprint(text: str) -> str:
-    """Short hash by which a repeated docstring is known."""
-    return sha256_of(text.encode())[:16]
-
-
 def texts(part: Part, seen: set[str]) -> Iterator[tuple[str, str, str]]:
-    """(Text, file, domain) of each file of a part; `seen` collects the docstrings already used."""
+    """(Text, file, domain) of each file of a part; `seen` collects marks of the docstrings used."""
     for package, domain in DOMAINS.items():
         for file, path in source_files(package):
             if part_of(file) != part:
                 continue
             kept = []
             for text in docstrings(path.read_bytes()):
-                if (mark := fingerprint(text)) not in seen:
+                if (mark := sha256_of(text.encode())[:16]) not in seen:
                     seen.add(mark)
                     kept.append(text)
             if kept:

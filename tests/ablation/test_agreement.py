@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from raretok.ablation.agreement import rank_agreement, recall, spearman
+from raretok.ablation.screen import rank_agreement, recall, spearman
 from raretok.stats.documents import DocumentSums, resample_documents
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from raretok.ablation.closed_form import delta_loss
-from raretok.ablation.groups import group_delta_loss
 from raretok.ablation.head import FinalHead, final_head
+from raretok.ablation.split import group_delta_loss
 from tests.ablation.reference import largest
 
 GROUPS = ([0], [7, 3], [5, 5 + 16, 40, 41, 47], list(range(48)))

@@ -13,9 +13,9 @@ from transformers import AutoModelForCausalLM
 
 from raretok.ablation.audit import own_loss
 from raretok.ablation.batches import scored_batches
-from raretok.ablation.groups import group_delta_loss
 from raretok.ablation.head import final_head
 from raretok.ablation.layers import LayerOptions, ablate_layer
+from raretok.ablation.split import group_delta_loss
 from raretok.errors import NotTestableError, UserError
 from raretok.models.adapter import LanguageModel
 from raretok.models.loading import load_model

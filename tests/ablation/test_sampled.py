@@ -17,7 +17,7 @@ from raretok.ablation.precision import (
     pilot_positions,
     variance_of_a_draw,
 )
-from raretok.ablation.sampled import Plan, curvature, directions, estimate, push_of
+from raretok.ablation.sampled import Directions, Plan, curvature, estimate, push_of
 from raretok.ablation.tokens import Cumulated, rank_tokens, systematic
 from raretok.errors import UserError
 from tests.ablation.reference import brute_force, largest
@@ -30,7 +30,7 @@ def estimated(model, scored, plan, offset=0.5, effect="total"):
     head = final_head(model)
     offsets = torch.full((len(scored.post),), offset, dtype=torch.float64)
     rows = (scored.resid, scored.post, scored.target, scored.mean, offsets)
-    return estimate(head, directions(head), plan, *rows, effect=effect)
+    return estimate(Directions(head), plan, *rows, effect=effect)
 
 
 def random_head(d_vocab=2000, d_model=32, d_mlp=40, seed=0) -> FinalHead:
@@ -82,7 +82,7 @@ def test_the_sum_over_tokens_is_unbiased(second_order, pair_error, again, monkey
     head, n_pos = random_head(d_vocab=1000, d_mlp=20), 8
     *rows, new = random_rows(head, n_pos)
     resid, post, target = (part.repeat(AT_ONCE, *[1] * (part.ndim - 1)) for part in rows)
-    tokens, plan = directions(head), Plan(16, 16, second_order, pair_error)
+    tokens, plan = Directions(head), Plan(16, 16, second_order, pair_error)
     clean = clean_pass(head, resid, target, double=False)
     push = push_of(head, clean, new - post, target, "total")
     ranked = rank_tokens(clean, head.length_sq, plan.n_head)
@@ -119,7 +119,7 @@ def test_a_second_sample_spares_most_full_sums(monkeypatch):
     rows = (resid, 0.4 * post, target, new)
     offset = torch.from_numpy(np.random.default_rng(0).random(50))
     exact = delta_loss(head, *rows, tolerance=0.0)
-    inputs = (head, directions(head), Plan(16, 8, False, 0.02), *rows, offset)
+    inputs = (Directions(head), Plan(16, 8, False, 0.02), *rows, offset)
     twice = estimate(*inputs)
     monkeypatch.setattr(sampled, "AGAIN", 2000)  # no less than the vocabulary: none is drawn
     once = estimate(*inputs)
@@ -133,7 +133,7 @@ def test_what_float32_cannot_hold_is_summed_in_full():
     head = replace(head, G=100 * head.G, W_out=head.W_out / 10, W_out_sq=head.W_out_sq / 100)
     rows = random_rows(head)
     offset = torch.full((12,), 0.3, dtype=torch.float64)
-    found = estimate(head, directions(head), Plan(16, 8, False, 1e-3), *rows, offset)
+    found = estimate(Directions(head), Plan(16, 8, False, 1e-3), *rows, offset)
     double = FinalHead(*(t.double() for t in list(vars(head).values())[:4]), 1e-5, centred=False)
     resid, post, target, new = (t.double() if t.is_floating_point() else t for t in rows)
     exact = delta_loss(double, resid, post, target, new, tolerance=0.0)
@@ -151,7 +151,7 @@ def test_what_is_small_is_exact_in_the_first_order():
     new = post * (1 - 1e-3)
     offset = torch.full((len(post),), 0.3, dtype=torch.float64)
     plan = Plan(8, 8, False, LOOSE)
-    found = estimate(head, directions(head), plan, resid, post, target, new, offset)
+    found = estimate(Directions(head), plan, resid, post, target, new, offset)
     exact = delta_loss(head, resid, post, target, new, tolerance=0.0)
     error = (found.delta_loss - exact).abs()
     assert float((error / exact.abs().clamp_min(1e-6)).median()) < 1e-3
@@ -195,7 +195,7 @@ def test_second_order_of_the_tail_is_the_plain_sum(monkeypatch):
     monkeypatch.setattr(sampled, "short_type", lambda device: torch.float32)
     head = random_head()
     resid, post, target, new = random_rows(head)
-    clean, tokens = clean_pass(head, resid, target, double=False), directions(head)
+    clean, tokens = clean_pass(head, resid, target, double=False), Directions(head)
     push = push_of(head, clean, new - post, target, "total")
     ranked = rank_tokens(clean, head.length_sq, 16)
     found = sampled.second_order_of_tail(push, tokens, ranked)
@@ -209,9 +209,8 @@ def test_the_mean_of_a_neuron_is_as_precise_as_asked_for(tolerance):
     head = random_head()
     rows = random_rows(head, n_pos=200)
     resid, post, target, new = rows
-    pilot, tokens = pilot_positions(200), directions(head)
+    pilot, tokens = pilot_positions(200), Directions(head)
     plan = choose_plan(
-        head,
         tokens,
         resid[pilot],
         (new - post)[pilot],
@@ -220,7 +219,7 @@ def test_the_mean_of_a_neuron_is_as_precise_as_asked_for(tolerance):
         n_positions=200,
     )
     offset = torch.from_numpy(np.random.default_rng(0).random(200))
-    found = estimate(head, tokens, plan, *rows, offset)
+    found = estimate(tokens, plan, *rows, offset)
     exact = delta_loss(head, resid, post, target, new, tolerance=0.0)
     error = (found.delta_loss - exact).double().mean(dim=0).abs()
     assert float(error.max()) < tolerance
@@ -235,8 +234,7 @@ def test_a_stricter_target_takes_more_tokens():
     resid, post, target, new = random_rows(head, n_pos=16)
     plans = [
         choose_plan(
-            head,
-            directions(head),
+            Directions(head),
             resid,
             new - post,
             target,
@@ -253,7 +251,7 @@ def test_the_pilot_knows_the_variance_a_plan_leaves():
     """From the pilot's own tokens, against the spread of the estimate over offsets."""
     head = random_head(d_vocab=1000)
     resid, post, target, new = random_rows(head, n_pos=6)
-    tokens, clean = directions(head), clean_pass(head, resid, target, double=False)
+    tokens, clean = Directions(head), clean_pass(head, resid, target, double=False)
     push = push_of(head, clean, new - post, target, "total")
     everything = rank_tokens(clean, head.length_sq, 999).pick(1, torch.full((6,), 0.5).double())
     (one_draw,) = variance_of_a_draw(push, tokens, everything, [16], False)

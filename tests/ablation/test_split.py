@@ -43,7 +43,7 @@ def split_of(head, clean, target, **sizes):
 def test_all_tokens_in_the_head_are_exact(pushed, scored):
     head, clean, push, exact = pushed
     split = split_of(head, clean, scored.target, n_head=300)
-    found, variance = estimate(head, clean, split, push)
+    found, variance = estimate(clean, split, push)
     assert largest(found - exact) < 1e-12
     assert largest(variance) == 0
 
@@ -51,7 +51,7 @@ def test_all_tokens_in_the_head_are_exact(pushed, scored):
 def test_it_is_off_by_no_more_than_its_standard_error_says(pushed, scored):
     head, clean, push, exact = pushed
     split = split_of(head, clean, scored.target, n_head=32, n_tail=32)
-    found, variance = estimate(head, clean, split, push)
+    found, variance = estimate(clean, split, push)
     assert largest(found - exact) > 1e-6  # it is an estimate
     in_errors = (found - exact) / variance.sqrt()
     assert float(in_errors.square().mean().sqrt()) < 1.5
@@ -69,7 +69,7 @@ def test_the_sampled_sum_is_unbiased(pushed, scored):
     for offset in steps.repeat_interleave(n_pos).split(at_once * n_pos):
         split = split_vocabulary(head, many, target, offset, n_head=16, n_tail=4)
         x_target = _change_of_target(head, many, split, pushes)
-        changes = (estimate(head, many, split, pushes)[0] + x_target).exp() - 1
+        changes = (estimate(many, split, pushes)[0] + x_target).exp() - 1
         sums += changes.view(at_once, n_pos, -1).sum(dim=0)
     x_target = x_target[:n_pos]
     expected = (exact + x_target).exp() - 1
@@ -90,7 +90,7 @@ def test_poor_pairs_are_summed_in_full(pushed, scored, pair_error):
     split = split_of(head, clean, scored.target, n_head=32, n_tail=32)
     inputs = (head, clean, split, push, scored.target)
     found = delta_of_pushes(*inputs, pair_error=pair_error)
-    estimated, variance = estimate(head, clean, split, push)
+    estimated, variance = estimate(clean, split, push)
     in_full = doubt(split.picked.n_probe) * variance > pair_error**2
     assert torch.equal(found[~in_full], estimated[~in_full])
     torch.testing.assert_close(found[in_full], exact[in_full], rtol=1e-10, atol=1e-12)
@@ -103,7 +103,7 @@ def test_what_float32_cannot_hold_is_summed_in_full(model, scored):
     clean = clean_pass(head, scored.resid, scored.target)
     push = 10 * head.W_out[:1].expand(len(scored.target), 1, 16)
     split = split_of(head, clean, scored.target)
-    beyond = ~estimate(head, clean, split, push)[0].isfinite()
+    beyond = ~estimate(clean, split, push)[0].isfinite()
     found = delta_of_pushes(head, clean, split, push, scored.target, pair_error=math.inf)
     exact = delta_of_push(head, clean, push[:, 0], scored.target)
     assert beyond.any()

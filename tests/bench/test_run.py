@@ -10,7 +10,6 @@ from raretok import cli
 from raretok.ablation.head import final_head
 from raretok.bench import cases as bench_cases
 from raretok.bench import contenders, cost
-from raretok.bench import measure as bench_measure
 from raretok.bench import run as bench
 from raretok.bench.cases import Case, byte_tokenizer, n_contexts, random_tokens
 from raretok.errors import UserError
@@ -140,7 +139,7 @@ def test_peak_memory_sees_what_is_held_and_let_go():
     def hold():
         torch.ones(2**24)  # 64 MiB
 
-    found = bench_measure.peak_bytes(hold, torch.device("cpu"))
+    found = bench_cases.peak_bytes(hold, torch.device("cpu"))
     assert 0.95 * 2**26 < found < 1.5 * 2**26
 
 

@@ -21,7 +21,7 @@ from raretok.ledger import over_models
 from raretok.ledger.figures import primary
 from raretok.ledger.records import as_records, book_ledger
 from raretok.ledger.tables import ours
-from raretok.measure import cards, find, layers, parameters, source
+from raretok.measure import find, parameters, source
 from raretok.measure.find import LEAD, TRAINED, Measurements
 from raretok.measure.parameters import PageParameters
 from raretok.paths import runs_folder
@@ -65,7 +65,7 @@ def own(tmp_path_factory):
     sources = [pages.page_named(ROOT, name) for name in ("spectra", "ledger")]
     sources += [toy(folder, "09_toy", "# %%\n{}['<b>']")]
     with pytest.MonkeyPatch.context() as patch:
-        for module in (find, source, layers):
+        for module in (find, source):
             patch.setattr(module, "RUNS", folder / "runs")
         patch.setattr("raretok.ablation.resumption.RUNS", folder / "runs")
         patch.setenv("RARETOK_RUNS", str(folder / "runs"))
@@ -117,7 +117,7 @@ def test_its_links_lead_to_pages_that_are_there_and_no_file_names_the_machine(ow
 
 def test_it_has_cards_where_these_were_measured(own, monkeypatch):
     _, folder, _ = own
-    for module in (find, source, cards):
+    for module in (find, source):
         monkeypatch.setattr(module, "RUNS", folder.parent / "runs")
     model, texts = folder.parent / "tiny-llama", folder.parent / "my texts.jsonl"
     asked = PageParameters(model=str(model), corpus=str(texts), n_ctx=32, n_positions=60)

@@ -25,7 +25,7 @@ def measured(request, tmp_path_factory):
     model = write_model(folder / "tiny", request.param, d_mlp=200)
     given = PageParameters(model=str(model), corpus=str(text), n_ctx=32, n_positions=120)
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("find", "source", "cards"):
+        for name in ("find", "source"):
             patch.setattr(f"raretok.measure.{name}.RUNS", folder / "runs")
         patch.setattr("raretok.ablation.resumption.RUNS", folder / "runs")
         asked = Measurements(given)

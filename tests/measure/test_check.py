@@ -33,8 +33,6 @@ def measured(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(find, "RUNS", folder / "runs")
         patch.setattr("raretok.measure.source.RUNS", folder / "runs")
-        patch.setattr("raretok.measure.layers.RUNS", folder / "runs")
-        patch.setattr("raretok.measure.cards.RUNS", folder / "runs")
         patch.setattr("raretok.ablation.resumption.RUNS", folder / "runs")
         asked = Measurements(given)
         for name in (*PARTS, *HEADS):

@@ -10,7 +10,7 @@ import pytest
 from raretok.bench import scale
 from raretok.book.inspection import obstacles, report
 from raretok.claims.study import NEEDS, Study, parts_of
-from raretok.measure import cost, find, layers, source
+from raretok.measure import cost, find, source
 from raretok.measure.parameters import PageParameters
 from raretok.measure.parts import source_of
 from tests.tiny import write_model
@@ -35,7 +35,7 @@ def parameters(tmp_path_factory) -> PageParameters:
 def study(parameters, tmp_path_factory):
     runs = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
-        for module in (find, source, layers):
+        for module in (find, source):
             patch.setattr(module, "RUNS", runs)
         patch.setattr("raretok.ablation.resumption.RUNS", runs)
         yield Study(parameters)

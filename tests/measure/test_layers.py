@@ -22,7 +22,7 @@ def source() -> Source:
 def small(monkeypatch, tmp_path):
     monkeypatch.setattr(layers, "SCREENED", 12)
     monkeypatch.setattr(layers, "MEANS", 4)
-    monkeypatch.setattr(layers, "RUNS", tmp_path)
+    monkeypatch.setattr("raretok.measure.source.RUNS", tmp_path)
 
 
 def screened(source, layer, tmp_path):

@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from raretok import __version__, ablate, neurons
 from raretok.ablation import resumption
 from raretok.measure.neurons import COLUMNS, OF_MODEL, column_table
-from raretok.measure.tokens import text_of
 from raretok.stats.jackknife import deal
+from raretok.text.corpus import text_of
 from raretok.text.rarity import RARE
 from tests.tiny import write_model
 

@@ -9,7 +9,7 @@ from raretok.measure.find import Measurements
 from raretok.measure.neurons import of_measurement
 from raretok.measure.parameters import PageParameters
 from raretok.measure.record import Folder
-from raretok.measure.tokens import text_of
+from raretok.text.corpus import text_of
 from tests.tiny import write_model
 
 CONTENT = 257  # types of the tiny vocabulary that are tokens
