@@ -26,7 +26,7 @@ from traitlets import default
 
 from raretok.book import site
 from raretok.book.cards import write_cards
-from raretok.book.figcheck import SVG, same_page, same_words
+from raretok.book.figcheck import SVG, same_page
 from raretok.claims.study import Study
 from raretok.errors import UserError
 from raretok.ledger.records import (
@@ -139,9 +139,8 @@ def limit_threads(n: int) -> None:
 
 def write_ledger(folder: Path) -> Path:
     """Write `ledger.json` from the executed pages in a folder."""
-    out, text = folder / "ledger.json", ledger_json(whole_ledger(folder))
-    if not (out.is_file() and same_words(out.read_text(), text)):
-        write_whole(out, text)
+    out = folder / "ledger.json"
+    write_whole(out, ledger_json(whole_ledger(folder)))
     return out
 
 

@@ -38,6 +38,7 @@ CONTEXTS = 3  # whose attention is captured again
 DOCUMENTS = 3  # whose sums are made again
 # What another processor's float32 makes of a number: of its size, and of 1.
 RELATIVE, ABSOLUTE = 2e-4, 2e-5
+PAIR = 1e-6  # nats; what it makes of the effect of one group at one position
 RMS, LARGEST = 1.25, 8.0  # allowed differences, in units of the stated error
 MANY, SCALE = 1_000, 0.005  # of so many values a common factor may be off by half a percent
 
@@ -234,9 +235,12 @@ def check_groups(of: Stored) -> Iterator[Pair]:
     some = int(of.rng.integers(of.data.sizes["block"]))
     rows = np.flatnonzero((positions.stratum != MIDDLE) & (block == some))
     joint = together(of.source, rows, np.full(rows.size, some % 2), of.data.members.values)
-    again = influence_sums(joint, positions[rows], np.zeros_like(rows))[0][:, 0]
+    drawn, one = positions[rows], np.zeros_like(rows)
+    again = influence_sums(joint, drawn, one)[0][:, 0]
     stored = of.data.joint.values[:, some].reshape(again.shape)
-    yield "joint", stored, again, bit_error(again, FINE)
+    # Effects of either sign cancel in a sum; what rounds each of them does not.
+    rounding = PAIR * np.sqrt(influence_sums(drawn.weight[:, None], drawn, one)[0][:, 0])
+    yield "joint", stored, again, np.hypot(bit_error(again, FINE), rounding)
 
 
 def check_cards(of: Stored) -> Iterator[Pair]:
