@@ -27,6 +27,7 @@ def pytest_collection_modifyitems(items):
         if type(item).__name__ != "IPyNbCell":
             continue
         page = item.parent
+        # The PNG beside each SVG is compared in its place (raretok/book/figcheck.py).
         page.skip_compare = {*page.skip_compare, "image/svg+xml"} - {"image/png"}
         item.sanitize = lambda text, plain=item.sanitize: Output(plain(text))
 

@@ -66,7 +66,7 @@ page.summary_table(rows)
 # takes {glue:text}`gpt2_small_speedup_vs_released` times as long, the hook loop {glue:text}`gpt2_small_speedup_vs_hooks`
 # times.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Time to ablate every neuron of the last MLP alone, in units of one forward pass with its loss on the same positions (grey line), for trained and random weights. The lower three ways are extrapolated from a random subset of neurons.", "name": "fig-cost"}, "image": {"alt": "Dot plot on a logarithmic axis: time in forward passes of each way to ablate every neuron, one row a way, one colour and mark a model. A vertical line stands at one forward pass.."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Time to ablate every neuron of the last MLP alone, in units of one forward pass with its loss on the same positions (grey line), for trained and random weights. The lower three ways are extrapolated from a random subset of neurons.", "name": "fig-cost"}, "image": {"alt": "Dot plot on a logarithmic axis: time in forward passes of each way to ablate every neuron, one row a way, one colour and mark a model. A vertical line stands at one forward pass."}}
 fig, axes = figures.panels(height=4.4)
 figures.relative_times(axes[0], list(page.WAYS.values()), page.relative(rows))
 figures.legend(fig, 3)
@@ -156,8 +156,6 @@ figures.legend(fig, 2)
 # the same share.
 
 # %% tags=["remove-cell"]
-from raretok.bench import scale
-
 measured = scale.measured()
 study, checked = scale.table(measured), scale.checks()
 parts = study.filter(like="(h)").drop(columns="in all (h)")

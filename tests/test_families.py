@@ -96,12 +96,14 @@ def test_a_layer_deeper_than_the_model_is_a_gap_and_the_others_are_there(study):
     assert len(found.total) == min(4, study.architecture.n_layers)
 
 
-def test_activations_of_a_gated_model_are_compared_by_rank(study):
-    if not study.architecture.gated or study.group_size < 3:
-        return
+def test_activations_are_compared_as_they_are_and_those_of_a_gated_model_by_rank(study):
     sample = study.sample("corrected")
     rows = np.arange(100)
     scores = sample.activations(rows)
+    if not study.architecture.gated:
+        assert (scores == sample.post[rows]).all()
+        assert list(sample.matrices) == ["W_in", "W_out"]
+        return
     order = np.argsort(sample.post[rows], axis=0, kind="stable")
     assert (np.diff(np.take_along_axis(scores, order, axis=0), axis=0) >= 0).all()
     assert np.abs(scores).max() < 3

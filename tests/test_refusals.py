@@ -302,7 +302,7 @@ def test_what_is_given_beside_a_model(here, words, capsys, monkeypatch):
     refused(given, SOURCES[words], here, capsys, monkeypatch)
 
 
-@pytest.mark.filterwarnings("always")
+@pytest.mark.filterwarnings("always")  # a command shows a warning as a line; an error would end it
 def test_weights_without_a_place_are_named_and_left_out(here, capsys, monkeypatch):
     extra = {"score.weight": torch.zeros(2, 16), "transformer.h.0.attn.masked_bias": torch.zeros(1)}
     weights(lambda held: held.update(extra))(here / "base")

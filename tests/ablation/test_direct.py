@@ -24,7 +24,7 @@ def test_it_equals_modules_with_a_frozen_scale(model, scored):
     assert largest(brute_force(model, scored) - exact) > 1e-2  # the scale does matter
 
 
-@pytest.mark.filterwarnings("ignore:A forward hook edited")  # as it should
+@pytest.mark.filterwarnings("ignore:A forward hook edited")  # TransformerLens, of what is tested
 def test_it_equals_hooks_that_freeze_the_scale_of_the_whole_model(model, tokens, scored):
     """The model run again as TransformerLens does it: `ln_final.hook_scale` kept as it was."""
     layer, neuron = model.architecture.n_layers - 1, 7

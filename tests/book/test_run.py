@@ -230,7 +230,11 @@ def test_a_quick_run_says_what_it_costs_in_width():
 def started(words: list[str], monkeypatch) -> dict:
     """What a command would run, without running it."""
     asked: dict = {}
-    kept = lambda given, sources, folder, **more: asked.update(vars(), given=given) or []  # noqa: E731
+
+    def kept(given, sources, folder, **more) -> list:
+        asked.update(given=given, sources=sources, folder=folder, more=more)
+        return []
+
     monkeypatch.setattr(rerun, "rerun", kept)
     monkeypatch.setattr(sys, "argv", ["raretok", "run", *map(str, words)])
     with pytest.raises(SystemExit) as stopped:

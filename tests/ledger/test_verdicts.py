@@ -146,6 +146,22 @@ def test_a_claim_that_needs_another_waits_for_it_under_the_same_reading():
     assert (text.verdict, text.why) == ("not testable", "R1 is not supported")
 
 
+def test_models_are_judged_each_by_itself_and_stay_apart():
+    head = found("R2", "size", 0.5, 1.0)
+    other = [replace(one, model="b") for one in (head, found("R1", "lift", 1.0, 2.0))]
+    own = [replace(one, model="a") for one in (head, found("R1", "lift", 1.6, 2.0))]
+    entries = judge_all([own[0], *other, own[1]])
+    assert [(e.finding.model, e.finding.claim) for e in entries] == [
+        *(("a", "R1"), ("a", "R2")),
+        *(("b", "R1"), ("b", "R2")),
+    ]
+    assert [e.verdict for e in entries] == [
+        *("supported", "supported"),
+        *("inconclusive", "not testable"),
+    ]
+    assert entries[-1].why == "R1 is not supported"
+
+
 def test_only_the_first_estimand_of_a_claim_supports_it():
     direct = found("R1", "direct effect", 1.6, 2.0)
     entries = judge_all([found("R2", "size", 0.5, 1.0), direct, found("R1", "lift", 0.5, 2.0)])

@@ -17,7 +17,7 @@ from raretok.text.rarity import (
     unigram,
 )
 
-UNIGRAMS = Path(__file__).parents[2] / "shared" / "unigrams"
+UNIGRAMS = Path(__file__).parents[3] / "shared" / "unigrams"  # beside the project
 # Elbow and types at or below it as stored by the released code; rare types of its rule elbow_15.
 KNOWN = {
     "pythia-pile": (50_304, 9.446e-07, 2_240, 40_520),
@@ -28,7 +28,8 @@ KNOWN = {
 @pytest.mark.skipif(
     not UNIGRAMS.is_dir(),
     reason="token counts of The Pile and OpenWebText are others' data and not shipped (github.com/"
-    "bpwu1/confidence-regulation-neurons, datasets); planted counts test the elbow below",
+    "bpwu1/confidence-regulation-neurons, datasets): with NAME.npy in shared/unigrams beside the "
+    "project this runs; planted counts test the elbow below",
 )
 @pytest.mark.parametrize("name", KNOWN)
 def test_elbow_of_real_counts(name):

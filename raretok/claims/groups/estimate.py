@@ -41,11 +41,6 @@ class Groups:
         """Neurons in a group of each percentage, at least one."""
         return [max(1, round(one / 100 * self.n_neurons)) for one in self.percent]
 
-    @property
-    def n_sets(self) -> int:
-        """Matched random sets beside each group."""
-        return self.means["joint"].shape[3] - 1
-
     def at(self, percent: float) -> int:
         """Where a percentage stands. Raises `NotTestableError` where it was not measured."""
         near = np.flatnonzero(np.isclose(self.percent, percent))

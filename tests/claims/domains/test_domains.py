@@ -238,3 +238,5 @@ def test_neurons_in_common_are_counted_over_the_groups_of_the_domains():
     assert int(same["in_all"]) > int(other["in_all"]) == 0
     assert int(same["in_any"]) < int(other["in_any"]) <= 18
     assert int(other["in_one"]) > int(same["in_one"])
+    within, across = (float(other[name].split()[0]) for name in ("within", "across"))
+    assert within > across
