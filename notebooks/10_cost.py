@@ -28,6 +28,7 @@
 from myst_nb import glue
 
 from raretok.bench import cost as page
+from raretok.bench import scale
 from raretok.claims import style as figures
 
 rows, fits = page.read(), page.fits()
