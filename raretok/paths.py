@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -41,12 +42,10 @@ CLOSED = (
 
 
 @contextmanager
-def replacing(file: Path, name: str = "") -> Iterator[Path]:
-    """A draft that takes the place of a file once it is written: whole or not at all.
-
-    Processes that may write at the same time give their drafts a `name` each.
-    """
-    draft = file.with_name(f".{file.name}{name}.partial")
+def replacing(file: Path) -> Iterator[Path]:
+    """A draft that takes the place of a file once it is written: whole or not at all."""
+    # A name of its own: several processes may write the file at the same time.
+    draft = file.with_name(f".{file.name}.{secrets.token_hex(4)}.partial")
     try:
         yield draft
         os.replace(draft, file)
@@ -154,5 +153,5 @@ def digest(arrays: Iterable[np.ndarray]) -> str:
     total = hashlib.sha256()
     for array in arrays:
         total.update(f"{array.dtype} {array.shape}\n".encode())
-        total.update(np.ascontiguousarray(array).tobytes())
+        total.update(np.ascontiguousarray(array))
     return total.hexdigest()

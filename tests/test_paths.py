@@ -1,12 +1,13 @@
 """Files that are replaced whole, and records that are as they were written."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from raretok.errors import UserError
-from raretok.paths import digest, key_of, read_sealed, replacing, write_sealed
+from raretok.paths import digest, key_of, read_sealed, replacing, write_json, write_sealed
 
 RECORD = {"b": 1, "a": {"d": [2.5, "ü"], "c": None}}
 
@@ -38,6 +39,13 @@ def test_what_is_no_record_is_refused(content, why, tmp_path):
     (tmp_path / "one.json").write_text(content)
     with pytest.raises(UserError, match=f"^one.json {why}$"):
         read_sealed(tmp_path / "one.json", UserError)
+
+
+def test_several_may_write_one_file_at_the_same_time(tmp_path):
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda n: write_json(tmp_path / "one.json", n), range(200)))
+    assert json.loads((tmp_path / "one.json").read_text()) in range(200)
+    assert [file.name for file in tmp_path.iterdir()] == ["one.json"]
 
 
 def test_where_no_record_is_that_is_said_by_the_caller(tmp_path):

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -45,7 +44,7 @@ class Checkpoints:
         buffer = io.BytesIO()
         np.savez(buffer, **part)
         content = buffer.getbuffer()
-        with replacing(self._file(name), secrets.token_hex(4)) as draft:  # several may keep it
+        with replacing(self._file(name)) as draft:
             draft.write_bytes(hashlib.sha256(content).digest() + content)
         return part
 

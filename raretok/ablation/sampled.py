@@ -81,11 +81,11 @@ class Directions:
 
     @cached_property
     def short_G(self) -> Float[Tensor, "d_model d_vocab"]:
-        return self.head.G.to(short_type(self.M.device))
+        return self.head.G.to(short_type(self.head.G.device))
 
     @cached_property
     def short_M_sq(self) -> Float[Tensor, "d_vocab d_mlp"]:
-        return self.M.square().to(short_type(self.M.device))
+        return self.M.square().to(short_type(self.head.G.device))
 
 
 def sampling_offsets(n_positions: int) -> Float[Tensor, " position"]:

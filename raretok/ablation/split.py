@@ -128,17 +128,15 @@ def delta_of_push(
     u = u - u.gather(1, clean.p.argmax(dim=1, keepdim=True))
     total = (u.expm1() * clean.p).sum(dim=1)
     change = total.log1p() - u.gather(1, target[:, None]).squeeze(1)
-    # Near -1 the sum has lost its digits, beyond 88 nats float32 overflows, and where a soft cap
-    # holds a logit a large change has none; the difference of two losses then keeps what there is.
+    # Near -1 the sum has lost its digits (twenty times those of float32 at -0.95), beyond 88 nats
+    # float32 overflows, and where a soft cap holds a logit a large change has none (from where
+    # exactly makes no difference); the difference of two losses then keeps what there is.
     lost = ~((total > -0.95) & (total < math.inf))
     if head.softcap:
         lost |= moved.abs().amax(dim=1) > head.softcap / 2
     if lost.any():
-        logits = clean.z[lost] + head.logit_bias
-        before, after = (
-            capped_loss(some, target[lost], head.softcap) for some in (logits, logits + moved[lost])
-        )
-        change[lost] = after - before
+        logits = clean.z[lost] + head.logit_bias + moved[lost]
+        change[lost] = capped_loss(logits, target[lost], head.softcap) - clean.loss[lost]
     return change
 
 

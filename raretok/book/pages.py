@@ -294,7 +294,7 @@ def stable(notebook: NotebookNode) -> NotebookNode:
 
 def write_whole(path: Path, text: str) -> None:
     """Write `text` to `path` whole or not at all."""
-    with replacing(path, f".{os.getpid()}") as draft:
+    with replacing(path) as draft:
         draft.write_text(text if text.endswith("\n") else text + "\n", encoding="utf-8")
 
 

@@ -1,7 +1,6 @@
 """Texts from the Hub: the first documents of a dataset, read once by streaming and frozen."""
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from itertools import islice
@@ -35,7 +34,7 @@ def frozen(source: str, n_documents: int) -> Path:
     record |= {"split": "train", "documents": len(rows), "sha256": sha256_of(text)}
     with one_line(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(file, str(os.getpid())) as draft:
+        with replacing(file) as draft:
             draft.write_bytes(text)
             write_json(file.with_suffix(".json"), record)
     return file

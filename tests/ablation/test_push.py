@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from raretok.ablation.closed_form import delta_loss
-from raretok.ablation.head import clean_pass, final_head
+from raretok.ablation.head import FinalHead, clean_pass, final_head
 from raretok.ablation.split import delta_of_push
 from tests.ablation.modules import delta_loss_replaced, real_modules
 from tests.ablation.reference import largest
@@ -34,6 +34,23 @@ def through_modules(model, scored, new):
     changed = [torch.where(members, new, scored.post) for members in GROUPS]
     found = [delta_loss_replaced(modules, *inputs, one, scored.target) for one in changed]
     return torch.stack(found, dim=1)
+
+
+def test_a_flat_prediction_pushed_to_one_token_keeps_its_digits():
+    """All others lose what that one gains: relative to it the sum over them is near -1."""
+    G = torch.zeros(2, 20_000, dtype=torch.float64)
+    G[0, 0] = 70.7
+    sizes = {"W_out": torch.ones(1, 2).double(), "W_out_sq": torch.ones(1).double()}
+    head = FinalHead(**sizes, G=G, logit_bias=0 * G[0], eps=0.0, centred=False)
+    resid, push = torch.tensor([[1e-3, 1.0]]).double(), torch.tensor([[0.12, 0.0]]).double()
+    target = torch.tensor([7])
+    found = {}
+    for dtype in (torch.float32, torch.float64):
+        own = replace(head, **{n: v.to(dtype) for n, v in vars(head).items() if torch.is_tensor(v)})
+        clean = clean_pass(own, resid.to(dtype), target, double=False)
+        found[dtype] = float(delta_of_push(own, clean, push.to(dtype), target)[0])
+    assert found[torch.float64] > 2
+    assert abs(found[torch.float32] - found[torch.float64]) < 5e-6
 
 
 def test_it_equals_the_real_modules(model, scored):
