@@ -64,8 +64,8 @@ for name, value in (said | page.said(found, lead)).items():
 # The {glue:text}`n_claims` claims over the training runs: reproduced {glue:text}`n_reproduced`, contradicted
 # {glue:text}`n_contradicted`, inconclusive {glue:text}`n_inconclusive`, and not testable, as too few runs pass
 # the gates, {glue:text}`n_not_testable`. {numref}`fig-forest` has every model. The table below it counts the
-# models that support a claim and those that contradict it, each by itself: of all that were trained, also those
-# that fail a gate, and never the untrained one. Where the number of a model from outside lies beyond the *next
+# models that support a claim and those that contradict it, each by itself, out of all trained models, whether they
+# pass the gates or not; the untrained one is not counted. Where the number of a model from outside lies beyond the *next
 # run*, it differs from the runs by more than one more run would.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Each claim's primary number under the corrected reading, with 95 % intervals over documents (an arrow where one leaves the picture). Blue: models that are not one of the runs; the others are training runs, whose verdict stands above each panel; hollow: a gate failed, so the number does not count. Below the line: mean of the runs whose gates hold, and where one more run is expected.", "name": "fig-forest"}, "image": {"alt": "One panel a claim, each with a row a model: SmolLM2, the training runs and an untrained network, each a mark with a horizontal 95 % interval, hollow where a gate failed; below a line the mean of the runs as a diamond, and the interval of the next run. Regions that support the claim are shaded blue, those that contradict it orange; the verdict over the runs heads each panel."}}

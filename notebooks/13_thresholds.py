@@ -63,7 +63,7 @@ tables.verdict_box(entries)
 # %% tags=["remove-cell"]
 sweeps = {name: estimate.sweep(one) for name, one in studies.items()}
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Lift on rare and on common targets, concentration, and influence of the top 1 % on documents it was not chosen on, by the percentage of types that are rare, with 95 % intervals over documents. Thick: the page's model; thin: others. Hollow: rare positions worth fewer than the 200 that the gate of G2 asks for. Shaded: the regions of the named claim, supporting blue, contradicting orange.", "name": "fig-sweep"}, "image": {"alt": "Four panels against the percentage of types that count as rare: lift on rare targets, lift on common targets, concentration, and influence of the group. The model of this page is a thick line with round marks and 95 % intervals, the others are thin, each with its own mark; hollow marks rest on few positions. Regions that support a claim are blue, those that contradict it orange."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Lift on rare and on common targets, concentration, and influence of the top 1 % on documents it was not chosen on, by the percentage of types that are rare, with 95 % intervals over documents. Thick: the page's model; thin: others. Hollow: rare positions worth fewer than 200 equally weighted ones. Shaded: the regions of the named claim, supporting blue, contradicting orange.", "name": "fig-sweep"}, "image": {"alt": "Four panels against the percentage of types that count as rare: lift on rare targets, lift on common targets, concentration, and influence of the group. The model of this page is a thick line with round marks and 95 % intervals, the others are thin, each with its own mark; hollow marks rest on few positions. Regions that support a claim are blue, those that contradict it orange."}}
 fig, axes = style.panels(4, height=3.6)
 for ax, (name, (key, *_)) in zip(axes, page.SHOWN.items(), strict=True):
     spec = claims()[key[0]].estimands[key[1]] if key else None
@@ -162,7 +162,7 @@ style.legend(fig, 2)
 # slopes follow the frequent targets most. In {numref}`fig-slopes` slope and influence are both computed with
 # the effects on rare targets, and are related for that reason alone.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "What was found for each estimand of G2, with 95 % intervals over documents, on the regions that support (blue) and contradict (orange) the claim.", "name": "fig-readings-thresholds"}, "image": {"alt": "One row for each estimand of G2: a mark with a horizontal 95 % interval on a line shaded blue where values support the claim and orange where they contradict it, with the verdict in words at the right. Compare which region an interval lies in whole."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "What was found for each estimand of G2: marks with 95 % intervals over documents (an arrow where an interval leaves the picture; hollow where the verdict is *not testable*), on the regions that support (blue) and contradict (orange) the claim.", "name": "fig-readings-thresholds"}, "image": {"alt": "One row for each estimand of G2: a mark with a horizontal 95 % interval on a line shaded blue where values support the claim and orange where they contradict it, with the verdict in words at the right. Compare which region an interval lies in whole."}}
 fig = readings(entries)
 
 # %% tags=["hide-input"]

@@ -80,7 +80,7 @@ style.legend(fig, 3)
 # {glue:text}`lift_before` times the influence that the smooth curve through the others predicts (the lift of
 # R1).
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "First-order influence by rank in each of the last layers, ranked on some documents and measured on others, means in bins. Dotted: exact ablation in the last layer.", "name": "fig-layer-curves"}, "image": {"alt": "Two log-log panels, rare targets left, common targets right: influence by rank of the neuron, one line style and colour for each of the last layers, and a dotted line for exact ablation in the last layer. Compare which layer's line lies highest, and how close the dotted line runs to that of the last layer."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "First-order influence by rank in each of the last layers, ranked on some documents and measured on others, means in bins; a line breaks where such a mean is not positive. Black, dotted: exact ablation in the last layer.", "name": "fig-layer-curves"}, "image": {"alt": "Two log-log panels, rare targets left, common targets right: influence by rank of the neuron, one line style and colour for each of the last layers, and a dotted line for exact ablation in the last layer. Compare which layer's line lies highest, and how close the dotted line runs to that of the last layer."}}
 fig, axes = style.panels(2, height=4.4, share=True)
 for ax, kind in zip(axes, ("rare", "common"), strict=True):
     with style.or_reason(ax):
@@ -133,7 +133,7 @@ style.table(models, "model", page.of_model)
 #
 # ## The finding
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "What was found for each estimand of G3, with 95 % intervals over documents, on the regions that support (blue) and contradict (orange) the claim.", "name": "fig-readings-layers"}, "image": {"alt": "One row for each estimand of G3: a mark with a horizontal 95 % interval on a line shaded blue where values support the claim and orange where they contradict it, with the verdict in words at the right. Compare which region an interval lies in whole."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "What was found for each estimand of G3: marks with 95 % intervals over documents (an arrow where an interval leaves the picture; hollow where the verdict is *not testable*), on the regions that support (blue) and contradict (orange) the claim.", "name": "fig-readings-layers"}, "image": {"alt": "One row for each estimand of G3: a mark with a horizontal 95 % interval on a line shaded blue where values support the claim and orange where they contradict it, with the verdict in words at the right. Compare which region an interval lies in whole."}}
 fig = readings(entries)
 
 # %% tags=["hide-input"]

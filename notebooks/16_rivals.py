@@ -125,6 +125,6 @@ style.table(found, "model", page.of_group)
 # measured with noise, so its part is a lower bound.
 #
 # The group was chosen for rare targets, which favours these at equal surprisal. The ratio of the group that
-# is chosen on the others instead leans the other way: if surprisal were all, that one would be at or below
-# 1. Surprisal is the model's own: rare and frequent targets that surprise it equally may still differ in
-# more than rarity.
+# is chosen on the others instead leans the other way: if surprisal were all, that one would be at most 1.
+# Surprisal is the model's own: rare and frequent targets that surprise it equally may still differ in more
+# than rarity.

@@ -75,7 +75,7 @@ style.legend(fig, 2)
 # group chosen for rare targets ({glue:text}`most` of the layer) the loss on these changes by
 # {glue:text}`without_most` nats. {numref}`fig-together-beside` has the same for the other models.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The same for the models beside, neurons chosen for rare targets.", "name": "fig-together-beside"}, "image": {"alt": "A panel a model: change of the loss on rare and on common targets, as lines with marks and 95 % intervals, against how many neurons chosen for rare targets go together, over bands that show the range of random sets."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The same for the models beside, neurons chosen for rare targets. Each panel has its own scale.", "name": "fig-together-beside"}, "image": {"alt": "A panel a model: change of the loss on rare and on common targets, as lines with marks and 95 % intervals, against how many neurons chosen for rare targets go together, over bands that show the range of random sets."}}
 others = {name: one for name, one in models.items() if name != own}
 fig, axes = style.panels(len(others), height=3.3)
 for ax, (name, one) in zip(axes, others.items(), strict=True):
@@ -108,7 +108,7 @@ style.legend(fig, 3)
 # {glue:text}`for_rare`; for the 1 % chosen for common targets it is {glue:text}`for_common`. Only if the whole
 # interval of the first lies above that of the second do neurons chosen for rare targets favour these the more.
 # Such a ratio alone does not make a neuron one for rare tokens: rare targets have more loss to change, and the
-# random sets in the table show how much that makes. A ratio is *undefined* where either effect may not raise the
+# random sets in the table show how much that makes where they raise both losses. A ratio is *undefined* where either effect may not raise the
 # loss.
 
 # %% tags=["hide-input"]

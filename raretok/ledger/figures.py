@@ -36,7 +36,9 @@ def limits(spec: Estimand, entries: list[Entry]) -> tuple[float, float]:
     width = (high - low) or 1.0
     start = min([low - 0.3 * width, *(one.low for one in found)])
     stop = max([high + 0.3 * width, *(one.high for one in found)])
-    return max(start, low - width), min(stop, high + width)
+    start, stop = max(start, low - width), min(stop, high + width)
+    room = 0.03 * (stop - start)  # so that no interval ends on the frame
+    return start - room, stop + room
 
 
 def estimate_row(ax: Axes, spec: Estimand, entries: list[Entry], *, label: str) -> None:
@@ -74,9 +76,10 @@ def mark(ax: Axes, entry: Entry, limits: tuple[float, float]) -> None:
     finding = entry.finding
     height = 0.3 + list(PROTOCOLS)[::-1].index(finding.reading)
     shape, colour = MARKS[finding.reading]
-    if finding.controls is not None:
+    low, high = np.clip(finding.controls[1:] if finding.controls else (0.0, 0.0), *limits)
+    if low < high:  # else there are none, or they lie outside the picture
         bar = {"color": "0.65", "lw": 4, "label": f"{QUIET}{finding.reading}: controls"}
-        ax.plot(np.clip(finding.controls[1:], *limits), [height - 0.32] * 2, **bar)
+        ax.plot((low, high), [height - 0.32] * 2, **bar)
     if finding.estimate is not None:
         label = f"{QUIET}{finding.reading}"
         estimate(ax, entry, height, limits, colour, marker=shape, label=label)
@@ -92,7 +95,7 @@ def readings(entries: list[Entry], *, labels: dict[tuple[str, str], str] | None 
     for ax, (key, of) in zip(axes, rows.items(), strict=True):
         name = (labels or {}).get(key, f"{key[0]}, {key[1]}")
         estimate_row(ax, of[0].spec, of, label=name)
-    legend(fig, 4, keys())
+    legend(fig, 4, keys(entries))
     return fig
 
 
@@ -104,22 +107,28 @@ def grouped(entries: Iterable[Entry]) -> dict[tuple[str, str], list[Entry]]:
     return rows
 
 
-def keys() -> list[Line2D | Patch]:
-    """What marks and shades of readings mean."""
+def keys(entries: list[Entry]) -> list[Line2D | Patch]:
+    """What the marks and shades of the readings of some entries mean."""
+    used = {one.finding.reading for one in entries}
     shapes = [
         Line2D([], [], color=colour, marker=shape, label=name)
         for name, (shape, colour) in reversed(MARKS.items())
+        if name in used
     ]
-    return [*shapes, *shared_keys(), Line2D([], [], color="0.65", lw=4, label="controls, 95 %")]
+    controls = Line2D([], [], color="0.65", lw=4, label="controls, 95 %")
+    some = [controls] if any(one.finding.controls for one in entries) else []
+    return [*shapes, *shared_keys(entries), *some]
 
 
-def shared_keys() -> list[Line2D | Patch]:
-    """What marks and shades mean in every figure of verdicts."""
+def shared_keys(entries: list[Entry]) -> list[Line2D | Patch]:
+    """What the marks and shades of some entries mean in every figure of verdicts."""
+    hollow = Line2D([], [], color="black", marker="o", mfc="white", ls="", label="not testable")
+    published = Line2D([], [], color=COLOURS["published"], lw=4, label="published")
     return [
-        Line2D([], [], color="black", marker="o", mfc="white", ls="", label="not testable"),
+        *[hollow] * any(one.verdict == "not testable" for one in entries),
         Patch(color=COLOURS["supports"], label="supports"),
         Patch(color=COLOURS["contradicts"], label="contradicts"),
-        Line2D([], [], color=COLOURS["published"], lw=4, label="published"),
+        *[published] * any(one.spec.published is not None for one in entries),
     ]
 
 
@@ -165,7 +174,8 @@ def forest(found: list[Replication], names: dict[str, str]) -> Figure:
         forest_panel(ax, one, names)
         if i % 2:
             ax.set_yticklabels([])
-    legend(fig, 4, [*forest_keys(), *shared_keys()])
+    entries = [entry for one in found for entry in (*one.outside, *one.runs)]
+    legend(fig, 4, [*forest_keys(), *shared_keys(entries)])
     return fig
 
 

@@ -20,13 +20,11 @@ from raretok.measure.find import LEAD, TRAINED, UNTRAINED, Measurements
 from raretok.measure.parameters import PageParameters
 from raretok.paths import ROOT
 
+# By label, in the order of the forest plots; what was trained here is not named as if it were
+# the model whose family it has.
 NAMES = {
     LEAD: "SmolLM2",
-    "docs-gpt2": "gpt2, seed 0",
-    **{f"docs-gpt2-seed{n}": f"gpt2, seed {n}" for n in range(1, 5)},
-    "docs-llama": "llama",
-    "docs-pythia": "pythia",
-    UNTRAINED.replace("@", "-"): "untrained gpt2",
+    **{label: label for label in (*TRAINED, UNTRAINED.replace("@", "-"))},
 }
 
 

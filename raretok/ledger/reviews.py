@@ -86,7 +86,7 @@ def known_values(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
         name = ".".join(entry.key[:2])
         values[f"{name}.verdict"] = entry.verdict + (f", as {entry.why}" if entry.why else "")
         if entry.finding.estimate:
-            values[f"{name}.ours"] = f"{ours(entry.finding)} {entry.spec.unit}"
+            values[f"{name}.ours"] = ours(entry.finding)
         reasons[f"{name}.ours"] = f"Not testable here: {entry.why}."
     table = calibrated(CALIBRATED)
     for row in table:

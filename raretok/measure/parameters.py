@@ -43,7 +43,7 @@ class PageParameters(BaseModel):
         "empty: the model's own, else those of the corpus",
     )
     protocol: Literal["code", "text", "corrected"] = Field(
-        "corrected", description="the reading shown first; every page compares all three"
+        "corrected", description="the reading shown first; pages on claims of the paper compare all"
     )
     rare_percentile: float = Field(
         15.0, gt=0, lt=50, description="percentage of types called rare (and common)"

@@ -143,7 +143,7 @@ def test_its_ledger_stands_beside_the_models_that_ship(own):
     ours, *others = over_models.names(over_models.beside(folder)[0]).values()
     assert ours == "tiny-llama (this run)"
     assert others[0] == "SmolLM2"
-    assert others[-1] == "untrained gpt2"
+    assert others[-1] == "docs-gpt2-untrained"
     assert len(others) == 2 + len(TRAINED)
     (picture,) = pages.pictures(folder / "08_ledger.ipynb", "fig-beside")
     shown = [f.read_text().strip() for f in (folder / "_build/html/_images").glob("*.svg")]

@@ -31,6 +31,7 @@ def together(ax: Axes, groups: Groups, chosen_for: str) -> None:
     by_size(ax, groups, chosen_for, effect)
     ax.axhline(0, color="0.3", lw=0.8)
     ax.set_yscale("symlog", linthresh=LINEAR)
+    ax.margins(y=0.1)
     ax.set_ylabel("change of the loss (nats)")
 
 

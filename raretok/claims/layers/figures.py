@@ -35,7 +35,7 @@ def influence_by_layer(ax: Axes, layers: Layers, exact: Sample | None) -> None:
     for layer in layers.gaps:
         ax.text(layer, 0.5, "gap", transform=ax.get_xaxis_transform(), ha="center")
     ax.axhline(0, color="0.3", lw=0.8)
-    ax.set(xlim=(-4.4, -0.4), ylabel="influence (nats a token)")
+    ax.set(xlim=(-4.4, -0.4), xlabel="MLP", ylabel="influence (nats a token)")
     ax.set_xticks(list(ORDER), list(ORDER.values()))
 
 
@@ -61,7 +61,7 @@ def agreement(ax: Axes, found: dict[int, Agreement], measure: int) -> None:
             points(ax, x, estimates, ms=6, fillstyle=fill, color=COLOURS[kind], label=label)
     ax.axhline(0, color="0.3", lw=0.8)
     lowest = min(0.0, *(float(np.nanmin(one[..., measure])) for one in found.values()))
-    ax.set(xlim=(-4.5, -0.5), ylim=(lowest - 0.05, 1.05), title=MEASURES[measure])
+    ax.set(xlim=(-4.5, -0.5), ylim=(lowest - 0.05, 1.05), xlabel="MLP", title=MEASURES[measure])
     ax.set_xticks(list(ORDER), list(ORDER.values()))
     ax.set_ylabel("first order against exact")
 

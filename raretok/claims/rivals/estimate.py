@@ -105,7 +105,7 @@ class Compared:
     ratio: Estimate | None  # its influence on rare targets over that on others as surprising
     left: Estimate | None  # one over that, as a share, for which either sign will do
     reverse: Estimate | None  # the ratio of the group that is chosen on the others instead
-    through_scale: Estimate | None
+    through_scale: Estimate | str | None  # words where it was not measured
 
 
 def compared(
@@ -131,5 +131,5 @@ def compared(
         or_none(lambda: ratio(mean(rare), mean(frequent), what)),
         or_none(lambda: share(mean(frequent), mean(rare))),
         or_none(lambda: ratio(mean(rare, other), mean(frequent, other), what)),
-        None if interventions is None else or_none(through_scale, sample, interventions),
+        "not measured" if interventions is None else or_none(through_scale, sample, interventions),
     )

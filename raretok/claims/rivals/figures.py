@@ -71,8 +71,9 @@ def contrast(ax: Axes, found: Models) -> None:
 
 
 def largest(of: dict[str, Estimate]) -> str:
-    """Which rival has the largest number."""
-    return max(of, key=lambda name: of[name].value)
+    """Which rival has the largest number; several where their intervals overlap with its own."""
+    most = max(of.values(), key=lambda one: one.value)
+    return " or ".join(name for name, one in of.items() if one.high >= most.low)
 
 
 def rivals_table(found: Models) -> pd.DataFrame:
@@ -92,10 +93,11 @@ def rivals_table(found: Models) -> pd.DataFrame:
 
 def of_group(one: Compared) -> dict[str, Estimate | str | None]:
     """Row of a model: its group at equal surprisal and through the norm's scale."""
+    through = one.through_scale
     return {
         "rare / as surprising": one.ratio,
         "left at equal surprisal, %": percent(one.left),
         "rare / as surprising, chosen on the latter": one.reverse,
-        "through the norm's scale, %": percent(one.through_scale),
+        "through the norm's scale, %": through if isinstance(through, str) else percent(through),
         "rare targets matched, %": number(100 * one.matched),
     }

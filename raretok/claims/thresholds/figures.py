@@ -18,14 +18,14 @@ SHOWN: dict[str, tuple[tuple[str, str] | None, str, tuple[float, float] | None]]
     "concentration (R0)": (("R0", "concentration"), "share, rare less common", None),
     "influence of the group": (None, "nats a token", None),
 }
-FEWEST = 200  # positions: the gate of G2
+FEWEST = 200  # equally weighted positions, below which a mark is hollow
 MODELS = (("o", "black"), ("s", "0.45"), ("^", "0.6"), ("D", "0.7"), ("v", "0.5"))
 
 
 def sweep(ax: Axes, series: dict[str, list[Case]], name: str, spec: Any = None) -> None:
     """One quantity over the percentage of rare types; the first model prominent, others muted.
 
-    Hollow where the rare positions are worth fewer than the gate asks for. `spec`: the estimand
+    Hollow where the rare positions are worth fewer than FEWEST. `spec`: the estimand
     whose regions are shaded.
     """
     for i, ((label, cases), mark) in enumerate(zip(series.items(), MODELS, strict=False)):

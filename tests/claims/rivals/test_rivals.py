@@ -158,7 +158,7 @@ def test_influence_that_is_difficulty_is_as_large_on_others_and_rarity_is_not():
     rare = group_in(np.where(sample.stratum == RARE, 1.0, 0.2), loss, sample)
     assert rare.ratio.value == pytest.approx(5, rel=0.05)
     assert rare.left.value == pytest.approx(0.2, rel=0.05)
-    assert rare.through_scale is None
+    assert rare.through_scale == "not measured"
 
 
 def interventions_of(sample, share):
