@@ -24,8 +24,8 @@
     ["rank", `${row.rank} of ${state.rows.length}${row.in_head ? ", in the head" : ""}`],
     ["effect on rare, nats", interval(row, "delta_loss_rare")],
     ["effect on common, nats", interval(row, "delta_loss_common")],
-    ["direct effect on rare, nats", interval(row, "direct_rare")],
-    ["direct effect on common, nats", interval(row, "direct_common")],
+    ["direct on rare, nats", interval(row, "direct_rare")],
+    ["direct on common, nats", interval(row, "direct_common")],
     ["|W_out|", number(row.W_out_norm)],
     row.gate_rate === undefined ? ["activation positive", `${number(100 * row.firing_rate)} % of positions`]
       : ["gate open", `${number(100 * row.gate_rate)} % of tokens`],
