@@ -207,8 +207,19 @@
     view.addEventListener("pointerout", (event) => { hover(null, event); });
     view.addEventListener("click", (event, item) => {
       const moved = from && Math.hypot(event.clientX - from[0], event.clientY - from[1]) > 4;
-      if (!moved && neuronAt(item) !== null) select(neuronAt(item));
+      const neuron = neuronAt(item) ?? (event.pointerType === "touch" ? nearest(name, event) : null);
+      if (!moved && neuron !== null) select(neuron);
     });
+  }
+  const FINGER = 16; // pixels that a tap may be off
+  function nearest(name, event) {
+    let found = null, least = FINGER;
+    for (const mark of at(name).querySelectorAll(".mark-symbol.role-mark path")) {
+      const box = mark.getBoundingClientRect(), neuron = neuronAt(mark.__data__);
+      const far = Math.hypot(box.x + box.width / 2 - event.clientX, box.y + box.height / 2 - event.clientY);
+      if (neuron !== null && far < least) [found, least] = [neuron, far];
+    }
+    return found;
   }
   const neuronAt = (item) => (item && item.datum && Number.isInteger(item.datum.neuron) ? item.datum.neuron : null);
   function brushed(name, fields, value) {

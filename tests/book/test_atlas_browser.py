@@ -238,6 +238,18 @@ def test_a_finger_that_begins_sideways_highlights_and_one_that_goes_up_scrolls(t
     assert "drag sideways" in page.inner_text("#atlas-keys")
 
 
+def test_a_tap_selects_the_nearest_neuron_within_a_fingers_width(touched):
+    page, _ = touched
+    page.fill("#atlas-search", "7")
+    page.locator("#atlas-rank").evaluate("one => one.scrollIntoView({block: 'center'})")
+    box = page.locator(POINTS.format("rank")).last.bounding_box()  # rank 1 is drawn last
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.touchscreen.tap(x + 10, y - 20)
+    assert page.inner_text("#atlas-neuron") == "Neuron 7"
+    page.touchscreen.tap(x, y - 12)
+    assert page.inner_text("#atlas-table tr >> nth=0").split()[1] == "1"
+
+
 def test_without_script_the_picture_the_table_and_the_links_are_there(browser, site: Path):
     with browser.new_context(java_script_enabled=False) as context:
         page = context.new_page()
