@@ -63,7 +63,7 @@ def test_a_page_runs_on_a_hub_id_from_the_offline_cache(tmp_path, llama, texts):
     assert done.returncode == 0, done.stderr
     page = tmp_path / "out" / "05_spectra.ipynb"
     assert done.stdout.strip() == str(page)
-    assert {(one.claim, one.reading) for one in read_page(page).findings} == {
+    assert {(one.claim, one.reading) for one in read_page(page).findings()} == {
         (name, reading)
         for name, claim in claims().items()
         for reading in PROTOCOLS

@@ -4,13 +4,13 @@ import json
 from base64 import b64encode
 from collections import defaultdict
 from contextlib import suppress
-from io import BytesIO
 from pathlib import Path
 
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
+from raretok.book.cards import rendered
 from raretok.book.grid import Cell, Plan, short
 from raretok.book.pages import write_whole
 from raretok.claims.style import panels, shade
@@ -19,13 +19,6 @@ from raretok.ledger.figures import INK, estimate, limits
 from raretok.ledger.tables import ours
 
 JOURNAL = "tasks.jsonl"  # in the folder of a sweep: what each task took
-PAGE = """<!doctype html><meta charset=utf-8><meta name=viewport content='width=device-width'>
-<title>{name}</title><style>body{{font-family:sans-serif;margin:1rem;max-width:75rem}}
-img{{max-width:100%}}.wide{{overflow-x:auto}}table{{border-collapse:collapse}}
-td,th{{padding:.2rem .6rem;border:1px solid #ccc;text-align:left;vertical-align:top}}</style>
-<h1>{name}</h1><p>{n} cells; intervals of 95 % under the reading <i>corrected</i>; seconds of all
-workers. Shaded: what supports (blue) and contradicts (orange) a claim; hollow: not testable.</p>
-<div class=wide>{table}</div>{forest}"""
 
 
 def summarise(plan: Plan) -> Path:
@@ -45,7 +38,7 @@ def summarise(plan: Plan) -> Path:
     write_whole(plan.folder / "summary.csv", pd.DataFrame(rows).to_csv(index=False))
     table = pd.DataFrame(shown).fillna("").to_html(index=False)
     said = {"name": plan.folder.name, "n": len(rows), "table": table, "forest": forest(plan.cells)}
-    write_whole(plan.folder / "summary.html", PAGE.format(**said))
+    write_whole(plan.folder / "summary.html", rendered("summary.html", **said))
     return plan.folder / "summary.html"
 
 
@@ -77,11 +70,10 @@ def forest(cells: list[Cell]) -> str:
     figure, axes = panels(len(names), 1, height=0.9 + 0.25 * len(cells))
     for ax, name in zip(axes, names, strict=True):
         forest_panel(ax, name, cells)
-    picture = BytesIO()
-    figure.savefig(picture, format="png", dpi=120, facecolor="white")
+    picture = b64encode(figure.svg().encode()).decode()
     plt.close(figure)
     alt = "Estimates of each claim with 95 % intervals, a row a cell"
-    return f"<img alt='{alt}' src='data:image/png;base64,{b64encode(picture.getvalue()).decode()}'>"
+    return f"<img alt='{alt}' src='data:image/svg+xml;base64,{picture}'>"
 
 
 def forest_panel(ax: Axes, claim: str, cells: list[Cell]) -> None:

@@ -92,23 +92,17 @@ def same_words(left: str, right: str) -> bool:
 
 def same_picture(left: str, right: str) -> bool:
     """Whether two PNGs in base64 look alike: their blocks of pixels, not the edges of letters."""
-    one, other = pixels(left), pixels(right)
-    if one.shape != other.shape:
+    one, other = opened(left), opened(right)
+    if one.size != other.size:
         return False
-    return float(np.sqrt(np.mean(np.square(in_blocks(one - other))))) <= PICTURE_TOLERANCE
+    apart = (np.asarray(picture.reduce(BLOCK), float) for picture in (one, other))
+    return float(np.sqrt(np.mean(np.square(np.subtract(*apart))))) <= PICTURE_TOLERANCE
 
 
-def pixels(png: str) -> Float[np.ndarray, "row column colour"]:
+def opened(png: str) -> Any:
     from PIL import Image
 
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB"), float)
-
-
-def in_blocks(picture: Float[np.ndarray, "row column colour"]) -> Float[np.ndarray, "r c colour"]:
-    """Means over blocks of pixels; what does not fill one at the right and below is left out."""
-    rows, columns = (n // BLOCK for n in picture.shape[:2])
-    cut = picture[: rows * BLOCK, : columns * BLOCK]
-    return cut.reshape(rows, BLOCK, columns, BLOCK, -1).mean(axis=(1, 3))
+    return Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
 
 
 def same_output(left: str, right: str) -> bool:
@@ -126,16 +120,11 @@ def same_page(stored: Any, page: Any) -> bool:
         return False
     pairs = zip(stored.cells, page.cells, strict=True)
     return all(
-        plain_cell(one) == plain_cell(other)
+        {**one, "outputs": ()} == {**other, "outputs": ()}
         and len(texts(one)) == len(texts(other))
         and all(map(same_output, texts(one), texts(other)))
         for one, other in pairs
     )
-
-
-def plain_cell(cell: Any) -> dict[str, Any]:
-    """What of a cell is compared exactly: everything but its outputs."""
-    return {key: value for key, value in cell.items() if key != "outputs"}
 
 
 def texts(cell: Any) -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
 import numpy as np
+import pandas as pd
 
 from raretok.ablation.head import final_head
 from raretok.book.pages import pages
@@ -103,10 +104,8 @@ def of_page(source: Source, name: str, claim: Claim) -> str:
 
 def domains(source: Source) -> int:
     """Domains with enough rare positions in enough documents to have an order of the neurons."""
-    everything, found = source.everything(CORRECTED), 0
+    everything = source.everything(CORRECTED)
     of = np.array([one.domain for one in source.corpus.documents])
     rare = everything.document[everything.stratum == RARE]
-    for domain in np.unique(of):
-        mine = rare[of[rare] == domain]
-        found += mine.size >= POSITIONS and np.unique(mine).size >= FEWEST
-    return int(found)
+    there = pd.Series(rare).groupby(of[rare]).agg(["size", "nunique"])
+    return int(((there["size"] >= POSITIONS) & (there["nunique"] >= FEWEST)).sum())

@@ -1,6 +1,5 @@
 """Runs the pages (jupytext -> papermill -> byte-stable .ipynb) and builds the site."""
 
-import multiprocessing
 import os
 import re
 import subprocess
@@ -8,7 +7,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 import jupytext
 import nbformat
 import papermill
+from joblib import Parallel, delayed
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpecManager
 from nbclient.exceptions import DeadKernelError
@@ -35,10 +34,8 @@ from raretok.ledger.records import (
     book_ledger,
     executed_pages,
     ledger_json,
-    replicates,
     title,
 )
-from raretok.ledger.verdicts import Entry, judged
 from raretok.measure.find import WHOLE
 from raretok.measure.parameters import parameter_cell, validated
 from raretok.paths import RUNS_GIVEN, one_line, replacing
@@ -83,11 +80,10 @@ def run_pages(
     read the records of the others run after them, and `ledger.json` is written beside them. A page
     that stops is one of the errors returned; the others run. `took` gets each page's seconds.
     """
-    turn = {name: place for place, name in enumerate(READERS)}
-    last = [source for source in sources if title(source.stem) in turn]
-    last.sort(key=lambda source: turn[title(source.stem)])
+    by_title = {title(source.stem): source for source in sources}
+    last = [by_title[name] for name in READERS if name in by_title]
     first, failures = sorted({*sources} - {*last}), []
-    together = run_together(first, folder, parameters, min(jobs, len(first)))
+    together = run_together(first, folder, parameters, jobs)
     for finished, seconds in chain(together, run_together(last, folder, parameters, 1)):
         if isinstance(finished, UserError):
             failures.append(finished)
@@ -96,7 +92,8 @@ def run_pages(
             took[finished.stem] = round(seconds, 1)
         done(finished)
     if last:
-        done(write_ledger(folder))
+        write_whole(ledger := folder / "ledger.json", ledger_json(folder))
+        done(ledger)
     return failures
 
 
@@ -104,20 +101,11 @@ def run_together(
     sources: list[Path], folder: Path, parameters: dict[str, Any], jobs: int
 ) -> Iterator[tuple[Path | UserError, float]]:
     """The executed pages as they are done, of those that stop why, and the seconds of each."""
-    if jobs < 2:
-        yield from (attempted(source, folder, parameters) for source in sources)
-        return
-    # Processes, not threads: papermill changes the working directory.
-    share = (max(1, (os.cpu_count() or 1) // jobs),)
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, spawn, initializer=limit_threads, initargs=share) as pool:
-        order = sorted(sources, key=lambda source: title(source.stem) not in LONGEST)
-        waiting = [pool.submit(attempted, source, folder, parameters) for source in order]
-        try:
-            for one in as_completed(waiting):
-                yield one.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+    if jobs > 1:
+        sources = sorted(sources, key=lambda source: title(source.stem) not in LONGEST)
+    # Processes, not threads: papermill changes the working directory. Each has its share of cores.
+    run = Parallel(min(jobs, len(sources)) or 1, return_as="generator_unordered")
+    return run(delayed(attempted)(source, folder, parameters) for source in sources)
 
 
 def attempted(
@@ -130,23 +118,6 @@ def attempted(
     except UserError as error:
         found = error
     return found, time.monotonic() - begun
-
-
-def limit_threads(n: int) -> None:
-    """What the kernels of this process inherit: so many threads for matrix products."""
-    os.environ["OMP_NUM_THREADS"] = str(n)
-
-
-def write_ledger(folder: Path) -> Path:
-    """Write `ledger.json` from the executed pages in a folder."""
-    out = folder / "ledger.json"
-    write_whole(out, ledger_json(whole_ledger(folder)))
-    return out
-
-
-def whole_ledger(folder: Path) -> list[Entry]:
-    """Every line: of the model that the pages show, then of the others that one page recorded."""
-    return [*book_ledger(folder), *judged(replicates(folder))]
 
 
 def page_named(root: Path, name: str) -> Path:
@@ -368,11 +339,6 @@ def write_generated(book: Path) -> None:
                 write_whole(folder / f"{site.FRONT[name]}.svg", data[SVG])
     if "answer.md" in wanted:
         front.card(book, folder / "site" / "card.png")
-
-
-def pictures(page: Path, figure: str) -> list[str]:
-    """The pictures (SVG) of a figure in an executed page, by the name that its cell gives it."""
-    return [data[SVG] for name, data in site.figures(page) if name == figure]
 
 
 def complaints(log: str, root: Path) -> list[str]:

@@ -1,7 +1,5 @@
 """What `raretok measure` and `raretok calibrate` do: make, check or renew what ships."""
 
-import hashlib
-import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,18 +7,18 @@ from pathlib import Path
 import numpy as np
 
 from raretok.book import status
-from raretok.book.pages import write_whole
 from raretok.book.rerun import foretell
 from raretok.claims.study import BEYOND, NEEDS, ON_TEXT, REPLICATED, STEPS, UNSEEN, Study
 from raretok.errors import UserError, say
 from raretok.ledger.calibration import Ground
 from raretok.ledger.calibration import calibrate as calibrate_worlds
+from raretok.ledger.claims import CLAIMS
 from raretok.ledger.promise import SHIPPED as CALIBRATED
 from raretok.measure import find
 from raretok.measure.parameters import PageParameters
 from raretok.measure.record import Folder
 from raretok.models import files as model_files
-from raretok.paths import DATA, ROOT, RUNS, replace_folder, seal_of
+from raretok.paths import ROOT, RUNS, file_sha256, replace_folder, seal_of, write_json
 from raretok.text.shelf import shelved
 
 TOKENS = ("tokens",)  # of every model in the atlas
@@ -149,17 +147,13 @@ def calibrate(parameters: PageParameters, runs: int, jobs: int) -> Path:
     rows = calibrate_worlds(ground, runs, RUNS / f"calibration-{key}", jobs)
     file = CALIBRATED / f"{study.measurements.label}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"measurement": study.measurements.name, "rows": rows}, indent=1)
-    write_whole(file, text)
+    write_json(file, {"measurement": study.measurements.name, "rows": rows})
     return file
 
 
 def calibration_code() -> str:
     """One sha256 over the sources that decide a verdict: kept runs of other code are not used."""
-    package = ROOT / "raretok"
+    package, shown = ROOT / "raretok", ("figures.py", "tables.py", "style.py")
     files = [f for room in ("claims", "stats", "ledger") for f in (package / room).rglob("*.py")]
-    total = hashlib.sha256((DATA / "claims.yaml").read_bytes())
-    for file in sorted(files):
-        if file.name not in ("figures.py", "tables.py", "style.py"):
-            total.update(file.read_bytes())
-    return total.hexdigest()
+    deciding = [CLAIMS, *(file for file in files if file.name not in shown)]
+    return seal_of({str(file.relative_to(ROOT)): file_sha256(file) for file in deciding})

@@ -10,8 +10,10 @@ from pathlib import Path
 import yaml
 
 from raretok import __version__
-from raretok.book.cards import carded, write_cards
-from raretok.book.pages import build_site, pictures, run_pages, write_whole
+from raretok.book.cards import carded, rendered, write_cards
+from raretok.book.figcheck import SVG
+from raretok.book.pages import build_site, run_pages, write_whole
+from raretok.book.site import figures
 from raretok.claims.study import NEEDS, Study, parts_of
 from raretok.errors import UserError, first_line
 from raretok.ledger.records import book_ledger, executed_pages, title
@@ -22,17 +24,7 @@ from raretok.measure.parameters import PageParameters, width_words
 from raretok.paths import ROOT, seal_of
 
 KEPT = ("intro", "method")  # hand-written pages of the site: one made for it, and the book's method
-FIGURE = """
-## Every model
-
-```{figure} beside.svg
-:alt: Forest plots, one panel a claim, of this model and of the models that ship
-
-Every claim that was tested on every model, with 95 % intervals: the model of this run first (blue),
-the book's own models and training runs below. Beside a claim stands its verdict over the training
-runs. Shaded: values that support (blue) and contradict (orange) the claim.
-```
-"""
+BESIDE = "fig-beside"  # the figure of every model, on the page `ledger`
 
 
 def name_of(parameters: PageParameters) -> str:
@@ -126,29 +118,22 @@ def build(study: Study, folder: Path, failures: list[UserError]) -> Path:
 
 def front_page(study: Study, book: Path, failures: list[UserError]) -> str:
     """What was run on what, the verdicts, and every model beside this one (MyST)."""
-    asked, text = study.parameters, text_name(study.parameters)
-    changed = asked.model_dump(exclude_defaults=True, exclude={"model", "corpus", "unigram"})
-    given = ", ".join(f"`{name}={value}`" for name, value in changed.items())
-    built = study.architecture if study.measurements.there("model") else None
-    model = built and (
-        f"{built.family}, {built.n_layers} layers of width {built.d_model}, {built.d_mlp:,} "
-        f"neurons in the last MLP, {built.d_vocab:,} tokens"
-    )
-    lines = [
-        f"# {study.measurements.label} on {text}\n\n- Model: {model or 'not measured'}.",
-        f"- Measured as `{study.measurements.name}` by raretok {__version__}.",
-        f"- Parameters: {given or 'those of the book'}. Where a page says 15 % or 1 %, it means "
-        f"`rare_percentile={asked.rare_percentile:g}` and `group_percent={asked.group_percent:g}`.",
-        "- Pages about the book's own models say so: calibration, cost, replication, and dynamics",
-        "  unless checkpoints were named.",
+    asked, entries = study.parameters, book_ledger(book)
+    given = asked.model_dump(exclude_defaults=True, exclude={"model", "corpus", "unigram"})
+    drawn = [
+        data for page in executed_pages(book) for name, data in figures(page) if name == BESIDE
     ]
-    if entries := book_ledger(book):
-        table = verdict_table(decisive(entries)).data
-        lines += ["\n## Verdicts\n", standing(entries, book), table]
-    for page in executed_pages(book):
-        for picture in pictures(page, "fig-beside"):
-            write_whole(book / "beside.svg", picture)
-            lines.append(FIGURE)
-    if failures:
-        lines += ["\n## Pages that stopped\n\n```text", *map(str, failures), "```"]
-    return "\n".join(lines)
+    for picture in drawn:
+        write_whole(book / "beside.svg", picture[SVG])
+    return rendered(
+        "rerun.md",
+        study=study,
+        text=text_name(asked),
+        version=__version__,
+        given=given,
+        entries=entries,
+        standing=standing(entries, book),
+        table=verdict_table(decisive(entries)).data,
+        beside=bool(drawn),
+        failures=failures,
+    )

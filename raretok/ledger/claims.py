@@ -158,6 +158,6 @@ def planted(claim: str, estimand: str) -> float:
     return of.estimands[of.primary].planted if own is None else own
 
 
-def changes(path: Path = CLAIMS) -> list[dict[str, Any]]:
+def changes() -> list[dict[str, Any]]:
     """Dated changes of the file after it was fixed: date, what, why."""
-    return yaml.safe_load(path.read_text()).get("changes", [])
+    return yaml.safe_load(CLAIMS.read_text())["changes"]

@@ -1,6 +1,6 @@
 """Drawing verdicts: estimates with their intervals over the regions that decide."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -90,21 +90,15 @@ def mark(ax: Axes, entry: Entry, limits: tuple[float, float]) -> None:
 
 def readings(entries: list[Entry], *, labels: dict[tuple[str, str], str] | None = None) -> Figure:
     """Every estimand of some entries, a row each: what was found under the three readings."""
-    rows = grouped(entries)
+    rows: dict[tuple[str, str], list[Entry]] = {}
+    for entry in entries:
+        rows.setdefault((entry.finding.claim, entry.finding.estimand), []).append(entry)
     fig, axes = panels(len(rows), 1, height=1.6)
     for ax, (key, of) in zip(axes, rows.items(), strict=True):
         name = (labels or {}).get(key, f"{key[0]}, {key[1]}")
         estimate_row(ax, of[0].spec, of, label=name)
     legend(fig, 4, keys(entries))
     return fig
-
-
-def grouped(entries: Iterable[Entry]) -> dict[tuple[str, str], list[Entry]]:
-    """Entries by claim and estimand."""
-    rows: dict[tuple[str, str], list[Entry]] = {}
-    for entry in entries:
-        rows.setdefault((entry.finding.claim, entry.finding.estimand), []).append(entry)
-    return rows
 
 
 def keys(entries: list[Entry]) -> list[Line2D | Patch]:

@@ -3,7 +3,7 @@
 import ast
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from nbformat import NotebookNode
 
 from raretok.claims.finding import Finding
 from raretok.errors import UserError
-from raretok.ledger.claims import claims
 from raretok.ledger.verdicts import Entry, estimands, judged, plain
 from raretok.stats.jackknife import Estimate
 from raretok.text.protocol import PROTOCOLS
@@ -56,16 +55,11 @@ class PageRecord:
     page: Path
     glued: dict[str, Any]  # by name, as far as it is plain: text, numbers, lists, dicts
 
-    @property
-    def findings(self) -> list[Finding]:
-        """What it recorded as `glue("findings", as_records(...))`; none is no error.
+    def findings(self, name: str = "findings") -> list[Finding]:
+        """What it recorded as `glue(name, as_records(...))`; none is no error.
 
         Raises `UserError` for a record that cannot be read and for a claim that there is not.
         """
-        return self.recorded("findings")
-
-    def recorded(self, name: str) -> list[Finding]:
-        """The findings that it keeps under a name."""
         records = self.glued.get(name, [])
         if not all(isinstance(record, dict) for record in records):
             raise UserError(f"{self.page.name} keeps something else than records as `{name}`")
@@ -97,16 +91,15 @@ def glued_value(output: NotebookNode) -> dict[str, Any]:
 
 def as_records(findings: list[Finding]) -> list[dict[str, Any]]:
     """Findings as plain values, for a page to keep."""
-    return [as_record(one) for one in findings]
-
-
-def as_record(found: Finding) -> dict[str, Any]:
-    number = found.estimate
-    return vars(found) | {
-        "estimate": number and [plain(one) for one in (number.value, number.low, number.high)],
-        "gates": {name: plain(one) for name, one in found.gates.items()},
-        "controls": found.controls and [plain(one) for one in found.controls],
-    }
+    return [
+        vars(one)
+        | {
+            "estimate": one.estimate and list(map(plain, astuple(one.estimate))),
+            "gates": {name: plain(gate) for name, gate in one.gates.items()},
+            "controls": one.controls and list(map(plain, one.controls)),
+        }
+        for one in findings
+    ]
 
 
 def finding_of(record: dict[str, Any], page: str) -> Finding:
@@ -135,27 +128,25 @@ def book_ledger(book: Path) -> list[Entry]:
     estimand under one reading.
     """
     places: dict[tuple[str, str, str, str], list[str]] = {}
-    pages = recorded(book)
-    for page in pages:
-        for one in page.findings:
-            places.setdefault((one.model, *one.key), []).append(page.page.name)
+    found = [(one, page.page.name) for page in recorded(book) for one in page.findings()]
+    for one, name in found:
+        places.setdefault((one.model, *one.key), []).append(name)
     for key, names in places.items():
         if len(names) > 1:
             raise UserError(f"{' '.join(key[1:])}: two records in {' and '.join(sorted({*names}))}")
-    return judged(one for page in pages for one in page.findings)
+    return judged(one for one, _ in found)
 
 
 def replicates(folder: Path) -> list[Finding]:
     """What pages recorded of other models than their own."""
-    return [one for page in recorded(folder) for one in page.recorded("replicates")]
+    return [one for page in recorded(folder) for one in page.findings("replicates")]
 
 
-def missing_claims(entries: list[Entry]) -> list[str]:
-    """Claims that no executed page records."""
-    return [name for name in claims() if name not in {one.finding.claim for one in entries}]
+def ledger_json(folder: Path) -> str:
+    """The ledger of the pages in a folder as a JSON list; equal pages give equal text.
 
-
-def ledger_json(entries: list[Entry]) -> str:
-    """The ledger as JSON, a list of objects; equal entries give equal text."""
+    First the lines of the model that the pages show, then those of the others.
+    """
+    entries = [*book_ledger(folder), *judged(replicates(folder))]
     records = [entry.record() for entry in entries]
     return json.dumps(records, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

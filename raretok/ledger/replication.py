@@ -117,7 +117,7 @@ def primary_entries(findings: Iterable[Finding]) -> dict[str, list[Entry]]:
     return found
 
 
-FAMILIES = {"G1": ("gpt_neox",), "G4": ("llama",)}  # model types that a claim of a family is about
+FAMILIES = {"G1": "gpt_neox", "G4": "llama"}  # the model type that a claim of a family is about
 BASE = "gpt2"  # style of the runs that other families are compared with
 
 
@@ -129,16 +129,15 @@ def between_families(
     The interval is where one more such run is expected (`pool`): what one model of another family
     differs by, no more than they do among themselves, is no difference of families.
     """
-    own = next((one for one in model if one.key == LIFT), None)
+    own = next((one for one in model if one.key == LIFT and one.estimate is not None), None)
     found = []
-    for claim, types in FAMILIES.items():
-        key, why = (claim, "lift between families"), ""
-        if family not in types:
-            why = f"the model is of the type {family}, and this is about {' or '.join(types)}"
-        elif own is None or own.estimate is None:
-            why = "the model has no lift (R1)"
-        if why:
+    for claim, kind in FAMILIES.items():
+        key = (claim, "lift between families")
+        if family != kind:
+            why = f"the model is of the type {family}, and this is about {kind}"
             found += untested([key], why)
+        elif own is None:
+            found += untested([key], "the model has no lift (R1)")
         else:
             estimate = over_runs(own.estimate, runs.values())
             found.append(Finding(*key, "corrected", estimate, own.gates))

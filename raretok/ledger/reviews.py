@@ -2,7 +2,6 @@
 
 import html
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -21,20 +20,11 @@ HAND_WRITTEN = ("method",)  # pages that are there without being run
 NAME = re.compile(r"\{([\w. %]+)\}")
 
 
-@dataclass(frozen=True)
-class Answer:
-    """A reader's question and what the book says to it."""
+def answers(folder: Path, questions: Path = REVIEWS) -> list[dict[str, str]]:
+    """Every question with its answer from the executed pages in a folder: a row of the table.
 
-    id: str
-    asks: str
-    text: str
-    page: str  # stem of the page where to read on; empty where there is no such page yet
-
-
-def answers(folder: Path, questions: Path = REVIEWS) -> list[Answer]:
-    """Every question with its answer from the executed pages in a folder.
-
-    An answer that needs a value which is not there says "not yet" or "not testable", and why.
+    An answer that needs a value which is not there says "not yet" or "not testable", and why. It
+    links to the page where to read on, if that is there.
     """
     asked = yaml.safe_load(questions.read_text())
     values, reasons = known_values(folder)
@@ -42,12 +32,12 @@ def answers(folder: Path, questions: Path = REVIEWS) -> list[Answer]:
     reasons = {name: f"Not yet: {name} was not run." for name in named} | reasons
     there = stems(folder) | {name: name for name in HAND_WRITTEN}
     return [
-        Answer(
-            name,
-            given["asks"],
-            answer_text(given["answer"], values, reasons),
-            there.get(given.get("page", ""), ""),
-        )
+        {
+            "id": name,
+            "question": html.escape(given["asks"]),
+            "answer": html.escape(answer_text(given["answer"], values, reasons)),
+            "read on": page_link(there[page]) if (page := given.get("page")) in there else "",
+        }
         for name, given in asked.items()
     ]
 
@@ -83,7 +73,7 @@ def known_values(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
         for key, value in page.glued.items():
             values[f"{name}.{key}"] = number(value) if isinstance(value, float) else str(value)
     for entry in (one for one in entries if one.finding.reading == "corrected"):
-        name = ".".join(entry.key[:2])
+        name = ".".join(entry.finding.key[:2])
         values[f"{name}.verdict"] = entry.verdict + (f", as {entry.why}" if entry.why else "")
         if entry.finding.estimate:
             values[f"{name}.ours"] = ours(entry.finding)
@@ -95,23 +85,14 @@ def known_values(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
     return values, reasons
 
 
-def answers_table(found: list[Answer]) -> pd.DataFrame:
+def answers_table(found: list[dict[str, str]]) -> pd.DataFrame:
     """Questions, answers and links."""
-    rows = [
-        {
-            "id": one.id,
-            "question": html.escape(one.asks),
-            "answer": html.escape(one.text),
-            "read on": page_link(one.page) if one.page else "",
-        }
-        for one in found
-    ]
-    return tabulate(rows, "id")
+    return tabulate(found, "id")
 
 
-def counts(found: list[Answer]) -> dict[str, str]:
+def counts(found: list[dict[str, str]]) -> dict[str, str]:
     """How many questions there are, are answered, and wait."""
-    waiting = sum(one.text.startswith("Not ") for one in found)
+    waiting = sum(one["answer"].startswith("Not ") for one in found)
     return {
         "n_questions": str(len(found)),
         "n_answered": str(len(found) - waiting),

@@ -10,13 +10,12 @@ from IPython.display import HTML
 from raretok.claims.finding import Finding
 from raretok.claims.style import interval_text
 from raretok.ledger.claims import Estimand, Region, changes, claims, named
-from raretok.ledger.figures import grouped, primary
+from raretok.ledger.figures import primary
 from raretok.ledger.promise import CALIBRATED, VERDICTS, calibrated, support
-from raretok.ledger.records import missing_claims, stems, title
+from raretok.ledger.records import stems, title
 from raretok.ledger.verdicts import Entry
 from raretok.measure.find import Measurements
 from raretok.measure.parameters import PageParameters
-from raretok.text.protocol import PROTOCOLS
 
 SIGNS = dict(zip((*VERDICTS, "reported"), ("✓", "✗", "~", "?", ""), strict=True))
 # Claims about the neurons of the head, which have cards where the book's first model is shown.
@@ -136,13 +135,6 @@ def sentences_table() -> HTML:
     return shown(tabulate(rows, "claim"))
 
 
-def by_reading(claim: str, entries: list[Entry]) -> dict[str, str]:
-    """The verdict under every reading; of one that has no line, why: not asked, or not run."""
-    asked = claims()[claim].readings
-    none = {reading: "not run" if reading in asked else "–" for reading in PROTOCOLS}
-    return none | {one.finding.reading: one.verdict for one in entries}
-
-
 def page_link(page: str) -> str:
     """HTML link to the page of a claim, by its name."""
     return f'<a href="{html.escape(page)}.html">{html.escape(title(page))}</a>'
@@ -170,14 +162,15 @@ def said(entries: list[Entry]) -> dict[str, str]:
     mine = decisive(entries)
     counts, judged = Counter(e.verdict for e in mine), {e.finding.claim for e in mine}
     models = sorted({entry.finding.model for entry in entries})
-    promises = {e.finding.claim: support(calibrated(CALIBRATED), *e.key[:2]) for e in mine}
+    promises = {e.finding.claim: support(calibrated(CALIBRATED), *e.finding.key[:2]) for e in mine}
     weak = [claim for claim, found in promises.items() if found and not found["able"]]
-    missing = missing_claims(entries)
+    there = {entry.finding.claim for entry in entries}
+    missing = [claim for claim in claims() if claim not in there]
     return {
-        "n_claims": str(len({entry.finding.claim for entry in entries})),
+        "n_claims": str(len(there)),
         "n_lines": str(len(entries)),
         **{f"n_{verdict.replace(' ', '_')}": str(counts[verdict]) for verdict in VERDICTS},
-        "reported": ", ".join(sorted({e.finding.claim for e in entries} - judged)) or "none",
+        "reported": ", ".join(sorted(there - judged)) or "none",
         "model": ", ".join(models) or "none",
         "weak": ", ".join(weak) or "none",
         "missing": f"Not run, so missing here: {', '.join(missing)}." if missing else "",
@@ -198,16 +191,6 @@ def claim_link(entry: Entry, files: dict[str, str]) -> str:
     """A claim in a few words, with a link to its page (MyST)."""
     page, text = files.get(entry.claim.page), named(entry.finding.claim)
     return f"{{doc}}`{text} </book/{page}>`" if page else text
-
-
-def readme_table(entries: list[Entry]) -> str:
-    """The verdicts as the table of the README."""
-    rows = []
-    for (claim, _), of in grouped(primary(entries)).items():
-        cells = " | ".join(by_reading(claim, of).values())
-        rows.append(f"| {named(claim)} | {cells} |")
-    head = f"| claim | {' | '.join(f'`{protocol}`' for protocol in PROTOCOLS)} |"
-    return "\n".join([head, "|---" * (1 + len(PROTOCOLS)) + "|", *rows])
 
 
 def verdict_box(entries: list[Entry]) -> HTML:

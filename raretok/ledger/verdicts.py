@@ -32,10 +32,6 @@ class Entry:
         return self.claim.estimands[self.finding.estimand]
 
     @property
-    def key(self) -> tuple[str, str, str]:
-        return self.finding.key
-
-    @property
     def primary(self) -> bool:
         """Whether its verdict is the claim's."""
         return self.finding.estimand == self.claim.primary

@@ -15,6 +15,8 @@ import pytest
 
 from raretok import cli
 from raretok.book import pages, rerun
+from raretok.book.figcheck import SVG
+from raretok.book.site import figures
 from raretok.claims.study import Study
 from raretok.errors import UserError
 from raretok.ledger import over_models
@@ -145,7 +147,7 @@ def test_its_ledger_stands_beside_the_models_that_ship(own):
     assert others[0] == "SmolLM2"
     assert others[-1] == "docs-gpt2-untrained"
     assert len(others) == 2 + len(TRAINED)
-    (picture,) = pages.pictures(folder / "08_ledger.ipynb", "fig-beside")
+    picture = dict(figures(folder / "08_ledger.ipynb"))["fig-beside"][SVG]
     shown = [f.read_text().strip() for f in (folder / "_build/html/_images").glob("*.svg")]
     assert picture.strip() in shown
     models = {one["model"] for one in json.loads((folder / "ledger.json").read_text())}

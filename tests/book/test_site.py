@@ -14,6 +14,8 @@ from PIL import Image
 
 from raretok.book import pages
 from raretok.book.extension import repository
+from raretok.book.figcheck import SVG
+from raretok.book.site import figures
 from raretok.errors import UserError
 from raretok.ledger.figures import primary
 from raretok.ledger.records import book_ledger
@@ -87,7 +89,7 @@ def test_figures_have_words_for_those_who_do_not_see_them(site):
     ("page", "figure"), [("01_regimes", "fig-curves"), ("11_replication", "fig-forest")]
 )
 def test_a_front_figure_is_the_one_of_its_page(site, page, figure):
-    (picture,) = pages.pictures(ROOT / "book" / f"{page}.ipynb", figure)
+    picture = dict(figures(ROOT / "book" / f"{page}.ipynb"))[figure][SVG]
     shown = [file.read_text().strip() for file in (site / "_images").glob("*.svg")]
     assert picture.strip() in shown
 

@@ -67,7 +67,7 @@ def test_every_cell_is_a_row_and_nothing_finished_is_done_again(here, capsys, mo
     assert rows["S1 low"][0] <= rows["S1 value"][0] <= rows["S1 high"][0]
     page = (folder / "summary.html").read_text()
     assert page.count("<tr>") == 2
-    assert "data:image/png" in page
+    assert "data:image/svg+xml" in page
     journal = (folder / "tasks.jsonl").read_text().splitlines()
     done = [json.loads(line)["task"] for line in journal]
     assert len(done) == len(set(done))

@@ -27,14 +27,6 @@ def entries(tmp_path_factory):
     return book_ledger(write_book(tmp_path_factory.mktemp("book"), changed))
 
 
-def test_the_readme_has_a_row_a_judged_claim_and_a_column_a_reading(entries):
-    lines = tables.readme_table(entries).splitlines()
-    judged = [n for n, c in claims().items() if c.estimands[c.primary].judged]
-    assert [line.split(",")[0].strip("| ") for line in lines[2:]] == judged
-    (row,) = [line for line in lines if line.startswith("| A4")]
-    assert row.endswith("| supported | contradicted | supported |")
-
-
 def test_the_front_page_lists_each_claim_once_under_its_verdict(entries, tmp_path):
     text = tables.standing(entries, tmp_path)
     assert "- **Not testable**: C1, fewer dimensions." in text
@@ -113,11 +105,6 @@ def test_a_ledger_of_nothing_is_empty_and_no_error(tmp_path):
     assert tables.said([])["model"] == "none"
     assert tables.standing([], tmp_path) == ""
     assert len(figures.readings([]).axes) == 1
-
-
-def test_a_reading_that_was_not_run_says_so():
-    found = tables.readme_table(judge_all([finding("A4", reading="text")]))
-    assert found.count("not run") == 2
 
 
 @pytest.mark.parametrize("ships", [True, False])

@@ -140,7 +140,7 @@ def test_a_number_that_is_not_to_be_had_is_not_testable_for_its_reason():
 def test_a_claim_that_needs_another_waits_for_it_under_the_same_reading():
     size = {name: found("R2", "size", 0.5, 1.0, reading=name) for name in ("text", "corrected")}
     lift = [found("R1", "lift", 1.6, 2.0), found("R1", "lift", 1.0, 2.0, reading="text")]
-    entries = {e.key: e for e in judge_all([*size.values(), *lift])}
+    entries = {e.finding.key: e for e in judge_all([*size.values(), *lift])}
     assert entries["R2", "size", "corrected"].verdict == "supported"
     text = entries["R2", "size", "text"]
     assert (text.verdict, text.why) == ("not testable", "R1 is not supported")
@@ -172,7 +172,7 @@ def test_only_the_first_estimand_of_a_claim_supports_it():
 def test_entries_come_in_the_order_of_the_claims():
     order = estimands()
     entries = judge_all(found(*key, 1.0, 1.0) for key in reversed(order))
-    assert [e.key[:2] for e in entries] == order
+    assert [e.finding.key[:2] for e in entries] == order
     assert order[0] == ("R0", "concentration")
 
 
