@@ -285,10 +285,10 @@ class Study:
         except UserError as error:
             return self.named(untested(ESTIMANDS[page], str(error), reading))
 
-    def named(self, found: Iterable[Finding]) -> list[Finding]:
-        """Findings with the model and the measurement that they are of."""
-        where = {"model": self.measurements.label, "measurement": self.measurements.name}
-        return [replace(one, **where) for one in found]
+    def named(self, found: Iterable[Finding], **other: str) -> list[Finding]:
+        """Findings with the model and the measurement that they are of: its own, or another."""
+        own = {"model": self.measurements.label, "measurement": self.measurements.name}
+        return [replace(one, **own | other) for one in found]
 
     @property
     def history_model(self) -> str:
@@ -313,11 +313,10 @@ class Study:
 
     def history(self, samples: dict[int, Sample]) -> tuple[list[Finding], list[Finding]]:
         """D1 of this model, and of the one that ships with checkpoints where this has none."""
-        found = list(dynamics.findings(samples))
         own = self.parameters.revisions or self.parameters.model == HISTORY
         of = self.measurements.label if own else self.history_model
         where = {"model": of, "measurement": f"{self.history_model}/checkpoints"}
-        found = [replace(one, **where) for one in found]
+        found = self.named(dynamics.findings(samples), **where)
         if own:
             return found, []
         why = f"no checkpoints of {self.measurements.label} are there"

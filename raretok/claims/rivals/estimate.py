@@ -18,7 +18,7 @@ from scipy.special import ndtri
 from raretok.claims.compare import ratio
 from raretok.claims.finding import or_none
 from raretok.claims.regimes.estimate import under
-from raretok.claims.sample import KINDS, LeftOut, PerNeuron, Sample, ranked, settled
+from raretok.claims.sample import KINDS, LeftOut, PerNeuron, Sample, correlation, ranked, settled
 from raretok.errors import NotTestableError
 from raretok.stats.jackknife import Estimate, Folds, block_sums, jackknife
 
@@ -156,8 +156,7 @@ def explained(
     outcome, difficulty = normal_scores(rare[1]), normal_scores(frequent)
     fixed = np.broadcast_to(normal_scores(weights), (*outcome.shape[:-1], *weights.shape))
     corr = correlations(np.concatenate([fixed, np.stack([difficulty, outcome], -2)], axis=-2))
-    halves = correlations(np.stack([normal_scores(rare[0]), outcome], axis=-2))
-    ceiling, names = halves[..., 0, 1] ** 2, range(len(RIVALS))
+    ceiling, names = correlation(normal_scores(rare[0]), outcome) ** 2, range(len(RIVALS))
     total = r_squared(corr, tuple(names))
     without = [r_squared(corr, tuple(k for k in names if k != i)) for i in names]
     found = {
