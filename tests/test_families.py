@@ -107,6 +107,6 @@ def test_activations_are_compared_as_they_are_and_those_of_a_gated_model_by_rank
     order = np.argsort(sample.post[rows], axis=0, kind="stable")
     assert (np.diff(np.take_along_axis(scores, order, axis=0), axis=0) >= 0).all()
     assert np.abs(scores).max() < 3
-    assert sample.trait_names[1:3] == ("log kurtosis", "gate rate")
+    assert [*sample.imbalance][1:3] == ["log kurtosis", "gate rate"]
     assert ((sample.gate_rate >= 0) & (sample.gate_rate <= 1)).all()
     assert list(sample.matrices) == ["W_in", "W_gate", "W_out"]

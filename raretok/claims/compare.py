@@ -6,13 +6,12 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from raretok.claims.finding import Finding, Key, untested
-from raretok.claims.sample import Sample
+from raretok.claims.sample import LeftOut, Sample
 from raretok.errors import NotTestableError
 from raretok.stats.jackknife import Estimate, jackknife
 
 Spread = tuple[float, float, float]  # mean of the controls, and where 95 % of them lie
 Compared = Float[np.ndarray, "left_out split group"]  # the group first, then its controls
-LeftOut = Float[np.ndarray, " left_out"]
 Blocks = Float[np.ndarray, " block"]
 Scale = Callable[[float], float]
 

@@ -71,20 +71,19 @@ class Sample:
 
         Enough for what reads means of effects alone; it has no activations and no weights.
         """
-        n_classes, n_blocks, n_neurons = sums.shape
-        some = weight.ravel() > 0
-        of = np.arange(n_blocks)
-        mean = (sums / np.where(weight > 0, weight, 1.0)[..., None]).reshape(-1, n_neurons)[some]
+        kind, block = np.nonzero(weight > 0)
+        mean = sums[kind, block] / weight[kind, block, None]
+        none = np.zeros((mean.shape[1], 1))
         return cls(
             protocol,
             delta_loss=mean,
             post=np.zeros_like(mean),
-            weight=weight.ravel()[some],
-            document=np.tile(of, n_classes)[some],
-            stratum=np.repeat(list(KINDS.values()), n_blocks)[some],
-            W_in=np.zeros((n_neurons, 1)),
-            W_out=np.zeros((n_neurons, 1)),
-            deal=deal(of, rng=rng),
+            weight=weight[kind, block],
+            document=block,
+            stratum=np.array(list(KINDS.values()))[kind],
+            W_in=none,
+            W_out=none,
+            deal=deal(np.arange(weight.shape[1]), rng=rng),
             size=size,
         )
 
@@ -165,10 +164,6 @@ class Sample:
     def traits(self) -> Float[np.ndarray, "neuron trait"]:
         return neuron_traits(self.post, self.W_out, self.gate_rate)
 
-    @property
-    def trait_names(self) -> tuple[str, ...]:
-        return TRAITS if self.gate_rate is None else GATED_TRAITS
-
     def activations(
         self, rows: Int[np.ndarray, " row"], used=slice(None)
     ) -> Float[np.ndarray, "row used"]:
@@ -206,18 +201,21 @@ class Sample:
         return np.concatenate([self.groups[:, :, None], controls], axis=2)
 
     @cached_property
-    def imbalance(self) -> Float[np.ndarray, " trait"]:
-        return imbalance(self.traits, self.groups[0], self.controls)
+    def imbalance(self) -> dict[str, float]:
+        """Mean trait of the group less that of its controls, in sd over the layer."""
+        names = TRAITS if self.gate_rate is None else GATED_TRAITS
+        apart = imbalance(self.traits, self.groups[0], self.controls)
+        return dict(zip(names, apart.tolist(), strict=True))
 
     def reliability(self, kind: str) -> float:
         """Rank correlation of influence between halves of the documents; mean over splits."""
         ranks = [ranked(half[0]) for half in self.of_halves(kind, slice(1))]
-        return float(rank_correlation(*ranks).mean())
+        return float(correlation(*ranks).mean())
 
     @property
     def matched_gates(self) -> dict[str, float]:
         """The same with how unlike the group and its controls are, at worst."""
-        return self.gates | {"imbalance": float(np.abs(self.imbalance).max())}
+        return self.gates | {"imbalance": max(map(abs, self.imbalance.values()))}
 
     @property
     def gates(self) -> dict[str, float]:
@@ -276,8 +274,14 @@ def ranked(values: Ranks) -> Ranks:
     return rankdata(values, method="ordinal", axis=-1) - 1.0
 
 
-def rank_correlation(one: Ranks, two: Ranks) -> Float[np.ndarray, "*fold"]:
-    """Pearson's r of two arrays of ranks (Spearman's rho of what was ranked)."""
-    n = one.shape[-1]
-    centred = (one - (n - 1) / 2) * (two - (n - 1) / 2)
-    return np.asarray(centred.sum(axis=-1) * 12 / (n**3 - n))
+def correlation(
+    one: Float[np.ndarray, "*#shape value"], two: Float[np.ndarray, "*#shape value"]
+) -> Float[np.ndarray, "..."]:
+    """Pearson's r along the last axis (of ranks: Spearman's rho).
+
+    0 where one of the two does not vary.
+    """
+    one = one - one.mean(axis=-1, keepdims=True)
+    two = two - two.mean(axis=-1, keepdims=True)
+    size = np.sqrt((one**2).sum(axis=-1) * (two**2).sum(axis=-1))
+    return np.asarray((one * two).sum(axis=-1) / np.where(size > 0, size, np.inf))

@@ -17,7 +17,7 @@ from raretok.claims.attention import estimate as attention
 from raretok.claims.coordination import estimate as coordination
 from raretok.claims.domains import estimate as domains
 from raretok.claims.dynamics import estimate as dynamics
-from raretok.claims.finding import Finding, untested
+from raretok.claims.finding import Finding, or_none, untested
 from raretok.claims.layers import estimate as layers
 from raretok.claims.modularity import estimate as modularity
 from raretok.claims.regimes import estimate as regimes
@@ -48,7 +48,6 @@ BOTH = tuple(f"effects: {draw}" for draw in (STRATIFIED, RELEASED))
 HEAD_MODES = {STRATIFIED: ("mean", "zero", "resample", "first"), RELEASED: ("first",)}
 HEADS = tuple(f"heads: {draw}, {mode}" for draw, modes in HEAD_MODES.items() for mode in modes)
 ROWS = tuple(f"attention: {protocol}" for protocol in PROTOCOLS)
-LAYERS = (1, 2, 3, 4)  # of the page `layers`, counted from the last
 # Parts that a page reads of a model, beside "model".
 NEEDS: dict[str, tuple[str, ...]] = {
     "regimes": (*BOTH, "interventions"),
@@ -58,7 +57,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "spectra": BOTH,
     "dynamics": (),  # of the checkpoints, not of the model itself
     "thresholds": BOTH[:1],
-    "layers": (BOTH[0], *(f"layer: -{back}" for back in LAYERS)),
+    "layers": (BOTH[0], *(f"layer: {back}" for back in layers.BACK)),
     "domains": (BOTH[0], "domains"),
     "rivals": (BOTH[0], "interventions", "unembedding"),
     "groups": (BOTH[0], "groups"),
@@ -266,10 +265,7 @@ class Study:
 
     def interventions(self) -> xr.Dataset | None:
         """Effects under other interventions, where they were measured."""
-        try:
-            return self.part("interventions")
-        except NotTestableError:
-            return None
+        return or_none(self.part, "interventions")
 
     def replicate(self) -> list[Finding]:
         """What every page finds under `corrected`, of what was measured."""
@@ -289,10 +285,10 @@ class Study:
         except UserError as error:
             return self.named(untested(ESTIMANDS[page], str(error), reading))
 
-    def named(self, found: Iterable[Finding]) -> list[Finding]:
-        """Findings with the model and the measurement that they are of."""
-        where = {"model": self.measurements.label, "measurement": self.measurements.name}
-        return [replace(one, **where) for one in found]
+    def named(self, found: Iterable[Finding], **other: str) -> list[Finding]:
+        """Findings with the model and the measurement that they are of: its own, or another."""
+        own = {"model": self.measurements.label, "measurement": self.measurements.name}
+        return [replace(one, **own | other) for one in found]
 
     @property
     def history_model(self) -> str:
@@ -317,11 +313,10 @@ class Study:
 
     def history(self, samples: dict[int, Sample]) -> tuple[list[Finding], list[Finding]]:
         """D1 of this model, and of the one that ships with checkpoints where this has none."""
-        found = list(dynamics.findings(samples))
         own = self.parameters.revisions or self.parameters.model == HISTORY
         of = self.measurements.label if own else self.history_model
         where = {"model": of, "measurement": f"{self.history_model}/checkpoints"}
-        found = [replace(one, **where) for one in found]
+        found = self.named(dynamics.findings(samples), **where)
         if own:
             return found, []
         why = f"no checkpoints of {self.measurements.label} are there"

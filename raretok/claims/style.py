@@ -168,16 +168,12 @@ def table(
 
     An estimate is shown with its interval, None is undefined, and what other rows alone have empty.
     """
-    rows = {label: one if isinstance(one, str) else cells(one) for label, one in found.items()}
-    full = [row for row in rows.values() if not isinstance(row, str)]
-    columns = list(dict.fromkeys(name for row in full for name in row)) or ["gap"]
-    texts = [
-        {columns[0]: row}
-        if isinstance(row, str)
-        else {name: cell(one) for name, one in row.items()}
-        for row in rows.values()
-    ]
-    return pd.DataFrame(texts, pd.Index(list(rows)), columns).fillna("").rename_axis(index)
+    rows = [one if isinstance(one, str) else cells(one) for one in found.values()]
+    names = (name for row in rows if not isinstance(row, str) for name in row)
+    columns = list(dict.fromkeys(names)) or ["gap"]
+    full = [{columns[0]: row} if isinstance(row, str) else row for row in rows]
+    texts = [{name: cell(one) for name, one in row.items()} for row in full]
+    return pd.DataFrame(texts, pd.Index(list(found)), columns).fillna("").rename_axis(index)
 
 
 def points(

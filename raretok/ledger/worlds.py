@@ -19,11 +19,13 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import norm
 
-from raretok.claims.attention.estimate import LAST, alike
-from raretok.claims.attention.profiles import bands, deviations
-from raretok.claims.coordination.dimension import participation_ratio
-from raretok.claims.coordination.estimate import POSITIONS
-from raretok.claims.coordination.information import ksg, prepared
+from raretok.claims.attention.estimate import LAST, alike, bands, deviations
+from raretok.claims.coordination.estimate import (
+    POSITIONS,
+    ksg_terms,
+    participation_ratio,
+    prepared,
+)
 from raretok.claims.modularity.estimate import held_out_Q
 from raretok.claims.regimes.curve import bin_weights, draw_law, smooth_curve
 from raretok.claims.regimes.estimate import head_of, rank_curves
@@ -186,7 +188,7 @@ def pair_information(post: Activations) -> float:
     """Mean mutual information of the pairs at some positions, nats."""
     some = post[:: max(1, len(post) // POSITIONS)]
     z = prepared(some, rng=np.random.default_rng(0)).T
-    return float(np.mean([ksg(z[i], z[j]) for i, j in combinations(range(len(z)), 2)]))
+    return float(np.mean([ksg_terms(z[i], z[j]) for i, j in combinations(range(len(z)), 2)]))
 
 
 def modular_structure(post: Activations) -> float:

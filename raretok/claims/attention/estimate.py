@@ -1,20 +1,19 @@
 """The page `attention`: estimands of A1 to A4 (data/claims.yaml)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from raretok.claims.attention.profiles import bands, class_sums, correlation, deviations
 from raretok.claims.compare import Compared, Spread, of_group, over_controls, together
-from raretok.claims.finding import Finding, Key, found, untested
-from raretok.claims.sample import DRAWS, Sample, over_ceiling
+from raretok.claims.finding import Finding, found, untested
+from raretok.claims.sample import DRAWS, Sample, correlation, fold_means, over_ceiling
 from raretok.errors import NotTestableError
 from raretok.measure.head_sums import WHOLE, HeadSums
 from raretok.measure.rows import Rows
-from raretok.stats.jackknife import Deal, Estimate, Folds, block_sums, jackknife
+from raretok.stats.jackknife import Deal, Estimate, block_sums, jackknife
 from raretok.text.protocol import PROTOCOLS, Protocol
 from raretok.text.rarity import RARE
 
@@ -34,6 +33,61 @@ HEADS = (
 ESTIMANDS = ATTENTION + HEADS
 LAST = 2  # layers the claims are about
 FIRST_TOKEN = 0  # category of attention rows
+BAND = 16  # positions whose queries share one mean, where the effect of position is taken out
+Band = Int[np.ndarray, " query"]
+Features = Float[np.ndarray, "query *#rest"]  # of each query: by head and category, or one number
+
+
+def bands(rows: Rows, matched: bool) -> Band:
+    """Queries that were matched on position are compared within bands of it; others in one."""
+    pos = rows.queries.pos
+    return pos // BAND if matched else np.zeros_like(pos)
+
+
+def deviations(mass: Features, keys: Features, band: Band) -> Features:
+    """What a query gives each category beyond the mean per key of all queries of its band.
+
+    Matched classes have equal means of what is taken out, so their difference stays as it is; a
+    draw that unmatches them (blocks left out) does not bring position in.
+    """
+    n, ones = int(band.max()) + 1, np.ones(band.size)
+    total, held = (block_sums(one, ones, band, n) for one in (mass, keys))
+    return mass - keys * (total / np.where(held > 0, held, 1.0))[band]
+
+
+@dataclass(frozen=True, eq=False)
+class ClassSums:
+    """Sums over the queries of one class in each block."""
+
+    mass: Float[np.ndarray, "block head category"]  # beyond the mean of their band
+    keys: Float[np.ndarray, "block 1 category"]
+    overall: Float[np.ndarray, "head category"]  # attention per key of all queries
+
+    def profile(
+        self, folds: Float[np.ndarray, "*fold block"]
+    ) -> Float[np.ndarray, "*fold head category"]:
+        """Mean attention per key over some blocks, position taken out."""
+        held = np.tensordot(folds, self.keys, axes=1)
+        found = np.tensordot(folds, self.mass, axes=1)
+        return self.overall + found / np.where(held > 0, held, np.inf)
+
+
+def class_sums(
+    mass: Float[np.ndarray, "query head category"],
+    keys: Float[np.ndarray, "query category"],
+    rows: Rows,
+    deal: Deal,
+    matched: bool,
+) -> dict[str, ClassSums]:
+    """Of rare and of common queries."""
+    mass, keys = mass.astype(np.float64), keys[:, None].astype(np.float64)
+    beyond = deviations(mass, keys, bands(rows, matched))
+    overall = mass.sum(axis=0) / np.maximum(keys.sum(axis=0), 1.0)
+    block, found = deal.of(rows.queries.document), {}
+    for kind, chosen in (("rare", rows.rare), ("common", ~rows.rare)):
+        sums = (block_sums(x, chosen.astype(float), block, deal.n_blocks) for x in (beyond, keys))
+        found[kind] = ClassSums(*sums, overall)
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,13 +124,10 @@ def alike(rows: Rows, deal: Deal, matched: bool, first_token: bool = True) -> Al
     for mass in rows.mass[-LAST:, ..., keep]:
         sums = class_sums(mass, rows.keys[:, keep], rows, deal, matched)
 
-        def profiles(over: Folds, sums=sums, heads=mass.shape[1]) -> list[np.ndarray]:
-            """Of rare and of common queries, head by head."""
-            flat = [sums[kind].profile(over) for kind in ("rare", "common")]
-            return [one.reshape(*one.shape[:-1], heads, -1) for one in flat]
-
-        (rare, common), (rare_2, common_2) = map(profiles, halves)
-        pairs = (rare, common_2), (rare, rare_2), (common, common_2), profiles(kept)
+        rare, common = (
+            [sums[kind].profile(over) for over in (*halves, kept)] for kind in ("rare", "common")
+        )
+        pairs = (rare[0], common[1]), rare[:2], common[:2], (rare[2], common[2])
         pieces.append([correlation(*pair) for pair in pairs])
     across, *within, whole = (
         np.mean(piece, axis=0).mean(axis=-1) for piece in zip(*pieces, strict=True)
@@ -135,26 +186,23 @@ def moved(sample: Sample, sums: HeadSums, layers: list[int]) -> Moved:
     unit = np.where(sd > 0, sd, 1.0)
     rare = np.flatnonzero(sums.stratum == RARE)
     block, n, ones = sample.deal.of(sums.document[rare]), sample.deal.n_blocks, np.ones(rare.size)
-    total = np.bincount(block, sums.count[rare], n)
+    total = np.bincount(block, sums.count[rare], n)[:, None]
     groups, (chosen, measured) = sample.with_controls(DRAWS), sample.folds
-    if not ((chosen @ total > 0).all() and (measured @ total > 0).all()):
-        raise NotTestableError("heads were ablated in too few documents")
-
-    def summed(of: np.ndarray) -> np.ndarray:
-        return block_sums(of[rare], ones, block, n)
 
     def mean_of(folds: np.ndarray, of: np.ndarray) -> np.ndarray:
         """Mean over blocks of a fold, then over the neurons of its groups."""
-        means = (folds @ of) / (folds @ total)[..., None]
+        summed = block_sums(of[rare], ones, block, n)
+        means = fold_means(folds, summed, total, "rare position at which heads were ablated")
         return np.take_along_axis(means[:, :, None], groups, axis=-1).mean(axis=-1)
 
     heads = [i for i, (layer, h) in enumerate(sums.targets) if layer in layers and h != WHOLE]
-    change = [summed(sums.change[i]) / unit for i in heads]
-    after = np.mean([summed(sums.after[sums.layers.index(layer)]) for layer in layers], axis=0)
     by_head = [
-        np.stack([mean_of(folds, one) for one in change], axis=-1) for folds in (chosen, measured)
+        np.stack([mean_of(folds, sums.change[i] / unit) for i in heads], axis=-1)
+        for folds in (chosen, measured)
     ]
-    size, left = (mean_of(measured, of) for of in (summed(sums.before), after))
+    ablated = [sums.after[sums.layers.index(layer)] for layer in layers]
+    after = np.mean(ablated, axis=0, dtype=np.float64)
+    size, left = (mean_of(measured, of) for of in (sums.before, after))
     layer = 100 * np.where(size > 0, left / np.where(size > 0, size, 1.0) - 1, 0.0)
     return Moved(*by_head, layer)
 
@@ -167,15 +215,15 @@ def attention_findings(rows: Rows, deal: Deal, protocol: Protocol) -> Iterator[F
         "positions": float(min(one.size for one in queries)),
     }
     every, rest = (alike(rows, deal, protocol.matched, first) for first in (True, False))
-    computed: list[tuple[dict[str, float], Callable[..., Estimate], tuple]] = [
-        (gates | {"agreement": every.agreement}, every.over_ceiling, ()),
-        (gates | {"agreement": rest.agreement}, rest.over_ceiling, ()),
-        (gates, every.raw, ()),
-        (gates, gini_difference, (rows.gini, rows, deal, protocol.matched)),
-        (gates, gini_difference, (rows.gini_rest, rows, deal, protocol.matched)),
-    ]
-    for key, (own, compute, of) in zip(ATTENTION, computed, strict=True):
-        yield found(key, protocol.name, own, compute, *of)
+    computed = (
+        ({"agreement": every.agreement}, every.over_ceiling),
+        ({"agreement": rest.agreement}, rest.over_ceiling),
+        ({}, every.raw),
+        ({}, gini_difference, rows.gini, rows, deal, protocol.matched),
+        ({}, gini_difference, rows.gini_rest, rows, deal, protocol.matched),
+    )
+    for key, (own, *of) in zip(ATTENTION, computed, strict=True):
+        yield found(key, protocol.name, gates | own, *of)
 
 
 def head_findings(sample: Sample, sums: HeadSums, layers: list[int]) -> Iterator[Finding]:
@@ -196,21 +244,16 @@ def head_findings(sample: Sample, sums: HeadSums, layers: list[int]) -> Iterator
 
 def findings(study: Any, reading: str) -> Iterator[Finding]:
     """A1 and A2 from attention rows, A3 and A4 from ablated heads; either may be missing."""
-    parts: tuple[tuple[tuple[Key, ...], Callable[[], Iterator[Finding]]], ...] = (
-        (
-            ATTENTION,
-            lambda: attention_findings(
-                study.rows(reading), study.queries(reading), PROTOCOLS[reading]
-            ),
-        ),
-        (
-            HEADS,
-            lambda: head_findings(
-                study.sample(reading, heads=True), study.heads(reading), study.layers
-            ),
-        ),
-    )
-    for keys, compute in parts:
+
+    def of_rows() -> Iterator[Finding]:
+        rows, protocol = study.rows(reading), PROTOCOLS[reading]
+        return attention_findings(rows, study.queries(reading), protocol)
+
+    def of_heads() -> Iterator[Finding]:
+        sample = study.sample(reading, heads=True)
+        return head_findings(sample, study.heads(reading), study.layers)
+
+    for keys, compute in ((ATTENTION, of_rows), (HEADS, of_heads)):
         try:
             yield from compute()
         except NotTestableError as error:

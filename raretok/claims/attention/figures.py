@@ -7,8 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from raretok.claims.attention.estimate import LAST, alike, gini_difference, moved
-from raretok.claims.attention.profiles import class_sums
+from raretok.claims.attention.estimate import LAST, alike, class_sums, gini_difference, moved
 from raretok.claims.compare import spread
 from raretok.claims.digest import QUIET
 from raretok.claims.finding import or_none
@@ -32,8 +31,7 @@ def profiles(axes: list[Axes], rows: Rows, deal: Deal, matched: bool) -> None:
     for ax, (layer, mass) in zip(axes, list(enumerate(rows.mass))[-LAST:], strict=False):
         sums = class_sums(mass[..., keep], rows.keys[:, keep], rows, deal, matched)
         for kind, dash in (("common", "-"), ("rare", "--")):
-            heads = sums[kind].profile(np.ones((1, deal.n_blocks)))[0].reshape(mass.shape[1], -1)
-            first, *values = heads.mean(axis=0)
+            first, *values = sums[kind].profile(np.ones(deal.n_blocks)).mean(axis=0)
             ax.plot(offset, values, dash, color=COLOURS[kind], label=f"{kind} targets", lw=1.8)
             ax.plot([apart], [first], "D", color=COLOURS[kind], ms=7, mfc="none")
         ax.set_xscale("symlog", linthresh=1)

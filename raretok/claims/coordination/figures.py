@@ -8,8 +8,11 @@ from matplotlib.image import AxesImage
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-from raretok.claims.coordination.dimension import participation_ratio, whole_correlations
-from raretok.claims.coordination.estimate import log_dimension
+from raretok.claims.coordination.estimate import (
+    log_dimension,
+    participation_ratio,
+    whole_correlations,
+)
 from raretok.claims.sample import KINDS, Sample
 from raretok.claims.style import null_histogram
 
@@ -46,10 +49,7 @@ def heatmap(
 
 def balance_table(samples: dict[str, Sample]) -> pd.DataFrame:
     """Mean trait of the group less that of its controls, in sd over the layer, by reading."""
-    rows = {
-        name: dict(zip(one.trait_names, one.imbalance, strict=True))
-        for name, one in samples.items()
-    }
+    rows = {name: one.imbalance for name, one in samples.items()}
     return pd.DataFrame(rows).T.map("{:+.1f}".format).rename_axis("reading")
 
 

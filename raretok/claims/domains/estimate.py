@@ -20,14 +20,13 @@ import xarray as xr
 from jaxtyping import Float
 
 from raretok.claims.finding import Finding, found, untested
-from raretok.claims.sample import KINDS, Folds, Sample, fold_means, rank_correlation, ranked
+from raretok.claims.sample import KINDS, Folds, Sample, correlation, fold_means, ranked
 from raretok.errors import NotTestableError, UserError
 from raretok.stats.jackknife import Estimate, block_sums, deal, jackknife
 
 TEXTS = ("licences", "addresses")
 ESTIMANDS = tuple(("G5", name) for name in ("between domains", *TEXTS, "unseen domain"))
 CORPUS = "the corpus"
-GATES = ("positions", "documents")
 FEWEST = 8  # documents of a domain: a block each, and what G5's gate asks for
 POSITIONS = 200  # rare ones of a domain: what G5's gate asks for, too
 DOMAINS = 3  # with two there is one pair, and nothing between domains in general
@@ -75,7 +74,7 @@ class Side:
     @cached_property
     def reliability(self) -> Float[np.ndarray, " left_out"]:
         """Rank correlation between halves, mean over the splits."""
-        return rank_correlation(*self.ranks).mean(axis=1)
+        return correlation(*self.ranks).mean(axis=1)
 
     @classmethod
     def of_sample(cls, name: str, sample: Sample) -> "Side":
@@ -116,7 +115,7 @@ def shared(one: Side, two: Side) -> Float[np.ndarray, " left_out"]:
     for side in (one, two):
         if side.reliability.min() <= 0:
             raise NotTestableError(f"{side.name}: the order of the neurons does not repeat")
-    across = rank_correlation(one.ranks[0], two.ranks[1]).mean(axis=1)
+    across = correlation(one.ranks[0], two.ranks[1]).mean(axis=1)
     return across / np.sqrt(one.reliability * two.reliability)
 
 
@@ -200,6 +199,8 @@ def findings(places: Places) -> Iterator[Finding]:
         except UserError as error:
             yield from untested([key], str(error))
             continue
-        counts = {name: [getattr(side, name) for side in sides] for name in GATES}
-        gates = {name: float(min(some, default=0)) for name, some in counts.items()}
+        gates = {
+            "positions": float(min((side.positions for side in sides), default=0)),
+            "documents": float(min((side.documents for side in sides), default=0)),
+        }
         yield found(key, "corrected", gates, estimate, *key[1:], sides)

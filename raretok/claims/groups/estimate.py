@@ -13,28 +13,32 @@ from jaxtyping import Float
 from raretok.claims.compare import ratio
 from raretok.errors import NotTestableError
 from raretok.stats.jackknife import Estimate, jackknife
-
-KINDS = ("rare", "common")  # of targets, and what groups are chosen for, in the order of the data
-LeftOut = Float[np.ndarray, " left_out"]
+from raretok.text.rarity import KINDS
 
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Loss change of groups that go together and the sum of their single effects, by block."""
+    """Loss change of groups that go together and the sum of their single effects."""
 
-    # By name, joint and single: over all blocks, then without each; the group, then random sets.
-    means: dict[str, Float[np.ndarray, "left_out token_class chosen_for set percent"]]
-    percent: Float[np.ndarray, " percent"]
+    means: xr.Dataset  # joint and single: over all blocks, then without each; nats a token
     n_neurons: int  # of the layer
 
     @classmethod
     def of(cls, data: xr.Dataset) -> "Groups":
         """From the part `groups` of a measurement. Raises `NotTestableError` for no weight."""
-        percent, weight = data.percent.values.astype(float), data.weight.values.astype(float)
-        n_neurons = round(100 / percent[-1] * data.sizes["rank"])
-        sums = {name: data[name].values.astype(float) for name in ("joint", "single")}
-        means = {name: means_left_out(one, weight) for name, one in sums.items()}
-        return cls(means, percent, n_neurons)
+        n_neurons = round(100 / float(data.percent[-1]) * data.sizes["rank"])
+        n = data.sizes["block"]
+        kept = xr.DataArray(np.vstack([np.ones(n), 1 - np.eye(n)]), dims=("left_out", "block"))
+        data = data[["joint", "single", "weight"]].astype(float)
+        sums = data.map(lambda one: xr.dot(kept, one, dim="block"))
+        if not (sums.weight > 0).all():
+            raise NotTestableError("a part of the documents has no position of a class")
+        means = (sums / sums.weight).assign_coords(token_class=list(KINDS), chosen_for=list(KINDS))
+        return cls(means, n_neurons)
+
+    @property
+    def percent(self) -> Float[np.ndarray, " percent"]:
+        return self.means.percent.values.astype(float)
 
     @property
     def sizes(self) -> list[int]:
@@ -55,23 +59,8 @@ class Groups:
 
         `name`: joint or single.
         """
-        at = (KINDS.index(kind), KINDS.index(chosen_for))
-        return self.means[name][:, *at, :, self.at(percent)]
-
-
-def means_left_out(
-    sums: Float[np.ndarray, "token_class block *rest"],
-    weight: Float[np.ndarray, "token_class block"],
-) -> Float[np.ndarray, "left_out token_class *rest"]:
-    """Means over all blocks, then without each of them. Raises `NotTestableError` for no weight."""
-    n = weight.shape[1]
-    kept = np.vstack([np.ones(n), 1 - np.eye(n)])
-    total = kept @ weight.T
-    if not (total > 0).all():
-        raise NotTestableError("a part of the documents has no position of a class")
-    flat = sums.reshape(*weight.shape, -1)
-    means = np.einsum("lb,cbr->lcr", kept, flat) / total[..., None]
-    return means.reshape(n + 1, len(weight), *sums.shape[2:])
+        some = self.means[name].sel(token_class=kind, chosen_for=chosen_for)
+        return some.isel(percent=self.at(percent)).transpose("left_out", "set").values
 
 
 def effect(groups: Groups, kind: str, chosen_for: str, percent: float) -> Estimate:

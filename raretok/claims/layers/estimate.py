@@ -2,21 +2,19 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from raretok.claims.finding import Finding, found, or_none
-from raretok.claims.regimes.estimate import concentration, head_of, lift
-from raretok.claims.sample import KINDS, Sample, by_rank
+from raretok.claims.finding import Finding, found
+from raretok.claims.regimes.estimate import head_of, lift
+from raretok.claims.sample import LeftOut, Sample, by_rank
 from raretok.errors import NotTestableError, UserError
 from raretok.stats.jackknife import Estimate, jackknife
 
 ESTIMANDS = (("G3", "share of the last layer"), ("G3", "lift of the layer before"))
 BACK = (-1, -2, -3, -4)  # layers that are read, the last one first
-READING = "corrected"
 EFFECTS = ("total", "unmediated")
 
 Agreement = Float[np.ndarray, "token_class subset bound measure"]
@@ -39,15 +37,6 @@ class Layers:
         Raises `NotTestableError` where one of them was not measured.
         """
         return complete(self.total, int(self.counted["layers"]))
-
-    @cached_property
-    def numbers(self) -> dict[int, "Numbers"]:
-        """What the page tells of every layer that was measured, the last one first."""
-        shares = {at: or_none(lambda at=at: share(self.whole, at)) for at in self.total}
-        return {
-            layer: numbers(sample, self.unmediated[layer], shares[layer])
-            for layer, sample in self.total.items()
-        }
 
 
 def read(study: Any) -> Layers:
@@ -90,9 +79,7 @@ def complete(layers: dict[int, Sample], n: int) -> dict[int, Sample]:
     return {layer: layers[layer] for layer in BACK[:n]}
 
 
-def head_influence(
-    sample: Sample, kind: str, effect: Sample | None = None
-) -> Float[np.ndarray, " left_out"]:
+def head_influence(sample: Sample, kind: str, effect: Sample | None = None) -> LeftOut:
     """Influence of the top 1 % of a layer, each ablated alone, added up; nats a token.
 
     Chosen on some blocks and measured on others; `effect`: another effect of the same neurons.
@@ -113,37 +100,6 @@ def share(layers: dict[int, Sample], layer: int, kind: str = "rare") -> Estimate
     return jackknife(each[layer] / total)
 
 
-@dataclass(frozen=True)
-class Numbers:
-    """What the page tells of one layer; None where a number cannot be had."""
-
-    influence: dict[str, Estimate | None]  # by class of targets, nats a token
-    unmediated: dict[str, Estimate | None]  # of the same neurons; empty for exact effects
-    lift: Estimate | None
-    concentration: Estimate | None
-    share: Estimate | None
-    reliability: float
-
-
-def numbers(sample: Sample, unmediated: Sample | None, share: Estimate | None) -> Numbers:
-    """R1's lift and R0's concentration of a layer, and the influence of its head."""
-
-    def of(effect: Sample | None = None) -> dict[str, Estimate | None]:
-        return {
-            kind: or_none(lambda kind=kind: jackknife(head_influence(sample, kind, effect)))
-            for kind in KINDS
-        }
-
-    return Numbers(
-        of(),
-        of(unmediated) if unmediated else {},
-        or_none(lift, sample, "rare"),
-        or_none(concentration, sample),
-        share,
-        sample.reliability("rare"),
-    )
-
-
 def findings(layers: Layers) -> Iterator[Finding]:
     """G3 of the layers of one model. Raises `NotTestableError` where the last was not measured."""
     if -1 not in layers.total:
@@ -155,4 +111,4 @@ def findings(layers: Layers) -> Iterator[Finding]:
     for key, (layer, compute) in zip(ESTIMANDS, computed, strict=True):
         sample = layers.total.get(layer, layers.total[-1])
         more = {"neurons": float(head_of(sample)), "reliability": sample.reliability("rare")}
-        yield found(key, READING, layers.counted | more, compute)
+        yield found(key, "corrected", layers.counted | more, compute)

@@ -6,7 +6,6 @@ above, all graphs are searched together by merging communities and moving nodes.
 have the same size, so they always get the same search.
 """
 
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -20,14 +19,6 @@ EXACT_NODES = 11  # 3**11 / 2 splits of subsets; each node more takes three time
 AT_ONCE = 250  # graphs whose tables are kept at a time: (2**11, 250) doubles are 4 MB
 SWEEPS = 20  # rounds of merging and moving; they end long before
 CLEAR = 1e-12  # a gain below this is rounding
-
-
-@dataclass(frozen=True)
-class Partitions:
-    """The best partition found of each graph."""
-
-    labels: Labels  # community of each node, 0, 1, ... in order of nodes
-    Q: PerGraph
 
 
 def modularity_matrix(weights: Graphs) -> Graphs:
@@ -65,22 +56,11 @@ def dealt_quality(matrix: Graphs, labels: Labels) -> PerGraph:
     return own + p * (matrix.sum(axis=(1, 2)) - own)
 
 
-def best_partitions(weights: Graphs) -> Partitions:
-    """The partition of each graph with the largest Q: exact up to `EXACT_NODES` nodes."""
-    search = exact_labels if weights.shape[-1] <= EXACT_NODES else searched_labels
-    matrix = modularity_matrix(weights)
+def best_partitions(matrix: Graphs) -> Labels:
+    """The partition with the largest sum within communities: exact up to `EXACT_NODES` nodes."""
+    search = exact_labels if matrix.shape[-1] <= EXACT_NODES else searched_labels
     parts = [search(matrix[at : at + AT_ONCE]) for at in range(0, len(matrix), AT_ONCE)]
-    labels = in_order(np.concatenate(parts))
-    return Partitions(labels, quality(matrix, labels))
-
-
-def in_order(labels: Labels) -> Labels:
-    """The same partitions, communities numbered by their first node."""
-    same = labels[:, :, None] == labels[:, None, :]
-    first = same.argmax(axis=2)  # the first node of each node's community
-    opens = first == np.arange(labels.shape[1])
-    number = np.cumsum(opens, axis=1) - 1
-    return np.take_along_axis(number, first, axis=1)
+    return np.concatenate(parts)
 
 
 @cache

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from raretok.claims.compare import Blocks, Compared, in_folds, over_controls, together
-from raretok.claims.coordination.dimension import Moments
+from raretok.claims.coordination.estimate import Moments
 from raretok.claims.finding import Finding
 from raretok.claims.modularity.communities import (
     best_partitions,
@@ -34,7 +34,7 @@ def held_out_Q(
     Chance is the mean Q of the same community sizes with the neurons dealt at random, a little
     below 0: else a group in one community (Q 0) would beat it.
     """
-    matrix, labels = modularity_matrix(unseen), best_partitions(seen).labels
+    matrix, labels = modularity_matrix(unseen), best_partitions(modularity_matrix(seen))
     return quality(matrix, labels) - dealt_quality(matrix, labels)
 
 

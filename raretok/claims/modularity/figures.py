@@ -7,7 +7,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from raretok.claims.compare import difference
-from raretok.claims.coordination.dimension import participation_ratio, whole_correlations
+from raretok.claims.coordination.estimate import participation_ratio, whole_correlations
 from raretok.claims.modularity.communities import (
     EXACT_NODES,
     best_partitions,
@@ -37,9 +37,10 @@ def networks(axes: list[Axes], sample: Sample) -> None:
     """Links of the group and of one control group."""
     groups, r = of_first_fold(sample)
     r = r * (1 - np.eye(r.shape[1]))
-    labels, titles = best_partitions(np.abs(r)).labels, ("plateau group", "a control group")
+    labels = best_partitions(modularity_matrix(np.abs(r)))
+    titles = ("plateau group", "a control group")
     for i, (ax, title) in enumerate(zip(axes, titles, strict=True)):
-        network(ax, r[i], groups[i], labels[i])
+        network(ax, r[i], groups[i], pd.factorize(labels[i])[0])
         ax.set_title(title)
 
 
@@ -77,12 +78,13 @@ def diagnostics(sample: Sample) -> pd.DataFrame:
     """Other numbers that speak of modules, group beside controls."""
     _, r = of_first_fold(sample)
     size = np.abs(r) * (1 - np.eye(r.shape[1]))
-    best = best_partitions(size)
+    matrix = modularity_matrix(size)
+    best = best_partitions(matrix)
     apart = (1 - size) * (1 - np.eye(len(r[0])))
     numbers = {
         "held-out Q": modularity(sample)[0].mean(axis=0),
-        "largest Q of any partition": best.Q,
-        "silhouette of that partition": silhouette(apart, best.labels),
+        "largest Q of any partition": quality(matrix, best),
+        "silhouette of that partition": silhouette(apart, best),
         "second eigenvalue": np.linalg.eigvalsh(r)[:, -2],
         "mean |r|": size.sum(axis=(1, 2)) / (len(r[0]) * (len(r[0]) - 1)),
     }

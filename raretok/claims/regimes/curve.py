@@ -12,6 +12,7 @@ in bins of ranks below the head and continued to the first rank.
 import numpy as np
 from jaxtyping import Float
 from scipy.optimize import minimize_scalar
+from scipy.special import boxcox
 
 from raretok.errors import NotTestableError
 
@@ -43,11 +44,6 @@ def depth(rank: Ranked, n: int) -> Ranked:
     return np.log((n + 1) / (rank + 0.5))
 
 
-def bent(L: Ranked, a: float) -> Ranked:
-    """(L^a - 1) / a, which is ln L for a = 0 (Box and Cox, 1964)."""
-    return np.log(L) if abs(a) < 1e-9 else (L**a - 1) / a
-
-
 def bin_weights(curves: Float[np.ndarray, "left_out rank"], head: int) -> Bins:
     """Precision of the logarithm of each bin's mean, from the curves with documents left out.
 
@@ -57,8 +53,6 @@ def bin_weights(curves: Float[np.ndarray, "left_out rank"], head: int) -> Bins:
     means = np.array([bin_means(one, edges) for one in curves])
     positive = (means > 0).all(axis=0)
     logs = np.log(np.where(positive, means, 1.0))
-    if len(curves) < 2:
-        return positive.astype(float)
     n = len(curves) - 1
     variance = (n - 1) * logs[1:].var(axis=0)
     # No bin counts for ten times the typical one: a variance of few numbers may be small.
@@ -86,17 +80,13 @@ def smooth_curve(values: Ranked, head: int, weights: Bins | None = None) -> Fitt
     root = np.sqrt(weights[used] / weights[used].sum())
 
     def fitted(a: float) -> tuple[Float[np.ndarray, " 2"], float]:
-        x = root[:, None] * design(bent(middle, a))
+        x = root[:, None] * np.vander(boxcox(middle, a), 2)
         coefficients = np.linalg.lstsq(x, root * y, rcond=None)[0]
         return coefficients, float(((root * y - x @ coefficients) ** 2).sum())
 
     options = {"bounds": BEND, "method": "bounded", "options": {"xatol": 1e-6}}
     a = float(minimize_scalar(lambda a: fitted(a)[1], **options).x)
-    return design(bent(L, a)) @ fitted(a)[0]
-
-
-def design(x: Float[np.ndarray, " point"]) -> Float[np.ndarray, "point 2"]:
-    return np.column_stack([np.ones_like(x), x])
+    return np.vander(boxcox(L, a), 2) @ fitted(a)[0]
 
 
 def log_lift(values: Ranked, head: int, weights: Bins | None = None) -> float:

@@ -1,6 +1,7 @@
 """The page `regimes`: estimands of R0 to R3 and O1 (data/claims.yaml)."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import xarray as xr
@@ -10,19 +11,18 @@ from raretok.claims.finding import Finding, found
 from raretok.claims.regimes.curve import bin_weights, head_size, lift_scatter, log_lift
 from raretok.claims.sample import (
     KINDS,
+    LeftOut,
     Sample,
     by_rank,
-    fold_means,
+    correlation,
     neurons_in,
     over_ceiling,
-    rank_correlation,
     ranked,
 )
 from raretok.errors import NotTestableError
-from raretok.stats.jackknife import Estimate, block_sums, jackknife
+from raretok.stats.jackknife import Estimate, jackknife
 
 Curves = Float[np.ndarray, "left_out rank"]
-LeftOut = Float[np.ndarray, " left_out"]
 ESTIMANDS = (
     ("R0", "concentration"),
     ("R1", "lift"),
@@ -95,39 +95,29 @@ def top_share(sample: Sample, kind: str) -> Float[np.ndarray, "left_out split"]:
 def shared_order(sample: Sample) -> Estimate:
     """Rank correlation of rare and common influence over the root of both reliabilities."""
     ranks = {kind: [ranked(half) for half in sample.of_halves(kind)] for kind in KINDS}
-    across = rank_correlation(ranks["rare"][0], ranks["common"][1]).mean(axis=1)
-    within = [rank_correlation(*both).mean(axis=1) for both in ranks.values()]
+    across = correlation(ranks["rare"][0], ranks["common"][1]).mean(axis=1)
+    within = [correlation(*both).mean(axis=1) for both in ranks.values()]
     what = "the order of the neurons does not repeat"
     return jackknife(over_ceiling(across, *within, what))
 
 
-def intervention_means(
-    sample: Sample, interventions: xr.Dataset, name: str, kind: str
-) -> list[Float[np.ndarray, "left_out split neuron"]]:
-    """Influence under another intervention, from its sums by document and class; nats.
+def under(sample: Sample, interventions: xr.Dataset, name: str) -> Sample:
+    """The sample with effects under another intervention.
 
-    On the blocks that neurons are chosen on, then on those they are measured on.
+    Sums were measured, so that all targets of a class in a document are one position: enough for
+    what reads means of effects alone.
     """
-    at = list(interventions.interventions).index(name)
-    cells = interventions.cell_stratum.values == KINDS[kind]
-    block = sample.deal.of(interventions.cell_document.values[cells])
-    ones, n = np.ones(block.size), sample.deal.n_blocks
-    sums = block_sums(interventions.delta_loss.values[at][cells], ones, block, n)
-    weight = block_sums(interventions.weight.values[cells][:, None], ones, block, n)
-    return [fold_means(folds, sums, weight, f"{kind} position") for folds in sample.folds]
-
-
-def intervention_curves(sample: Sample, interventions: xr.Dataset, name: str, kind: str) -> Curves:
-    """Rank curves under another intervention."""
-    return by_rank(*intervention_means(sample, interventions, name, kind)).mean(axis=1)
+    at, weight = list(interventions.interventions).index(name), interventions.weight.values
+    mean = interventions.delta_loss.values[at] / weight[:, None]
+    labels = {of: interventions[f"cell_{of}"].values for of in ("document", "stratum")}
+    return replace(sample, delta_loss=mean, post=np.zeros_like(mean), weight=weight, **labels)
 
 
 def direct_lift(sample: Sample, interventions: xr.Dataset | None) -> Estimate:
     """R1's lift for effects that do not go through the scale of the final norm."""
     if interventions is None or not sample.protocol.signed:
         raise NotTestableError("other interventions are measured for the reading corrected only")
-    curves = intervention_curves(sample, interventions, "direct", "rare")
-    return lift_of(curves, head_of(sample))
+    return lift(under(sample, interventions, "direct"), "rare")
 
 
 def findings(sample: Sample, interventions: xr.Dataset | None = None) -> Iterator[Finding]:

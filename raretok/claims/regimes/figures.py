@@ -10,16 +10,15 @@ from matplotlib.axes import Axes
 
 from raretok.claims.digest import QUIET
 from raretok.claims.finding import or_none
-from raretok.claims.regimes.curve import bin_weights, draw_law, smooth_curve
-from raretok.claims.regimes.estimate import HEADS, head_of, intervention_curves, lift, rank_curves
-from raretok.claims.regimes.released import released_detector
+from raretok.claims.regimes.curve import bin_means, bin_weights, bins, draw_law, smooth_curve
+from raretok.claims.regimes.estimate import HEADS, head_of, lift, rank_curves, under
+from raretok.claims.regimes.released import released_plateau
 from raretok.claims.sample import KINDS, Sample
 from raretok.claims.style import COLOURS, MARKS, PALETTE, points, shade, table, ticks, told
 from raretok.stats.jackknife import jackknife
 from raretok.text.protocol import PROTOCOLS
 
 Curve = Float[np.ndarray, " rank"]
-PER_DECADE = 8
 DASHES = ("-", "--", "-.", ":")
 AXES = {"xscale": "log", "yscale": "log", "xlabel": "neuron, by rank"}
 INFLUENCE = "influence (nats a token)"
@@ -46,11 +45,8 @@ def scored(study: Any, protocol: str) -> dict[str, str]:
 
 def binned(values: Curve) -> Curve:
     """Each value replaced by the mean of its log-spaced bin of ranks: single ones up to rank 8."""
-    n = values.size
-    edges = np.unique(np.round(np.geomspace(1, n + 1, round(PER_DECADE * np.log10(n + 1)) + 1)))
-    at = edges.astype(int) - 1
-    count = np.diff(at)
-    return np.repeat(np.add.reduceat(values, at[:-1]) / count, count)
+    edges = bins(1, values.size + 1) - 1
+    return np.repeat(bin_means(values, edges), np.diff(edges).astype(int))
 
 
 def law_of(sample: Sample, kind: str) -> Float[np.ndarray, " fitted"]:
@@ -101,7 +97,7 @@ def interventions(ax: Axes, sample: Sample, others: xr.Dataset) -> None:
     """Rank curves on rare targets under every intervention, mean ablation first; in bins."""
     curves = {"mean": rank_curves(sample, "rare")[0]}
     for name in others.interventions:
-        curves[name] = intervention_curves(sample, others, name, "rare")[0]
+        curves[name] = rank_curves(under(sample, others, name), "rare")[0]
     for (name, values), style, colour in zip(curves.items(), DASHES, PALETTE, strict=False):
         binned_curve(ax, values, ls=style, color=colour, label=name)
 
@@ -117,4 +113,4 @@ def released_rate(sample: Sample, n_draws: int, *, rng: np.random.Generator) -> 
     """How often the released detector reports a plateau in draws from the fitted smooth law, %."""
     fitted, n = law_of(sample, "rare"), sample.delta_loss.shape[1]
     draws = [np.exp(draw_law(fitted, n, rng=rng)) for _ in range(n_draws)]
-    return 100 * float(np.mean([released_detector(one).plateau is not None for one in draws]))
+    return 100 * float(np.mean([released_plateau(one) is not None for one in draws]))

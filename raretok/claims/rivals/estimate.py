@@ -2,28 +2,94 @@ r"""The page `rivals`: what else could the neurons that matter for rare targets 
 
 Four rivals, one score a neuron each, written down before any of it was computed; the page says what
 each is. Scores and influence on rare targets are normal scores of their ranks over the layer. What
-a regression on all four explains is split by Shapley values over the subsets. Difficulty is
-measured on one half of the documents, influence on the other; what influence on the one half
-explains of that on the other is the ceiling.
+a regression on all four explains is split by Shapley values over the subsets (Lindeman, Merenda
+and Gold, 1980). Difficulty is measured on one half of the documents, influence on the other; what
+influence on the one half explains of that on the other is the ceiling.
 """
 
 from dataclasses import dataclass
+from itertools import combinations, permutations
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from scipy.special import ndtri
 
 from raretok.claims.compare import ratio
 from raretok.claims.finding import or_none
-from raretok.claims.regimes.estimate import intervention_means
-from raretok.claims.rivals.shapley import correlations, r_squared, shapley
-from raretok.claims.rivals.surprisal import PerFold, matched
-from raretok.claims.sample import Sample, ranked
+from raretok.claims.regimes.estimate import under
+from raretok.claims.sample import KINDS, LeftOut, PerNeuron, Sample, correlation, ranked, settled
 from raretok.errors import NotTestableError
-from raretok.stats.jackknife import Estimate, jackknife
+from raretok.stats.jackknife import Estimate, Folds, block_sums, jackknife
 
+Correlations = Float[np.ndarray, "*fold variable variable"]
+# Of each bin and block of documents: weight, and weighted sums.
+Cells = tuple[Float[np.ndarray, "bin block"], Float[np.ndarray, "bin block value"]]
 RIVALS = ("token frequency", "entropy", "activation scale", "difficulty")
+BINS = 10  # of surprisal, each with as much of the rare targets
+SAME = 1e-10  # of the largest: smaller eigenvalues are those of scores that say the same
+
+
+def surprisal_bins(
+    loss: Float[np.ndarray, " position"],
+    weight: Float[np.ndarray, " position"],
+    rare: Bool[np.ndarray, " position"],
+) -> Int[np.ndarray, " position"]:
+    """Bin of each position; the edges are weighted quantiles of the rare ones' surprisal, nats."""
+    order = np.argsort(loss[rare], kind="stable")
+    values, mass = loss[rare][order], weight[rare][order]
+    middle = (np.cumsum(mass) - mass / 2) / mass.sum()
+    after = np.searchsorted(middle, np.arange(1, BINS) / BINS)
+    return np.searchsorted(values[np.minimum(after, values.size - 1)], loss, side="right")
+
+
+@dataclass(frozen=True, eq=False)
+class Matched:
+    """Influence on rare targets, and on others that are as surprising; nats.
+
+    The first of either is measured on the documents that neurons are chosen on, the second on the
+    others.
+    """
+
+    rare: tuple[PerNeuron, PerNeuron]
+    frequent: tuple[PerNeuron, PerNeuron]
+    kept: float  # share of the rare weight in bins that have other targets in every fold
+
+
+def matched(sample: Sample, loss: Float[np.ndarray, " position"]) -> Matched:
+    """Raises `NotTestableError` where no bin of surprisal has both kinds of targets throughout."""
+    rare = sample.stratum == KINDS["rare"]
+    bins = surprisal_bins(loss, sample.weight, rare)
+    n, cell = sample.deal.n_blocks, bins * sample.deal.n_blocks + sample.block
+
+    def in_bins(rows: Bool[np.ndarray, " position"]) -> Cells:
+        sums = block_sums(sample.delta_loss[rows], sample.weight[rows], cell[rows], BINS * n)
+        total = np.bincount(cell[rows], sample.weight[rows], BINS * n)
+        return total.reshape(BINS, n), sums.reshape(BINS, n, -1)
+
+    cells = in_bins(rare), in_bins(~rare)
+    there = [[folds @ total.T > 0 for total, _ in cells] for folds in sample.folds]
+    full = np.all(there, axis=(0, 1, 2, 3))
+    if not full.any():
+        raise NotTestableError("no other target is as surprising as the rare ones")
+    found = [means_over_bins(folds, *cells, full) for folds in sample.folds]
+    ours, others = (tuple(settled(one) for one in pair) for pair in zip(*found, strict=True))
+    by_bin = cells[0][0].sum(axis=1)
+    return Matched(ours, others, float(by_bin[full].sum() / by_bin.sum()))
+
+
+def means_over_bins(
+    folds: Folds, rare: Cells, others: Cells, full: Bool[np.ndarray, " bin"]
+) -> tuple[PerNeuron, PerNeuron]:
+    """Means over some blocks, of rare targets and of others with the rare ones' surprisal."""
+    weight = folds @ rare[0][full].T
+    share = weight / weight.sum(axis=-1, keepdims=True)
+
+    def mean(total: np.ndarray, sums: np.ndarray) -> PerNeuron:
+        each = zip(np.moveaxis(share, -1, 0), total[full], sums[full], strict=True)
+        return sum((part / (folds @ w))[..., None] * (folds @ s) for part, w, s in each)
+
+    return mean(*rare), mean(*others)
 
 
 def normal_scores(values: Float[np.ndarray, "*fold neuron"]) -> Float[np.ndarray, "*fold neuron"]:
@@ -40,6 +106,33 @@ def weight_scores(sample: Sample, unembedding: xr.Dataset) -> Float[np.ndarray, 
     return np.stack([along, written * unembedding.null_share.values, written])
 
 
+def correlations(scores: Float[np.ndarray, "*fold variable neuron"]) -> Correlations:
+    """Of standardised or normal scores."""
+    covariance = scores @ np.swapaxes(scores, -1, -2)
+    size = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
+    return covariance / (size[..., None] * size[..., None, :])
+
+
+def r_squared(corr: Correlations, some: tuple[int, ...]) -> Float[np.ndarray, "*fold"]:
+    """Of the regression of the last variable on some of the others."""
+    rows = np.array(some, dtype=int)
+    inverse = np.linalg.pinv(corr[..., rows[:, None], rows], rcond=SAME, hermitian=True)
+    with_last = corr[..., rows, -1]
+    return np.asarray(np.einsum("...i,...ij,...j->...", with_last, inverse, with_last))
+
+
+def shapley(corr: Correlations) -> Float[np.ndarray, "*fold rival"]:
+    """Each variable's part of the R squared of all (the last is explained); they add up to it."""
+    rivals = range(corr.shape[-1] - 1)
+    some = (one for size in range(len(rivals) + 1) for one in combinations(rivals, size))
+    worth = {frozenset(one): r_squared(corr, one) for one in some}
+    found, orders = np.zeros((*corr.shape[:-2], len(rivals))), list(permutations(rivals))
+    for order in orders:
+        for i, rival in enumerate(order):
+            found[..., rival] += worth[frozenset(order[: i + 1])] - worth[frozenset(order[:i])]
+    return found / len(orders)
+
+
 @dataclass(frozen=True)
 class Explained:
     """Shares of the variance of the neurons' influence on rare targets."""
@@ -51,7 +144,9 @@ class Explained:
 
 
 def explained(
-    weights: Float[np.ndarray, "rival neuron"], frequent: PerFold, rare: tuple[PerFold, PerFold]
+    weights: Float[np.ndarray, "rival neuron"],
+    frequent: PerNeuron,
+    rare: tuple[PerNeuron, PerNeuron],
 ) -> Explained:
     """How much of influence on rare targets each rival explains.
 
@@ -61,8 +156,7 @@ def explained(
     outcome, difficulty = normal_scores(rare[1]), normal_scores(frequent)
     fixed = np.broadcast_to(normal_scores(weights), (*outcome.shape[:-1], *weights.shape))
     corr = correlations(np.concatenate([fixed, np.stack([difficulty, outcome], -2)], axis=-2))
-    halves = correlations(np.stack([normal_scores(rare[0]), outcome], axis=-2))
-    ceiling, names = halves[..., 0, 1] ** 2, range(len(RIVALS))
+    ceiling, names = correlation(normal_scores(rare[0]), outcome) ** 2, range(len(RIVALS))
     total = r_squared(corr, tuple(names))
     without = [r_squared(corr, tuple(k for k in names if k != i)) for i in names]
     found = {
@@ -77,7 +171,7 @@ def explained(
     return Explained(by, *(jackknife(one.mean(axis=1)) for one in (total, ceiling)))
 
 
-def share(part: Float[np.ndarray, " left_out"], whole: Float[np.ndarray, " left_out"]) -> Estimate:
+def share(part: LeftOut, whole: LeftOut) -> Estimate:
     """One influence as a share of another. Raises `NotTestableError` where that is not positive."""
     if whole.min() <= 0:
         raise NotTestableError("the group's influence is not positive: it has no shares")
@@ -87,7 +181,7 @@ def share(part: Float[np.ndarray, " left_out"], whole: Float[np.ndarray, " left_
 def through_scale(sample: Sample, interventions: xr.Dataset) -> Estimate:
     """Share of the group's influence on rare targets that goes through the final norm's scale."""
     total = sample.mean("rare", sample.folds[1])
-    direct = intervention_means(sample, interventions, "direct", "rare")[1]
+    direct = under(sample, interventions, "direct").mean("rare", sample.folds[1])
     return share(*map(sample.of_group, (total - direct, total)))
 
 

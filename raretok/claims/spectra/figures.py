@@ -8,18 +8,17 @@ from matplotlib.axes import Axes
 from raretok.claims.compare import difference, spread
 from raretok.claims.digest import QUIET
 from raretok.claims.sample import DRAWS, Sample
-from raretok.claims.spectra.eigenvalues import descending, noise_edges, standard_rows
-from raretok.claims.spectra.estimate import of_groups, squared_cosine, weight_rows
+from raretok.claims.spectra import estimate
 from raretok.claims.style import COLOURS, decimals, null_histogram
 
 
 def spectrum(ax: Axes, sample: Sample) -> None:
     """Eigenvalues of the group by rank over those of its controls."""
-    rows = weight_rows(sample)
+    rows = estimate.weight_rows(sample)
     groups = sample.with_controls(DRAWS)[0, 0]
-    spectra = descending(rows[groups] @ rows[groups].swapaxes(1, 2) / rows.shape[1])
+    spectra = estimate.descending(rows[groups] @ rows[groups].swapaxes(1, 2) / rows.shape[1])
     low, high = np.quantile(spectra[1:], [0.025, 0.975], axis=0)
-    edge, rank = noise_edges(groups.shape[1], rows.shape[1])[1], np.arange(1, low.size + 1)
+    edge, rank = estimate.noise_edge(groups.shape[1], rows.shape[1]), np.arange(1, low.size + 1)
     ax.fill_between(rank, low, high, color=COLOURS["controls"], lw=0, label="control groups, 95 %")
     ax.axhline(edge, color="black", ls=":", lw=1.2, label=f"{QUIET}edge of noise")
     ax.text(rank[-1], edge, "edge of noise", ha="right", va="bottom")
@@ -30,8 +29,7 @@ def spectrum(ax: Axes, sample: Sample) -> None:
 
 def cosines(ax: Axes, sample: Sample) -> None:
     """Squared cosines of group and controls in units of chance."""
-    rows = weight_rows(sample)
-    each = of_groups(sample, rows, squared_cosine)[0].mean(axis=0) * rows.shape[1]
+    each = estimate.cosines(sample)[0].mean(axis=0)
     null_histogram(ax, each, kind="rare", xlabel="mean squared cosine (x chance)")
 
 
@@ -39,7 +37,7 @@ def matrices_table(sample: Sample) -> pd.DataFrame:
     """The estimand in each matrix alone, and how near the members stand in index."""
     rows = {}
     for name, matrix in sample.matrices.items():
-        values = of_groups(sample, standard_rows(matrix), squared_cosine) * matrix.shape[1]
+        values = estimate.cosines(sample, estimate.standard_rows(matrix))
         rows[f"squared cosine of {name}, x chance"] = row_of(values)
     groups = sample.with_controls(DRAWS)
     flat = groups.reshape(-1, groups.shape[-1])

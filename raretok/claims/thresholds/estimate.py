@@ -11,7 +11,7 @@ from typing import Any, get_args
 import numpy as np
 
 from raretok.claims.dynamics.estimate import influence
-from raretok.claims.finding import Finding, found, or_none
+from raretok.claims.finding import Finding, Key, found, or_none
 from raretok.claims.regimes.estimate import concentration, head_of, lift, log_lifts, rank_curves
 from raretok.claims.sample import KINDS, Sample
 from raretok.claims.thresholds import gradient
@@ -23,11 +23,18 @@ NAMES = ("lift at 10 over 20 %", "step at the threshold", "below the elbow")
 ESTIMANDS = tuple(("G2", name) for name in NAMES)
 PERCENTILES = (2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 50.0)
 RULES = tuple((rule, by) for by in ("target", "input") for rule in reversed(get_args(Rule)))
-QUANTITIES: dict[str, Callable[[Sample], Estimate]] = {
-    "lift on rare (R1)": lambda sample: lift(sample, "rare"),
-    "lift on common (R3)": lambda sample: lift(sample, "common"),
-    "concentration (R0)": concentration,
-    "influence of the group": influence,
+LIFT = ("x the smooth curve", (0.02, 30))  # unit, and range shown
+# Of each quantity: estimand whose regions are drawn, unit, range shown, and how it is computed.
+SHOWN: dict[str, tuple[Key | None, str, tuple[float, float] | None, Callable[..., Estimate]]] = {
+    "lift on rare (R1)": (("R1", "lift"), *LIFT, lambda sample: lift(sample, "rare")),
+    "lift on common (R3)": (("R3", "lift"), *LIFT, lambda sample: lift(sample, "common")),
+    "concentration (R0)": (
+        ("R0", "concentration"),
+        "share, rare less common",
+        None,
+        concentration,
+    ),
+    "influence of the group": (None, "nats a token", None, influence),
 }
 
 
@@ -59,7 +66,7 @@ def case(study: Any, percentile: float, rule: Rule = "percentile", by: str = "ta
         types=int(study.types(rule, percentile).rare.sum()),
         positions=weight.size,
         worth=float(weight.sum() ** 2 / (weight**2).sum()),
-        found={name: or_none(of, sample) for name, of in QUANTITIES.items()},
+        found={name: or_none(of, sample) for name, (*_, of) in SHOWN.items()},
     )
 
 

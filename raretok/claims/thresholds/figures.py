@@ -8,16 +8,9 @@ from matplotlib.axes import Axes
 
 from raretok.claims.digest import QUIET
 from raretok.claims.style import COLOURS, MARKS, points, shade, table, ticks
-from raretok.claims.thresholds.estimate import Case
+from raretok.claims.thresholds.estimate import SHOWN, Case
 from raretok.claims.thresholds.gradient import Gradient, Slopes
 
-# Estimand whose regions are drawn, unit, and range shown of each quantity.
-SHOWN: dict[str, tuple[tuple[str, str] | None, str, tuple[float, float] | None]] = {
-    "lift on rare (R1)": (("R1", "lift"), "x the smooth curve", (0.02, 30)),
-    "lift on common (R3)": (("R3", "lift"), "x the smooth curve", (0.02, 30)),
-    "concentration (R0)": (("R0", "concentration"), "share, rare less common", None),
-    "influence of the group": (None, "nats a token", None),
-}
 FEWEST = 200  # equally weighted positions, below which a mark is hollow
 MODELS = (("o", "black"), ("s", "0.45"), ("^", "0.6"), ("D", "0.7"), ("v", "0.5"))
 
@@ -35,7 +28,7 @@ def sweep(ax: Axes, series: dict[str, list[Case]], name: str, spec: Any = None) 
         points(ax, x, found, ls="-", lw=width, width=width, zorder=4 - i, label=label, **style)
         few = [one if case.worth < FEWEST else None for one, case in zip(found, cases, strict=True)]
         points(ax, x, few, width=width, mfc="white", zorder=5 - i, **style)
-    _, unit, limits = SHOWN[name]
+    _, unit, limits, _ = SHOWN[name]
     if limits:
         ax.set(yscale="log", ylim=limits)
         ticks(ax.yaxis, (0.1, 1, 10))

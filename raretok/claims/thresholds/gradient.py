@@ -16,14 +16,12 @@ from jaxtyping import Bool, Float
 from raretok.claims.compare import ratio
 from raretok.claims.finding import or_none
 from raretok.claims.regimes.estimate import head_of, lift_of
-from raretok.claims.sample import KINDS, Sample, by_rank, fold_means
+from raretok.claims.sample import KINDS, LeftOut, PerNeuron, Sample, by_rank, fold_means
 from raretok.errors import NotTestableError
 from raretok.stats.jackknife import Estimate, block_sums, jackknife
 from raretok.text.rarity import elbow, unigram
 
-LeftOut = Float[np.ndarray, " left_out"]
 BINS = (4, 6)  # of frequency: rare targets, all others
-Fold = Float[np.ndarray, "left_out split column"]
 Frequency = Float[np.ndarray, " position"]  # log10 of that of the target
 Rows = Bool[np.ndarray, " position"]
 
@@ -50,7 +48,7 @@ def read(study: Any) -> tuple[Sample, Frequency]:
 
 def means(
     sample: Sample, values: Float[np.ndarray, "position column"], rows: Rows, measured: bool = True
-) -> Fold:
+) -> PerNeuron:
     """Weighted means at some positions over the blocks measured on (or chosen on)."""
     weight, block, n = sample.weight[rows], sample.block[rows], sample.deal.n_blocks
     sums, total = block_sums(values[rows], weight, block, n), np.bincount(block, weight, n)
@@ -58,7 +56,9 @@ def means(
     return fold_means(sample.folds[measured], sums, total[:, None], missing)
 
 
-def line(sample: Sample, x: Frequency, rows: Rows, measured: bool = True) -> tuple[Fold, Fold]:
+def line(
+    sample: Sample, x: Frequency, rows: Rows, measured: bool = True
+) -> tuple[PerNeuron, PerNeuron]:
     """Level at x = 0 (nats) and slope (nats a decade) of each neuron's effect at some positions."""
     y = sample.delta_loss
     mean_x, mean_xx = np.split(means(sample, np.column_stack([x, x**2]), rows, measured), 2, axis=2)
@@ -69,7 +69,7 @@ def line(sample: Sample, x: Frequency, rows: Rows, measured: bool = True) -> tup
     return mean_y - slope * mean_x, slope
 
 
-def continued(sample: Sample, x: Frequency, measured: bool = True) -> Fold:
+def continued(sample: Sample, x: Frequency, measured: bool = True) -> PerNeuron:
     """Effect on rare targets that the line through the others predicts for each neuron, nats."""
     rare = sample.stratum == KINDS["rare"]
     level, slope = line(sample, x, ~rare, measured)

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from raretok.claims.attention.profiles import BAND, bands, class_sums, correlation, deviations
+from raretok.claims.attention.estimate import BAND, bands, class_sums, deviations
+from raretok.claims.sample import correlation
 from raretok.stats.jackknife import deal
 from tests.synthetic import some_rows
 
@@ -49,7 +50,7 @@ def test_profiles_are_plain_means_where_nothing_is_matched(blocks):
     for kind, chosen in (("rare", rows.rare), ("common", ~rows.rare)):
         some = chosen & there
         plain = rows.mass[1][some].sum(axis=0) / rows.keys[some].sum(axis=0)
-        np.testing.assert_allclose(sums[kind].profile(folds), plain.ravel())
+        np.testing.assert_allclose(sums[kind].profile(folds), plain)
 
 
 def test_what_matched_classes_differ_by_stays_as_it_is():

@@ -93,7 +93,7 @@ def test_weights_do_not_matter_but_for_their_ratios(groups):
 def test_sizes_are_those_that_were_measured(groups):
     assert groups.n_neurons == 240
     assert groups.sizes == [1, 1, 2, 7, 24]
-    assert groups.means["joint"].shape[3] == 1 + SETS
+    assert groups.means.sizes["set"] == 1 + SETS
 
 
 def test_a_ratio_of_effects_that_help_the_loss_is_a_gap():

@@ -138,11 +138,11 @@ def test_blocks_of_a_sample_give_the_numbers_of_the_sample():
 def test_the_exact_last_layer_has_the_numbers_of_the_page_regimes():
     study = Study(PageParameters(model="docs-gpt2"))
     exact = study.sample("corrected")
-    row = estimate.numbers(exact, None, None)
+    row = figures.of_effects(exact)
     of_regimes = {(f.claim, f.estimand): f for f in study.of_reading("regimes", "corrected")}
-    assert row.lift == of_regimes["R1", "lift"].estimate
-    assert row.concentration == of_regimes["R0", "concentration"].estimate
-    assert row.reliability == of_regimes["R1", "lift"].gates["reliability"]
+    assert row["lift (R1)"] == of_regimes["R1", "lift"].estimate
+    assert row["concentration (R0)"] == of_regimes["R0", "concentration"].estimate
+    assert row["reliability"] == f"{of_regimes['R1', 'lift'].gates['reliability']:.2f}"
 
 
 def test_findings_are_judged_and_the_lift_is_of_the_layer_before(equal):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from raretok.claims.compare import difference
-from raretok.claims.modularity.communities import best_partitions
+from raretok.claims.modularity.communities import best_partitions, modularity_matrix, quality
 from raretok.claims.modularity.estimate import (
     CONTROLS,
     findings,
@@ -41,7 +41,8 @@ def test_held_out_Q_has_no_floor_and_finds_modules(n_factors, low, high):
     )
     assert low < held_out_Q(one, two).mean() < high
     # What the largest Q of any partition is for neurons without modules.
-    assert n_factors == 1 or best_partitions(one).Q.mean() > 0.05
+    matrix = modularity_matrix(one)
+    assert n_factors == 1 or quality(matrix, best_partitions(matrix)).mean() > 0.05
 
 
 def test_held_out_Q_of_two_cliques_by_hand():

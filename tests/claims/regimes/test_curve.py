@@ -8,7 +8,6 @@ from scipy.stats import norm
 
 from raretok.claims.regimes.curve import (
     LAST,
-    bent,
     bin_means,
     bin_weights,
     bins,
@@ -145,13 +144,6 @@ def test_bins_weigh_as_precise_as_they_are_and_those_without_logarithm_nothing()
     assert weights.max() <= 10 / np.median(variance) + 1e-9
     curves[4, int(edges[2]) : int(edges[3])] = -1
     assert (bin_weights(curves, HEAD) == 0).tolist() == [i == 2 for i in range(weights.size)]
-    assert (bin_weights(curves[:1], HEAD) == 1).all()
-
-
-def test_bend_is_continuous_where_it_is_a_logarithm():
-    L = np.linspace(0.5, 7, 20)
-    np.testing.assert_allclose(bent(L, 0.0), bent(L, 1e-6), atol=1e-4)
-    np.testing.assert_allclose(bent(L, 1.0), L - 1)
 
 
 @pytest.mark.parametrize(

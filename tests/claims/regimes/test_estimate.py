@@ -15,12 +15,12 @@ from raretok.claims.regimes.estimate import (
     concentration,
     findings,
     head_of,
-    intervention_curves,
     lift,
     rank_curves,
     shared_order,
     size,
     top_share,
+    under,
 )
 from raretok.claims.sample import KINDS
 from raretok.errors import NotTestableError
@@ -185,10 +185,8 @@ def sums_by_document(sample, values, name="direct"):
 
 def test_curves_from_sums_by_document_are_those_from_positions():
     sample = a_sample(9)
-    found = intervention_curves(
-        sample, sums_by_document(sample, sample.delta_loss), "direct", "rare"
-    )
-    np.testing.assert_allclose(found, rank_curves(sample, "rare"))
+    found = under(sample, sums_by_document(sample, sample.delta_loss), "direct")
+    np.testing.assert_allclose(rank_curves(found, "rare"), rank_curves(sample, "rare"))
 
 
 def test_findings_hold_every_estimand_and_say_why_one_is_missing():

@@ -9,7 +9,7 @@ import pytest
 from raretok.claims import style
 from raretok.claims.regimes.estimate import rank_curves
 from raretok.claims.regimes.figures import binned, rank_curve, released_rate
-from raretok.claims.regimes.released import released_detector
+from raretok.claims.regimes.released import released_plateau
 from tests.synthetic import a_sample
 
 LAWS = {
@@ -23,9 +23,9 @@ LAWS = {
 @pytest.mark.parametrize("law", LAWS)
 def test_released_detector_fires_on_every_sample_of_noise(law):
     for values in LAWS[law](np.random.default_rng(17), (10, 1100)):
-        found = released_detector(values)
-        assert found.plateau is not None
-        assert found.plateau <= 33
+        found = released_plateau(values)
+        assert found is not None
+        assert found <= 33
 
 
 def test_bins_of_a_curve_are_plain_means_and_single_ranks_at_the_head():
