@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from raretok.measure.rows import Rows
+from raretok.measure.attention import Rows
 from raretok.stats.jackknife import Deal, block_sums
 
 Features = Float[np.ndarray, "query feature"]
