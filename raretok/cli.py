@@ -13,7 +13,8 @@ from typer import Argument, Option
 from typer.exceptions import Abort, TyperException
 
 from raretok.errors import UserError
-from raretok.measure.parameters import PageParameters
+from raretok.measure.parameters import PROFILES, PageParameters, Profile, asked
+from raretok.models.architecture import Family
 from raretok.paths import CLOSED, FULL, ROOT, RUNS, check_writable
 
 app = typer.Typer(
@@ -85,17 +86,16 @@ def run(
     corpus: Annotated[str | None, flag("corpus")] = None,
     protocol: Annotated[str | None, flag("protocol")] = None,
     parameter: Parameters = None,
-    profile: Annotated[str, Option(help="quick, full or paper; flags, -p override it")] = "full",
+    profile: Annotated[Profile, Option(help="flags and -p override it")] = "full",
     out: Annotated[Path | None, Option(help="folder of the executed pages")] = None,
     jobs: PagesAtATime = 1,
     site: Annotated[bool, Option(help="build the pages as a site of their own")] = True,
 ) -> None:
     """Measure your model, run pages with your parameters in a folder of their own, build a site."""
     from raretok.book import pages, rerun
-    from raretok.measure.parameters import asked, of_profile
 
     flags = {"model": model, "revision": revision, "corpus": corpus, "protocol": protocol}
-    given = of_profile(profile) | dict(split_assignment(text) for text in parameter or [])
+    given = PROFILES[profile] | dict(split_assignment(text) for text in parameter or [])
     parameters = asked(given | {name: value for name, value in flags.items() if value is not None})
     sources = [pages.page_named(ROOT, name) for name in page or ["all"] if name != "all"]
     if not page or "all" in page:
@@ -165,7 +165,6 @@ def measure(
     """Measure what the pages need of a model, or check that it is what this machine measures."""
     from raretok.book import pages, renewal
     from raretok.measure import find
-    from raretok.measure.parameters import asked
 
     given = {"model": model or find.LEAD, "revision": revision, "corpus": corpus, "device": device}
     parameters = asked(given)
@@ -194,7 +193,6 @@ def calibrate(
 ) -> None:
     """How often each verdict is given where the truth is planted; run again to resume."""
     from raretok.book import renewal
-    from raretok.measure.parameters import asked
 
     print(renewal.calibrate(asked({"model": model}), runs, jobs))
 
@@ -206,17 +204,16 @@ def train(
     device: Device = "cpu",
     work: Annotated[Path | None, Option(help="checkpoints; default runs/train-NAME")] = None,
     seed: Annotated[int, Option(min=0, help="seed of weights and batches")] = 0,
-    family: Annotated[str, Option(help="gpt2, neox or llama")] = "gpt2",
+    family: Annotated[Family, Option(help="of the architecture")] = "gpt2",
     checkpoints: Annotated[str, Option(help="steps of weights to keep, such as 0,16,1024")] = "",
     without: Annotated[str, Option(help="domain of the corpus that is left out")] = "",
 ) -> None:
     """Train a shipped model on the corpus docs; run again to resume."""
-    from raretok.models.training import TrainingConfig, check_device, check_family, train
+    from raretok.models.training import TrainingConfig, check_device, train
 
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise UserError(f"{name!r} is no name for a folder: use letters, digits, . _ and -")
     check_device(device)
-    check_family(family)
     out, work = ROOT / "data" / "models" / name, work or RUNS / f"train-{name}"
     for folder in (out, work):
         check_writable(folder)
@@ -305,7 +302,6 @@ def bench(
 def inspect(model: ModelName, revision: Revision = "", corpus: TextName = "docs") -> None:
     """What a model is built of, which claims can be tested on it, and what that takes here."""
     from raretok.book.inspection import report
-    from raretok.measure.parameters import asked
 
     for line in report(asked({"model": model, "revision": revision, "corpus": corpus})):
         print(line, flush=True)

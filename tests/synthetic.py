@@ -6,8 +6,7 @@ import numpy as np
 
 from raretok.claims.sample import Sample
 from raretok.ledger.calibration import Ground
-from raretok.measure.head_sums import WHOLE, HeadSums
-from raretok.measure.rows import Rows
+from raretok.measure.attention import WHOLE, HeadSums, Rows
 from raretok.stats.jackknife import deal
 from raretok.text.protocol import PROTOCOLS
 from raretok.text.rarity import COMMON, RARE, Positions

@@ -25,6 +25,7 @@ from raretok.claims.sample import Sample, neurons_in
 from raretok.claims.spectra import estimate as spectra
 from raretok.claims.thresholds import estimate as thresholds
 from raretok.errors import NotTestableError, UserError
+from raretok.measure.attention import HeadSums, Rows
 from raretok.measure.find import (
     DEEP,
     HISTORY,
@@ -34,9 +35,7 @@ from raretok.measure.find import (
     step_of,
     step_parameters,
 )
-from raretok.measure.head_sums import HeadSums
 from raretok.measure.parameters import PageParameters, validated
-from raretok.measure.rows import Rows
 from raretok.models.architecture import Architecture
 from raretok.stats.jackknife import Deal, deal
 from raretok.text.protocol import PROTOCOLS, Rule

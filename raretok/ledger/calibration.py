@@ -29,8 +29,7 @@ from raretok.errors import NotTestableError
 from raretok.ledger import worlds
 from raretok.ledger.claims import planted
 from raretok.ledger.verdicts import judge_all, plain
-from raretok.measure.head_sums import HeadSums
-from raretok.measure.rows import Rows
+from raretok.measure.attention import HeadSums, Rows
 from raretok.stats.jackknife import Estimate, deal
 
 Names = tuple[str, ...]

@@ -33,8 +33,7 @@ from raretok.claims.sample import KINDS, Sample, ranked
 from raretok.claims.spectra.estimate import squared_cosine, weight_rows
 from raretok.errors import NotTestableError
 from raretok.ledger.claims import planted
-from raretok.measure.head_sums import WHOLE, HeadSums
-from raretok.measure.rows import Rows
+from raretok.measure.attention import WHOLE, HeadSums, Rows
 from raretok.stats.documents import permute_within
 from raretok.stats.jackknife import deal
 from raretok.text.rarity import COMMON, RARE

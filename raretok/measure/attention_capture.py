@@ -15,7 +15,7 @@ from torch import Tensor
 
 from raretok.ablation.batches import ScoredBatch, scored_batches
 from raretok.errors import NotTestableError
-from raretok.measure.rows import Rows
+from raretok.measure.attention import Rows
 from raretok.models.adapter import LanguageModel
 from raretok.models.rerun import run
 from raretok.text.corpus import Contexts

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from raretok.ablation.checkpoints import Arrays, Checkpoints, shown
 from raretok.ablation.head import final_head
 from raretok.measure.find import Measurements
-from raretok.measure.groups import size_of
+from raretok.measure.influence import size_of
 from raretok.measure.record import rounded
 from raretok.measure.source import STRATIFIED, Source
 from raretok.measure.unembedding import types_of, written_most
@@ -42,7 +42,7 @@ def cards_part(source: Source, asked: Measurements) -> xr.Dataset:
     neurons, matched = chosen(asked.part(f"effects: {STRATIFIED}"), source)
     seen, document = activations(source, neurons), source.contexts.document
     found = {"top": largest(seen, document, KINDS["top"])}
-    noise = source.rng("windows of cards").random(seen.shape, np.float32)
+    noise = source.parameters.rng("windows of cards").random(seen.shape, np.float32)
     found["random"] = largest(np.where(np.isnan(seen), seen, noise), document, KINDS["random"])
     if source.model.architecture.gated:
         found["bottom"] = largest(-seen, document, KINDS["bottom"])
@@ -88,7 +88,7 @@ def chosen(effects: xr.Dataset, source: Source) -> tuple[Neurons, Neurons]:
     rate = effects.gate_rate.values if "gate_rate" in effects else None
     traits = neuron_traits(post, source.model.W_out.double().cpu().numpy(), rate)
     draws, silent = CONTROLS if head.size < CONTROLS else 1, np.ptp(post, axis=0) == 0
-    more = {"matched": True, "silent": silent, "rng": source.rng("controls of cards")}
+    more = {"matched": True, "silent": silent, "rng": source.parameters.rng("controls of cards")}
     found = draw_controls(head[None], traits, draws, **more)[head].T.ravel()
     # The first ranks' controls; one that is drawn twice counts once.
     first = np.sort(np.unique(found, return_index=True)[1])[:CONTROLS]

@@ -16,15 +16,14 @@ from raretok.ablation.interventions import donors
 from raretok.ablation.plan import Options
 from raretok.ablation.precision import TOLERANCE, pair_error
 from raretok.errors import UserError
+from raretok.measure.attention import Rows
 from raretok.measure.attention_capture import capture_rows
 from raretok.measure.cards import BEFORE, SEEN, captured, windows, written
 from raretok.measure.find import Measurements
-from raretok.measure.groups import together
-from raretok.measure.influence import PRECISE, blocks_of, influence_sums
+from raretok.measure.influence import PRECISE, blocks_of, influence_sums, together
 from raretok.measure.layers import SCREENED, screened_blocks
 from raretok.measure.layers import scored as screened_at
 from raretok.measure.parts import BITS, COARSE, FINE, PARTS, cell_sums, source_of
-from raretok.measure.rows import Rows
 from raretok.measure.source import STRATIFIED, Source
 from raretok.measure.unembedding import LOGITS, texts, tokens_part
 from raretok.text.rarity import MIDDLE, Positions
@@ -221,7 +220,7 @@ def check_layer(of: Stored, layer: str) -> Iterator[Pair]:
     if layer != "-2":
         return
     positions = screened_at(of.source, SCREENED)
-    block = blocks_of(positions, of.source.rng("blocks of layers"))
+    block = blocks_of(positions, of.source.parameters.rng("blocks of layers"))
     with tempfile.TemporaryDirectory() as folder:
         again = screened_blocks(of.source, positions, block, int(layer), Path(folder))
     for quantity, new in again.items():
@@ -231,7 +230,7 @@ def check_layer(of: Stored, layer: str) -> Iterator[Pair]:
 def check_groups(of: Stored) -> Iterator[Pair]:
     """Every group, in one block of documents."""
     positions = of.source.positions(STRATIFIED)
-    block = blocks_of(positions, of.source.rng("blocks of groups"))
+    block = blocks_of(positions, of.source.parameters.rng("blocks of groups"))
     some = int(of.rng.integers(of.data.sizes["block"]))
     rows = np.flatnonzero((positions.stratum != MIDDLE) & (block == some))
     joint = together(of.source, rows, np.full(rows.size, some % 2), of.data.members.values)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
+from timeit import Timer
 from typing import Any
 
 import numpy as np
@@ -25,19 +26,17 @@ from raretok.ablation.method import apply_method, make_method
 from raretok.ablation.plan import BLOCK, STACK, cut_to_fit, forward_memory, memory_of
 from raretok.ablation.precision import PILOT, TOLERANCE
 from raretok.errors import NotTestableError
-from raretok.measure import groups, layers, parts
+from raretok.measure import layers, parts
 from raretok.measure.find import LEAD, SHIPPED, STEP_POSITIONS, Measurements, step_parameters
-from raretok.measure.gates import GATED
-from raretok.measure.influence import SCORED
+from raretok.measure.influence import PERCENT, SCORED, SETS
 from raretok.measure.parameters import PageParameters
 from raretok.measure.record import Folder
-from raretok.measure.source import MEMORY, RELEASED_CONTEXTS, STRATIFIED, WHOLE, Source
+from raretok.measure.source import GATED, MEMORY, RELEASED_CONTEXTS, STRATIFIED, WHOLE, Source
 from raretok.models.architecture import Architecture
 from raretok.text.rarity import KINDS, MIDDLE, RARE, Positions
 
 WORK = 1e11  # operations of the forward pass that is timed, about: a second of two cores
 PAIRS = 2**31  # tokens times neurons times positions that the closed form is timed on
-ENOUGH = 0.5  # seconds that a short call is repeated for
 SEALED = 0.1  # seconds that a part takes to be kept, however small
 KEPT, PACKED, IN_WORK = 8, 2.5, 60  # bytes of a pair: of a run, in its part, in memory
 PAGE, OF_PAGE = 1e6, 1.5e9  # bytes of a page, and of the process that runs it
@@ -121,7 +120,7 @@ class Load:
         return {
             "model": (0, 0),
             "interventions": (0, len(parts.INTERVENTIONS) * n),
-            "groups": (self.tokens, len(KINDS) * (1 + groups.SETS) * len(groups.PERCENT) * n),
+            "groups": (self.tokens, len(KINDS) * (1 + SETS) * len(PERCENT) * n),
             "domains": (self.holding(self.domains * SCORED), self.domains * SCORED),
             "unembedding": (0, sizes.d_mlp + sizes.d_model),
         }.get(kind, (self.tokens, 0))  # of any other part: one pass
@@ -227,10 +226,10 @@ def load_of(source: Source) -> tuple[Load, float]:
     loading = time.monotonic() - started
     used = np.unique(drawn.context[drawn.stratum != MIDDLE])
     enough = math.ceil(WORK / (2 * model.architecture.n_parameters * n_ctx))
-    used = source.rng("cost").permutation(used)[: min(enough, 16)]
+    used = source.parameters.rng("cost").permutation(used)[: min(enough, 16)]
     few = drawn[np.isin(drawn.context, used)]
     seen = partial(gather, model, source.contexts, few)
-    token = best_of(seen) / (used.size * n_ctx)
+    token = seconds_of(seen) / (used.size * n_ctx)
     position = position_time(source, seen())
     return Load(model.architecture, n_ctx, drawn, domains, token, position), loading
 
@@ -248,14 +247,10 @@ def position_time(source: Source, seen: Gathered) -> float:
     make = partial(make_method, head, *seen.rows(rows[:PILOT]), seen.mean, **more)
     offset = torch.linspace(0, 0.99, len(rows), dtype=torch.float64, device=rows.device)
     block = partial(apply_method, make(), *seen.rows(rows), seen.mean, offset)
-    return best_of(make) / n + best_of(block) / len(rows)
+    return seconds_of(make) / n + seconds_of(block) / len(rows)
 
 
-def best_of(work: Callable[[], Any]) -> float:
-    """Seconds of a call; of a short one the best of a few."""
-    found: list[float] = []
-    while not found or (sum(found) < ENOUGH and len(found) < 5):
-        started = time.monotonic()
-        work()
-        found.append(time.monotonic() - started)
-    return min(found)
+def seconds_of(work: Callable[[], Any]) -> float:
+    """Seconds of a call; of a short one the mean of as many as take a fifth of a second."""
+    n, seconds = Timer(work).autorange()
+    return seconds / n

@@ -15,10 +15,9 @@ from raretok.ablation.precision import TOLERANCE
 from raretok.ablation.store import TABLE, is_run
 from raretok.ablation.stream import ablate_to_disk
 from raretok.errors import UserError
-from raretok.measure.gates import gate_rate
 from raretok.measure.neurons import labelled, of_model, write_table
 from raretok.measure.parameters import check_sources, validated
-from raretok.measure.source import Source
+from raretok.measure.source import Source, gate_rate
 from raretok.measure.unembedding import texts, types_of, written_most
 from raretok.models.adapter import LanguageModel, W_out_of
 from raretok.paths import check_writable, one_line
@@ -59,7 +58,7 @@ def ablate(
     source = Source(validated({**asked, "seed": seed, "device": device, "dtype": dtype}))
     check_sources(source.parameters)
     everything = all_positions(source.contexts, source.classes("corrected"), "target")
-    drawn = draw_total(everything, n=positions, rng=source.rng("positions of a run"))
+    drawn = draw_total(everything, n=positions, rng=source.parameters.rng("positions of a run"))
     index = source.model.index(layer)
     where = {
         "source": {"corpus_sha256": source.corpus.sha256, "seed": seed},

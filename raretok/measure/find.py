@@ -47,7 +47,6 @@ def settings_of(parameters: PageParameters) -> dict[str, Any]:
         file = Path(given).expanduser()
         as_counts = file.suffix.lower() in (".npy", ".npz") and file.is_file()
         counts = file_digest(file) if as_counts else text_sha256(given, n)
-    changed = ("packed",) * parameters.packed + ("dtype",) * (parameters.dtype != "float32")
     return {
         "format": FORMAT,
         "model_sha256": sha256,
@@ -55,7 +54,7 @@ def settings_of(parameters: PageParameters) -> dict[str, Any]:
         "counts_sha256": counts,
         **parameters.model_dump(include=set(DECIDE)),
         # Left out where it is the default, as in measurements made before it could be chosen.
-        **parameters.model_dump(include=set(changed)),
+        **parameters.model_dump(include={"packed", "dtype"}, exclude_defaults=True),
     }
 
 
@@ -146,19 +145,16 @@ class Measurements:
     def should_ship(self) -> bool:
         """Whether all of this ships: a lead model with the parameters of the book."""
         fixed = {*DECIDE, "corpus", "unigram", "revision", "group_percent", "dtype", "packed"}
-        asked = self.parameters.model_dump(include=fixed)
-        book = PageParameters().model_dump(include=set(asked))
-        return asked == book and self.parameters.model in WHOLE
+        changed = self.parameters.model_dump(include=fixed, exclude_defaults=True)
+        return not changed and self.parameters.model in WHOLE
 
     def part(self, name: str) -> xr.Dataset:
         """One part, measured and kept where it is not there.
 
         Raises `UserError` for a measurement that is damaged, foreign or incomplete.
         """
-        if self.has(self.ready, name):
+        if self.ready and (self.should_ship or self.has(self.ready, name)):
             return self.ready.read(name).assign_attrs(measurement=self.name)
-        if self.ready and self.should_ship:
-            raise self.ready.refused(f"it has no part {name!r}")
         if self.only_shipped:
             raise NotTestableError(f"{name} of {self.label} was not measured")
         if not self.has(self.kept, name):

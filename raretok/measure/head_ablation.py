@@ -15,39 +15,27 @@ nothing but itself there.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Literal
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from raretok.ablation.batches import ScoredBatch
 from raretok.ablation.head import capped_loss
-from raretok.errors import UserError
+from raretok.measure.attention import WHOLE, Target
 from raretok.measure.attention_capture import whole_batches
-from raretok.measure.head_sums import WHOLE, Target
 from raretok.models.adapter import Architecture, LanguageModel
 from raretok.models.rerun import Hook, check_resumes, run, run_after
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import MIDDLE, Positions
 
 Random = np.random.Generator
-MODES = ("mean", "zero", "resample", "first")
+Mode = Literal["mean", "zero", "resample", "first"]
 HeadOutputs = Float[Tensor, "context pos head d_head"]
 Changes = tuple[Float[Tensor, "query d_mlp"], Float[Tensor, " query"]]
-
-
-def check_target(architecture: Architecture, target: Target) -> None:
-    """Raise `UserError` for a layer or head that the model does not have."""
-    layer, head = target
-    if not 0 <= layer < architecture.n_layers:
-        raise UserError(
-            f"layer {layer} is outside the model: choose from 0 to {architecture.n_layers - 1}"
-        )
-    if head != WHOLE and not 0 <= head < architecture.n_heads:
-        raise UserError(
-            f"head {head} is outside layer {layer}: choose from 0 to {architecture.n_heads - 1}"
-        )
 
 
 def targets_of(architecture: Architecture, layers: range) -> list[Target]:
@@ -73,7 +61,7 @@ def ablate_heads(
     contexts: Contexts,
     positions: Positions,
     targets: list[Target],
-    mode: str,
+    mode: Mode,
     *,
     rng: Random,
     per_context: int = 1,
@@ -81,12 +69,7 @@ def ablate_heads(
     """Ablate heads, one target after the other, and see what changes at the scored positions.
 
     `first` scores at most `per_context` positions of each class in a context, one at a time.
-    Raises `UserError` for a head or layer the model does not have, and for an unknown mode.
     """
-    if mode not in MODES:
-        raise UserError(f"unknown head ablation {mode!r}: choose one of {', '.join(MODES)}")
-    for target in targets:
-        check_target(model.architecture, target)
     few = few_per_context(positions, per_context, rng=rng)
     positions = positions[few] if mode == "first" else positions
     layers = sorted({layer for layer, _ in targets})
@@ -136,7 +119,7 @@ def gather_pool(
 
 
 def replacement(
-    mode: str,
+    mode: Mode,
     pool: Pool | None,
     donor: Int[Tensor, "context pos"] | None,
     layer: int,
@@ -279,8 +262,4 @@ def few_per_context(positions: Positions, most: int, *, rng: Random) -> Int[np.n
 
 def rank_among_equals(key: Int[np.ndarray, " item"]) -> Int[np.ndarray, " item"]:
     """How many equal items stand before each."""
-    order = np.argsort(key, kind="stable")
-    _, start, size = np.unique(key[order], return_index=True, return_counts=True)
-    rank = np.empty_like(key)
-    rank[order] = np.arange(key.size) - np.repeat(start, size)
-    return rank
+    return pd.Series(key).groupby(key).cumcount().to_numpy()

@@ -45,7 +45,7 @@ def layer_part(source: Source, asked: Measurements | None, layer: str) -> xr.Dat
         raise NotTestableError(f"layer {layer} is deeper than the model: it has {n_layers} layers")
     positions = scored(source, SCREENED)
     folder = source.under_way("layers", vars(positions).values())
-    block = blocks_of(positions, source.rng("blocks of layers"))
+    block = blocks_of(positions, source.parameters.rng("blocks of layers"))
     sums = screened_blocks(source, positions, block, int(layer), folder)
     weights = [np.bincount(block, one, block.max() + 1) for one in class_weights(positions)]
     options = LayerOptions(int(layer), n_top=TOP, n_random=RANDOM, seed=source.parameters.seed)
@@ -68,7 +68,7 @@ def layer_part(source: Source, asked: Measurements | None, layer: str) -> xr.Dat
 def scored(source: Source, n_rare: int) -> Positions:
     """Rare and common positions of contexts that hold so many rare ones."""
     positions = source.positions(STRATIFIED)
-    used = contexts_of(positions, n_rare, rng=source.rng("contexts of layers"))
+    used = contexts_of(positions, n_rare, rng=source.parameters.rng("contexts of layers"))
     return positions[np.isin(positions.context, used) & (positions.stratum != MIDDLE)]
 
 
@@ -83,7 +83,8 @@ def screened_blocks(
     layers = list(range(model.architecture.n_layers))[-DEEPEST:]
     if len({len(W_out_of(model, n)) for n in layers}) > 1:
         raise NotTestableError(f"the last {len(layers)} layers of {model.name} differ in width")
-    used = source.rng("means of layers").permutation(np.unique(positions.context))[:MEANS]
+    rng = source.parameters.rng("means of layers")
+    used = rng.permutation(np.unique(positions.context))[:MEANS]
     few = positions[np.isin(positions.context, used)]
     of_means = context_batches(model, source.contexts, few)
     means = mean_activations(model, of_means, layers, kept=kept)

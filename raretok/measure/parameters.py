@@ -72,19 +72,13 @@ class PageParameters(BaseModel):
 
 
 # Values that `raretok run --profile` begins with.
-PROFILES: dict[str, dict[str, Any]] = {
+Profile = Literal["quick", "full", "paper"]
+PROFILES: dict[Profile, dict[str, Any]] = {
     "quick": {"n_positions": 400},
     "full": {},
     "paper": {"corpus": "allenai/c4:en", "n_documents": 500, "packed": True, "n_ctx": 256}
     | {"protocol": "code"},
 }
-
-
-def of_profile(name: str) -> dict[str, Any]:
-    """The values of a profile. Raises `UserError` for a name that is none."""
-    if name not in PROFILES:
-        raise UserError(f"there is no profile {name!r}: use {', '.join(PROFILES)}")
-    return dict(PROFILES[name])
 
 
 def width_words(parameters: PageParameters) -> list[str]:

@@ -2,7 +2,7 @@
 
 import platform
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import lru_cache
 from importlib.metadata import version
@@ -15,18 +15,16 @@ from jaxtyping import Float, Int
 from raretok import __version__
 from raretok.ablation.sampled import short_type
 from raretok.errors import UserError
+from raretok.measure.attention import WHOLE as WHOLE_LAYER
 from raretok.measure.attention_capture import capture_rows, choose_queries, contexts_of
 from raretok.measure.cards import cards_part
 from raretok.measure.find import TRAINED, UNTRAINED, Measurements
-from raretok.measure.gates import gate_rate
-from raretok.measure.groups import groups_part
 from raretok.measure.head_ablation import HeadEffects, ablate_heads, targets_of
-from raretok.measure.head_sums import WHOLE as WHOLE_LAYER
-from raretok.measure.influence import domains_part, influence_part
+from raretok.measure.influence import domains_part, groups_part, influence_part
 from raretok.measure.layers import layer_part
 from raretok.measure.parameters import PageParameters
 from raretok.measure.record import in_steps, rounded
-from raretok.measure.source import STRATIFIED, WHOLE, Source
+from raretok.measure.source import STRATIFIED, WHOLE, Source, gate_rate
 from raretok.measure.unembedding import tokens_part, unembedding_part
 from raretok.text.protocol import PROTOCOLS
 from raretok.text.rarity import COMMON, RARE, Positions
@@ -161,7 +159,7 @@ def attention_part(source: Source, asked: Measurements, protocol: str) -> xr.Dat
 
     Matched on position and document where the protocol matches its controls too.
     """
-    reading, rng = PROTOCOLS[protocol], source.rng(f"queries {protocol}")
+    reading, rng = PROTOCOLS[protocol], source.parameters.rng(f"queries {protocol}")
     source.model.check_heads(range(source.model.architecture.n_layers))
     scored = source.positions(reading.draw)
     stratum = source.classes(protocol).stratum(getattr(scored, reading.by))
@@ -192,10 +190,10 @@ def heads_part(source: Source, asked: Measurements | None, draw: str, mode: str)
     source.model.check_heads(layers)
     targets = targets_of(architecture, layers)
     n_rare = ABLATED if mode == "mean" else ABLATED_MORE
-    rng = source.rng(f"heads {draw} {mode}")
+    rng = source.parameters.rng(f"heads {draw} {mode}")
     used = np.unique(positions.context)
     if draw != WHOLE:
-        used = contexts_of(positions, n_rare, rng=source.rng(f"heads {n_rare}"))
+        used = contexts_of(positions, n_rare, rng=source.parameters.rng(f"heads {n_rare}"))
     chosen = np.flatnonzero(np.isin(positions.context, used))
     more = {"per_context": RELEASED_QUERIES} if draw == WHOLE else {}
     drawn = positions[chosen]
@@ -213,22 +211,16 @@ def head_sums(found: HeadEffects, strata: dict[str, Int[np.ndarray, " position"]
     change, post = found.change[:, kept], found.post[kept]
     present, count = cell_sums(np.ones(kept.sum()), *labels)
     by_cell = ("cell", "neuron")
-    targets = np.array(found.targets, dtype=np.int64).reshape(-1, 2)
+    targets = np.array(found.targets)
 
     def sums(values: Float[np.ndarray, "position neuron"]) -> Float[np.ndarray, "cell neuron"]:
         return rounded(cell_sums(np.abs(values), *labels)[1], BITS)
 
-    def stacked(
-        some: Iterable[Float[np.ndarray, "position neuron"]],
-    ) -> Float[np.ndarray, "some cell neuron"]:
-        none = np.zeros((0, len(present), post.shape[1]), np.float32)
-        return np.concatenate([none, *(sums(one)[None] for one in some)])
-
     return xr.Dataset(
         {
-            "change": (("target", *by_cell), stacked(change)),
+            "change": (("target", *by_cell), np.stack([sums(one) for one in change])),
             "before": (by_cell, sums(post)),
-            "after": (("layer", *by_cell), stacked(post + change[i] for i in whole)),
+            "after": (("layer", *by_cell), np.stack([sums(post + change[i]) for i in whole])),
             "count": ("cell", count),
             "cell_document": ("cell", present[:, 0]),
             **{f"cell_{name}": ("cell", present[:, 1 + i]) for i, name in enumerate(strata)},

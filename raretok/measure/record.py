@@ -167,11 +167,8 @@ def encoding(array: xr.DataArray) -> dict[str, Any]:
 
 def opened(file: Path) -> xr.Dataset:
     """The dataset of a part's file: numbers in float64, steps multiplied out."""
-    store = zarr.storage.ZipStore(file, mode="r")
-    try:
+    with zarr.storage.ZipStore(file, mode="r") as store:
         data = xr.open_zarr(store, consolidated=False, chunks=None).load()
-    finally:
-        store.close()
     for name in [name for name in data.data_vars if f"{name}_step" in data]:
         data[name] = (data[name].astype(np.float64) - CENTRE) * data[f"{name}_step"]
     floats = [n for n in data.variables if np.issubdtype(data[n].dtype, np.floating)]

@@ -1,16 +1,17 @@
 """What a measurement is made from: the loaded model, its text, and the positions to score."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
-from functools import cached_property, wraps
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
+from raretok.ablation.batches import context_batches
 from raretok.ablation.gather import Gathered, gather
 from raretok.ablation.plan import Options
 from raretok.ablation.stream import ablate_to_disk
@@ -18,6 +19,7 @@ from raretok.errors import NotTestableError, UserError
 from raretok.measure.parameters import PageParameters, counts_of
 from raretok.models import files as model_files
 from raretok.models import loading as models
+from raretok.models.rerun import run
 from raretok.paths import RUNS, digest
 from raretok.text import rarity
 from raretok.text.corpus import (
@@ -31,21 +33,9 @@ from raretok.text.corpus import (
 from raretok.text.protocol import PROTOCOLS
 
 RELEASED_CONTEXTS = 10  # the released code scores this many sequences
+GATED = 100  # contexts in which the sign of gates is counted
 MEMORY = 8.0  # GB above the model, for the ablation
 WHOLE, STRATIFIED = "whole contexts", "stratified"  # the two ways to draw positions
-
-
-def once(method: Callable) -> Callable:
-    """A method of one name whose result is kept with its object, for as long as that lives."""
-
-    @wraps(method)
-    def kept(self: Any, name: str) -> Any:
-        store = vars(self).setdefault(f"_{method.__name__}", {})
-        if name not in store:
-            store[name] = method(self, name)
-        return store[name]
-
-    return kept
 
 
 class Source:
@@ -53,10 +43,9 @@ class Source:
 
     def __init__(self, parameters: PageParameters):
         self.parameters = parameters
-
-    def rng(self, purpose: str) -> np.random.Generator:
-        """Random numbers for one purpose: independent of what was drawn before."""
-        return self.parameters.rng(purpose)
+        # Of this object alone: @cache on the methods would keep every source, with its model.
+        self.classes, self.everything = cache(self.classes), cache(self.everything)
+        self.positions, self.seen = cache(self.positions), cache(self.seen)
 
     @cached_property
     def model(self) -> models.LanguageModel:
@@ -86,37 +75,31 @@ class Source:
         texts = [document.text for document in (found or self.corpus).documents]
         return count_tokens(token_ids(texts, self.model.tokenizer), self.model.architecture.d_vocab)
 
-    @property
-    def training_counted(self) -> bool:
-        """Whether the counts are those of the text the model was trained on, or taken for it."""
-        folder = model_files.resolve_model(self.parameters.model)
-        own = (folder / model_files.COUNTS_FILE).is_file() and (folder / "training.json").is_file()
-        return bool(self.parameters.unigram) or own
-
     @cached_property
     def counted(self) -> Bool[np.ndarray, " d_vocab"]:
         """Types that have a frequency.
 
-        Padding rows have none. In the text of the training a type that never occurs has frequency
-        0. Where other text was counted, percentages are of the types that the scored text has: of
-        the rest a sample tells next to nothing, and no target would be among them.
+        Padding rows have none. In the text of the training, or what is taken for it, a type that
+        never occurs has frequency 0. Where other text was counted, percentages are of the types
+        that the scored text has: of the rest a sample tells next to nothing, and no target would
+        be among them.
         """
         architecture = self.model.architecture
         counted = np.arange(architecture.d_vocab) < architecture.d_vocab - architecture.padded_rows
-        if not self.training_counted:
+        folder = model_files.resolve_model(self.parameters.model)
+        own = (folder / model_files.COUNTS_FILE).is_file() and (folder / "training.json").is_file()
+        if not (self.parameters.unigram or own):
             tokens, length = self.contexts.tokens, self.contexts.length
             real = np.arange(tokens.shape[1]) < length[:, None]
             real[:, 0] = False  # every context begins with the same token
             counted &= np.bincount(tokens[real], minlength=counted.size) > 0
         return counted
 
-    @once
     def classes(self, protocol: str) -> rarity.TypeClasses:
         """Rare and common token types under a protocol."""
         percentile = self.parameters.rare_percentile
         return rarity.classes_of(self.counts, self.counted, PROTOCOLS[protocol].rule, percentile)
 
-    @once
     def everything(self, protocol: str) -> rarity.Positions:
         """Every position of the corpus, classed as the protocol does.
 
@@ -128,10 +111,9 @@ class Source:
             return found
         return found[(found.input != self.model.bos) & (found.target != self.model.bos)]
 
-    @once
     def positions(self, draw: str) -> rarity.Positions:
         """Scored positions of one way to draw them, with their weights."""
-        rng, n = self.rng(f"positions {draw}"), self.parameters.n_positions
+        rng, n = self.parameters.rng(f"positions {draw}"), self.parameters.n_positions
         if draw == WHOLE:
             return rarity.draw_contexts(
                 self.everything("code"), n_contexts=RELEASED_CONTEXTS, rng=rng
@@ -154,7 +136,6 @@ class Source:
         """Residuals and activations at some positions, and mean activations: one pass."""
         return gather(self.model, self.contexts, positions, include_first=include_first)
 
-    @once
     def seen(self, draw: str) -> Gathered:
         """The same at the positions of a draw."""
         return self.gathered(self.positions(draw), include_first=draw == WHOLE)
@@ -191,3 +172,21 @@ class Source:
                 f"the ablation of {self.model.name} failed its audit: {folder} says how far"
             )
         return data.load()
+
+
+@torch.no_grad()
+def gate_rate(
+    model: models.LanguageModel, contexts: Contexts, positions: rarity.Positions
+) -> Float[np.ndarray, " neuron"]:
+    """Share of the tokens, without first ones, at which each gate is positive.
+
+    Of the first GATED contexts that hold any of the positions.
+    """
+    opened, count = np.zeros(model.architecture.d_mlp), 0
+    name = f"blocks.{model.architecture.n_layers - 1}.mlp.hook_pre"
+    used = np.unique(positions.context)[:GATED]
+    for batch in context_batches(model, contexts, positions[np.isin(positions.context, used)]):
+        seen = run(model, batch.tokens, [name])[name]
+        opened += (seen[batch.ablated] > 0).sum(dim=0).cpu().numpy()
+        count += int(batch.ablated.sum())
+    return opened / count

@@ -1,6 +1,9 @@
 """What a model is built of, as far as anything said of it depends on that."""
 
 from dataclasses import dataclass
+from typing import Literal
+
+Family = Literal["gpt2", "neox", "llama"]  # of the architectures that can be trained
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
 """The architectures that can be trained: one `transformers` configuration for each family."""
 
-from typing import Any, Literal
+from typing import Any
 
 from transformers import GPT2Config, GPTNeoXConfig, LlamaConfig, PretrainedConfig
 
-Family = Literal["gpt2", "neox", "llama"]
+from raretok.models.architecture import Family
+
 # W_U is the embedding in every family, and there is no dropout.
 NAMES = {
     "n_layers": "num_hidden_layers",

@@ -9,7 +9,7 @@ import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +21,8 @@ from tqdm import tqdm
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
 from raretok.errors import UserError
-from raretok.models.families import Family, architecture
+from raretok.models.architecture import Family
+from raretok.models.families import architecture
 from raretok.models.loading import untrained_twin
 from raretok.paths import replace_folder, replacing, write_json
 from raretok.text.corpus import cut_contexts, load_corpus
@@ -133,12 +134,6 @@ def check_device(device: str) -> None:
         raise UserError(f"no device {device!r}: use cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device cuda: no GPU is visible to PyTorch here, use device cpu")
-
-
-def check_family(family: str) -> None:
-    """Raise `UserError` unless there is such a family of architectures."""
-    if family not in get_args(Family):
-        raise UserError(f"no family {family!r}: use {', '.join(get_args(Family))}")
 
 
 def training_step(

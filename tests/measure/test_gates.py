@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from raretok.measure.gates import gate_rate
+from raretok.measure.source import gate_rate
 from raretok.models.loading import load_model
 from raretok.text.corpus import Contexts
 from tests.tiny import positions_at, write_model

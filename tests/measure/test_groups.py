@@ -5,7 +5,7 @@ import pytest
 
 from raretok.claims.study import Study
 from raretok.measure.find import DEEP
-from raretok.measure.groups import PERCENT, SETS, prefixes, size_of
+from raretok.measure.influence import PERCENT, SETS, prefixes, size_of
 
 
 @pytest.fixture(scope="module", params=[name for name in DEEP if name.startswith("docs")])

@@ -27,7 +27,7 @@ def small(monkeypatch, tmp_path):
 
 def screened(source, layer, tmp_path):
     positions = layers.scored(source, layers.SCREENED)
-    block = blocks_of(positions, source.rng("blocks of layers"))
+    block = blocks_of(positions, source.parameters.rng("blocks of layers"))
     return positions, layers.screened_blocks(source, positions, block, layer, tmp_path / "kept")
 
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from raretok.errors import UserError
 from raretok.models import files as model_files
 from raretok.models import training
-from raretok.models.families import Family
+from raretok.models.architecture import Family
 from raretok.models.loading import untrained_twin
 from raretok.models.training import TrainingConfig, train
 from raretok.text import streams

@@ -11,8 +11,7 @@ from raretok.claims.compare import Compared, Spread, of_group, over_controls, to
 from raretok.claims.finding import Finding, found, untested
 from raretok.claims.sample import DRAWS, Sample, correlation, fold_means, over_ceiling
 from raretok.errors import NotTestableError
-from raretok.measure.head_sums import WHOLE, HeadSums
-from raretok.measure.rows import Rows
+from raretok.measure.attention import WHOLE, HeadSums, Rows
 from raretok.stats.jackknife import Deal, Estimate, block_sums, jackknife
 from raretok.text.protocol import PROTOCOLS, Protocol
 from raretok.text.rarity import RARE

@@ -13,8 +13,7 @@ from raretok.claims.digest import QUIET
 from raretok.claims.finding import or_none
 from raretok.claims.sample import Sample
 from raretok.claims.style import COLOURS, PALETTE, points, shade
-from raretok.measure.head_sums import WHOLE, HeadSums
-from raretok.measure.rows import Rows
+from raretok.measure.attention import WHOLE, HeadSums, Rows
 from raretok.stats.jackknife import Deal, Estimate
 
 MARKS = {"all attention": ("o", COLOURS["fit"]), "first token removed": ("s", PALETTE[2])}
