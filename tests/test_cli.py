@@ -12,7 +12,7 @@ import pytest
 import xarray as xr
 
 from raretok import cli, neurons
-from raretok.ablation import resumption
+from raretok.ablation import store
 from raretok.ledger.claims import claims
 from raretok.ledger.records import read_page
 from raretok.measure.effects import ablate
@@ -189,7 +189,7 @@ def test_ablate_of_an_earlier_layer_is_a_run_like_any_other(
 def test_ablate_names_the_folder_of_a_run_by_what_decides_its_numbers(
     llama, texts, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(resumption, "RUNS", tmp_path)
+    monkeypatch.setattr(store, "RUNS", tmp_path)
     first, again, other = (ablate(llama, texts, 30, seed=s) for s in (0, 0, 1))
     folders = [Path(one.encoding["source"]).parent for one in (first, again, other)]
     assert folders[0] == folders[1] != folders[2]
@@ -250,7 +250,7 @@ def test_ablate_at_a_revision_of_a_hub_id_writes_nothing_beside_its_folder(
     fake_hub_cache(cache, earlier, "EleutherAI/pythia-70m", revision="step1000")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(resumption, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(store, "RUNS", tmp_path / "runs")
     before = sorted(path for path in tmp_path.rglob("*"))
     hub = ablate_words("EleutherAI/pythia-70m", texts, tmp_path / "run", revision="step1000")
     monkeypatch.setattr(sys, "argv", ["raretok", *hub])

@@ -53,7 +53,7 @@ def study(request, texts, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for module in (find, source):
             patch.setattr(module, "RUNS", folder / "runs")
-        patch.setattr("raretok.ablation.resumption.RUNS", folder / "runs")
+        patch.setattr("raretok.ablation.store.RUNS", folder / "runs")
         study = Study(given)
         study.prepare(PAGES)
         yield study

@@ -20,7 +20,7 @@ from raretok.ablation.batches import ScoredBatch, scored_batches
 from raretok.ablation.closed_form import delta_loss
 from raretok.ablation.gather import check_finite
 from raretok.ablation.head import clean_loss, final_head
-from raretok.ablation.precision import pair_error
+from raretok.ablation.method import pair_error
 from raretok.errors import UserError
 from raretok.models.adapter import LanguageModel
 from raretok.models.rerun import capture
@@ -33,8 +33,6 @@ CONTEXTS, FIRST_CONTEXTS = 16, 2  # that the pairs are spread over
 SEED = 0
 LIMIT = 1e-4  # nats; rounding stays a hundred times below
 FIRST_PAIRS = 16  # tried before anything is measured
-# A value for each pair of position and neuron.
-OfPairs = Callable[[Int[np.ndarray, " pair"], Int[np.ndarray, " pair"]], Float[np.ndarray, " pair"]]
 ROUNDING, SHARE = 1e-6, 0.1  # nats, and of the largest effect, that the two may differ by
 PATH_LIMIT = 1e-3  # nats, between the closed form's path and the model's own in its own precision
 
@@ -247,20 +245,3 @@ def audit_verdict(
         "audit_max_error": error,
         "audit_passed": int(passed),
     }
-
-
-def audit_pairs(
-    model: LanguageModel,
-    contexts: Contexts,
-    positions: Positions,
-    stored: OfPairs,
-    replacement: OfPairs,
-    *,
-    effect: str,
-) -> tuple[float, int]:
-    """Largest error, in nats, of random pairs as they are stored, and how many were checked."""
-    sizes = {"n_pairs": PAIRS, "n_contexts": CONTEXTS}
-    rows, neuron = pairs_to_check(positions, model.architecture.d_mlp, **sizes)
-    new = replacement(rows, neuron)
-    exact = own_delta_loss(model, contexts, positions[rows], neuron, new, effect=effect)
-    return float(np.abs(stored(rows, neuron).astype(np.float64) - exact).max()), rows.size

@@ -20,15 +20,14 @@ def shown(items: Sequence, unit: str) -> tqdm:
 
 
 class Checkpoints:
-    """Parts by name: in a directory, or in memory where none is given.
+    """Parts by name, in a directory.
 
-    On disk a part is there whole or not at all: the arrays, as NumPy writes them, behind their
-    sha256. A damaged one counts as never made.
+    A part is there whole or not at all: the arrays, as NumPy writes them, behind their sha256. A
+    damaged one counts as never made.
     """
 
-    def __init__(self, folder: Path | None = None):
+    def __init__(self, folder: Path):
         self.folder = folder
-        self._held: dict[str, Arrays] = {}
 
     def part(self, name: str, make: Callable[[], Arrays]) -> Arrays:
         """The part of this name; made and kept if it is not there."""
@@ -37,9 +36,6 @@ class Checkpoints:
 
     def keep(self, name: str, part: Arrays) -> Arrays:
         """Keep a part, in place of an earlier one of that name."""
-        if self.folder is None:
-            self._held[name] = part
-            return part
         self.folder.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()
         np.savez(buffer, **part)
@@ -50,8 +46,6 @@ class Checkpoints:
 
     def read(self, name: str) -> Arrays | None:
         """The part of this name; None if it was never finished, or is damaged."""
-        if self.folder is None:
-            return self._held.get(name)
         if not self._file(name).is_file():
             return None
         stored = self._file(name).read_bytes()

@@ -30,6 +30,7 @@ from raretok.ablation.head import (
     check_effect,
     clean_pass,
     dot,
+    doubled,
     position_blocks,
     rescale,
 )
@@ -62,7 +63,6 @@ def delta_loss(
     full. Computed in the dtype of the inputs. `effect="direct"` keeps the scale of the final norm
     at its unablated value. Raises `UserError` for an unknown effect.
     """
-    check_effect(effect)
     if neurons is None:
         neurons = torch.arange(post.shape[1], device=post.device)
     change = (replacement.double() - post.double())[:, neurons]
@@ -94,7 +94,7 @@ def _refine(
     large = delta.abs() > LARGE
     if not large.any():
         return
-    head = head.double()
+    head = doubled(head)
     for pos in large.any(dim=1).nonzero().flatten().tolist():
         chosen, row = large[pos].nonzero().flatten(), slice(pos, pos + 1)
         here = resid[row].double(), None if output is None else output[row].double()
@@ -174,6 +174,7 @@ def shift_of_logits(
     effect: str,
 ) -> Coefficients:
     """s/s_i - 1 and c_i/s_i; behind a sandwich norm c_i/(t_i s_i) and (1/t_i - 1/t)/s_i."""
+    check_effect(effect)
     e, d_model = None, len(head.G)
     if branch:
         inner = head.sandwich

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,13 +21,13 @@ from typing import Any
 import dask
 import torch
 import xarray as xr
-from distributed import Client, Future, LocalCluster, as_completed
+from distributed import Client, Future, as_completed
 
 from raretok import __version__
 from raretok.ablation import plan
 from raretok.ablation.plan import MAX_MEMORY, cut_to_fit, layout_of, numerics, settings_of
-from raretok.ablation.store import Run, read_record
-from raretok.ablation.stream import Work, ablate_to_disk, compute_block, run_batch
+from raretok.ablation.store import Run, is_run, read_record
+from raretok.ablation.stream import Work, ablate_to_disk, block_of, run_batch
 from raretok.errors import UserError
 from raretok.paths import RUNS, key_of, locked
 
@@ -62,7 +61,7 @@ def connected(scheduler: str = "", workers: int = 0) -> Iterator[Client]:
     own = {"env": {"OMP_NUM_THREADS": str(threads), "TQDM_DISABLE": "1"}} if workers else {}
     with (
         dask.config.set(link),
-        LocalCluster(
+        Client(
             n_workers=max(1, workers),
             threads_per_worker=1,
             processes=workers > 0,
@@ -70,8 +69,7 @@ def connected(scheduler: str = "", workers: int = 0) -> Iterator[Client]:
             silence_logs=logging.CRITICAL,
             memory_limit=0,
             **own,
-        ) as cluster,
-        Client(cluster) as client,
+        ) as client,
     ):
         yield client
 
@@ -166,14 +164,12 @@ def submit_shares(
         tasks.submit(f"{key}, contexts {i} of {n}", batches_share, make, runs[0], i, n, after=after)
         for i in range(n)
     ]
-    names = {
-        f"{key}, run {r}, positions {i} of {n}": (args, i, n)
+    return [
+        tasks.submit(
+            f"{key}, run {r}, positions {i} of {n}", blocks_share, make, args, i, n, after=batches
+        )
         for r, args in enumerate(runs)
         for i in range(n)
-    }
-    return [
-        tasks.submit(name, blocks_share, make, *share, after=batches)
-        for name, share in names.items()
     ]
 
 
@@ -186,20 +182,13 @@ def batches_share(make: Callable[..., dict], args: tuple, index: int, n: int) ->
 
 
 def blocks_share(make: Callable[..., dict], args: tuple, index: int, n: int) -> None:
-    """Compute every n-th block of positions that is neither in the run nor beside it."""
+    """Compute every n-th block of positions that is not there, unless the run is finished."""
     work = work_of(**make(*args))
+    if is_run(work.run.folder) and read_record(work.run.folder)["state"] == "complete":
+        return
     for k in range(work.run.n_blocks)[index::n]:
-        with locked(work.ahead.folder / "locks" / str(k), wait=True):
-            if not written(work.run, k):
-                work.ahead.part(str(k), partial(compute_block, work, k))
-
-
-def written(run: Run, k: int) -> bool:
-    """Whether a run has a block already, or is finished."""
-    if not (run.folder / "run.json").is_file():
-        return False
-    finished = read_record(run.folder)["state"] == "complete"
-    return finished or run.parts.read(f"block-{k}") is not None
+        with locked(work.blocks.folder / "locks" / str(k), wait=True):
+            block_of(work, k)
 
 
 def work_of(**asked: Any) -> Work:

@@ -93,6 +93,19 @@ class FinalHead:
         """Squared length of each column of G."""
         return self.G.square().sum(dim=0)
 
+    @cached_property
+    def M(self) -> Float[Tensor, "d_vocab d_mlp"]:
+        """What each token's logit moves by, for each neuron."""
+        return self.G.T @ self.W_out.T
+
+    @cached_property
+    def short_G(self) -> Float[Tensor, "d_model d_vocab"]:
+        return self.G.to(short_type(self.G.device))
+
+    @cached_property
+    def short_M_sq(self) -> Float[Tensor, "d_vocab d_mlp"]:
+        return self.M.square().to(short_type(self.G.device))
+
     @property
     def plain(self) -> bool:
         """Whether an ablation moves the logits in one direction, and nothing bends them."""
@@ -110,20 +123,26 @@ class FinalHead:
         rows = {"W_out": self.W_out[neurons], "W_out_sq": self.W_out_sq[neurons]}
         return replace(self, **rows, sandwich=inner)
 
-    def double(self) -> "FinalHead":
-        """The same in float64."""
-        return replace(doubled(self), sandwich=self.sandwich and doubled(self.sandwich))
-
     def mlp_output(self, post: Float[Tensor, "*pos d_mlp"]) -> Float[Tensor, "*pos d_model"] | None:
         """What stands before a sandwich norm; nothing where there is none. All neurons needed."""
         return self.sandwich.output(post) if self.sandwich else None
 
 
-def doubled(part: FinalHead | Sandwich) -> FinalHead | Sandwich:
-    """The tensors of a part of the head in float64."""
+def short_type(device: torch.device) -> torch.dtype:
+    """Type of the products for the second order: three digits are enough for them.
+
+    A processor without bfloat16 instructions would be slower with it than with float32.
+    """
+    fast = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def doubled(part: Part) -> Part:
+    """The tensors of a head, and of its sandwich norm, in float64."""
     values = {one.name: getattr(part, one.name) for one in fields(part)}
-    tensors = {name: v.double() for name, v in values.items() if isinstance(v, Tensor)}
-    return replace(part, **tensors)
+    found = {name: v.double() for name, v in values.items() if isinstance(v, Tensor)}
+    inner = {name: doubled(v) for name, v in values.items() if isinstance(v, Sandwich)}
+    return replace(part, **found, **inner)
 
 
 def final_head(model: LanguageModel, dtype: torch.dtype | None = None) -> FinalHead:
@@ -227,7 +246,7 @@ def clean_pass(
     """
     dtype = resid.dtype
     if double:
-        head, resid = head.double(), resid.double()
+        head, resid = doubled(head), resid.double()
     resid = head.centring(resid)
     var = resid.square().mean(dim=1, keepdim=True) + head.eps
     shape, room = (len(resid), head.G.shape[1]), room or Room()

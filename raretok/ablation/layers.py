@@ -22,6 +22,7 @@ from raretok.ablation.batches import BATCH, context_batches, scored_batches
 from raretok.ablation.checkpoints import Checkpoints
 from raretok.ablation.gather import check_contexts, mean_activations
 from raretok.ablation.head import final_head
+from raretok.ablation.method import TOLERANCE, check_tolerance, pair_error
 from raretok.ablation.plan import (
     MAX_MEMORY,
     STACK,
@@ -31,8 +32,6 @@ from raretok.ablation.plan import (
     provenance,
     settings_of,
 )
-from raretok.ablation.precision import TOLERANCE, check_tolerance, pair_error
-from raretok.ablation.resumption import run_to_write
 from raretok.ablation.screen import (
     BOUNDS,
     CLASSES,
@@ -42,10 +41,10 @@ from raretok.ablation.screen import (
     screened,
 )
 from raretok.ablation.stacked import AUDIT_LIMIT, AUDIT_PAIRS, Layer, audit, exact
-from raretok.ablation.store import open_run
+from raretok.ablation.store import open_run, run_to_write
 from raretok.errors import NotTestableError, UserError
 from raretok.models.adapter import LanguageModel, W_out_of
-from raretok.stats.documents import DocumentSums, document_sums, resample_documents
+from raretok.stats.documents import DocumentSums, resample_documents
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import STRATA, Positions
 
@@ -109,8 +108,8 @@ def ablate_layer(
     positions: Positions,
     options: LayerOptions,
     *,
+    kept: Checkpoints,
     stack: int = STACK,
-    kept: Checkpoints | None = None,
 ) -> xr.Dataset:
     """Screen every neuron of a layer; ablate the top ones and a random subset exactly.
 
@@ -127,7 +126,7 @@ def ablate_layer(
     explains. Raises `UserError` for what cannot be served.
     """
     index = checked_layer(model, contexts, positions, options)
-    kept, rng, n = kept or Checkpoints(), np.random.default_rng(options.seed), len(positions)
+    rng, n = np.random.default_rng(options.seed), len(positions)
     inputs, head = (model, contexts, positions), final_head(model)
     mean = mean_activations(model, context_batches(*inputs), [index], kept=kept)[0]
     give_back()
@@ -251,11 +250,13 @@ def agreements(
     counts = resample_documents(documents.size, RESAMPLES, rng=rng)
     found = []
     for of_class, weight in zip(screens, class_weights(positions), strict=True):
-        exactly = document_sums(delta.astype(np.float64), document, weight, documents.size)
+        sums = np.zeros((documents.size, neurons.size))
+        np.add.at(sums, document, weight[:, None] * delta)
+        exactly = DocumentSums(sums, of_class.weight)
         for subset, resampling in zip(subsets, (None, rng), strict=True):
             pair = (
-                DocumentSums(sums.value[:, some], sums.weight)
-                for sums, some in ((of_class, subset), (exactly, np.searchsorted(neurons, subset)))
+                DocumentSums(one.value[:, some], one.weight)
+                for one, some in ((of_class, subset), (exactly, np.searchsorted(neurons, subset)))
             )
             found.append(rank_agreement(*pair, counts, rng=resampling))
     return np.stack(found).reshape(len(CLASSES), len(subsets), len(BOUNDS), len(MEASURES))

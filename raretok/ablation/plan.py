@@ -15,10 +15,10 @@ import zarr
 
 from raretok import __version__
 from raretok.ablation.batches import BATCH, SCORED
-from raretok.ablation.head import POSITION_BUDGET, check_effect
+from raretok.ablation.head import POSITION_BUDGET, check_effect, short_type
 from raretok.ablation.interventions import check_name
-from raretok.ablation.precision import TOLERANCE, check_tolerance
-from raretok.ablation.sampled import TILE, short_type
+from raretok.ablation.method import TOLERANCE, check_tolerance
+from raretok.ablation.sampled import TILE
 from raretok.ablation.split import N_PICKED
 from raretok.errors import UserError
 from raretok.models.adapter import LanguageModel
@@ -100,7 +100,6 @@ def layout_of(model: LanguageModel, positions: Positions, block: int, parts: int
     """How a run is cut, and the versions that made it."""
     return {
         "positions": len(positions),
-        "neurons": model.architecture.d_mlp,
         "block": block,
         "parts": parts,
         "versions": {

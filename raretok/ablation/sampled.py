@@ -17,23 +17,20 @@ is decided by the probes of raretok/ablation/tokens.py, which keeps the estimate
 """
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from raretok.ablation.closed_form import shift_of_logits
+from raretok.ablation.closed_form import Coefficients, shift_of_logits
 from raretok.ablation.head import (
     Branch,
-    ByPosition,
     CleanPass,
     FinalHead,
     Room,
     branch_of,
     capped,
-    check_effect,
     clean_pass,
     dot,
     position_blocks,
@@ -69,37 +66,9 @@ class Plan:
         return min(self.n_tail, PROBE)
 
 
-@dataclass(frozen=True)
-class Directions:
-    """What each token's logit moves by, for each neuron: d_vocab x d_mlp numbers of the model."""
-
-    head: FinalHead
-
-    @cached_property
-    def M(self) -> Float[Tensor, "d_vocab d_mlp"]:
-        return self.head.G.T @ self.head.W_out.T
-
-    @cached_property
-    def short_G(self) -> Float[Tensor, "d_model d_vocab"]:
-        return self.head.G.to(short_type(self.head.G.device))
-
-    @cached_property
-    def short_M_sq(self) -> Float[Tensor, "d_vocab d_mlp"]:
-        return self.M.square().to(short_type(self.head.G.device))
-
-
 def sampling_offsets(n_positions: int) -> Float[Tensor, " position"]:
     """What is random in the sampling of tokens: the same for a position whatever its block."""
     return torch.from_numpy(np.random.default_rng(SEED).random(n_positions))
-
-
-def short_type(device: torch.device) -> torch.dtype:
-    """Type of the products for the second order: three digits are enough for them.
-
-    A processor without bfloat16 instructions would be slower with it than with float32.
-    """
-    fast = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
-    return torch.bfloat16 if fast else torch.float32
 
 
 @dataclass(frozen=True)
@@ -114,7 +83,7 @@ class Estimate:
 
 
 def estimate(
-    tokens: Directions,
+    head: FinalHead,
     plan: Plan,
     resid: Float[Tensor, "pos d_model"],
     post: Float[Tensor, "pos d_mlp"],
@@ -132,8 +101,7 @@ def estimate(
     that calls may share; `output` is `head.mlp_output`. The other arguments are those of
     `closed_form.delta_loss`. Raises `UserError` for an unknown effect.
     """
-    check_effect(effect)
-    head, change = tokens.head, replacement - post
+    change = replacement - post
     delta, loss = torch.empty_like(change), torch.empty_like(change[:, 0])
     variance, again, in_full = torch.zeros_like(change[0], dtype=torch.float64), 0, 0
     room = room or Room()
@@ -144,7 +112,7 @@ def estimate(
         branch = branch_of(head, clean, None if output is None else output[rows])
         push = push_of(head, clean, change[rows], target[rows], effect, branch)
         ranked = rank_tokens(clean, head.length_sq, plan.n_head, branch=branch, room=room)
-        bend = curvature(push, ranked, tokens, plan, offset[rows])
+        bend = curvature(head, push, ranked, plan, offset[rows])
         again += bend.sampled_again
         if bend.poor.any():
             _sum_in_full(head, push, clean, branch, bend.poor, out=bend.total)
@@ -156,19 +124,16 @@ def estimate(
 
 
 @dataclass(frozen=True)
-class Push(ByPosition):
+class Push(Coefficients):
     """The changes of the logits less their mean, u = a z + b M - mean.
 
     Behind a sandwich norm u has a third term, e times the branch's z. Under a soft cap the mean is
     that of the first order.
     """
 
-    a: Float[Tensor, "pos neuron"]
-    b: Float[Tensor, "pos neuron"]
     mean: Float[Tensor, "pos neuron"]
     lead: Float[Tensor, "pos neuron"]  # mean less the change of the target's logit
-    e: Float[Tensor, "pos neuron"] | None = None
-    softcap: float | None = None
+    softcap: float | None
 
 
 def push_of(
@@ -200,7 +165,7 @@ def push_of(
             u += by.e * branch.z.gather(1, there)
             along += by.e * dot(clean.pull, branch.z)[:, None]
         mean, lead = mean + along, lead + along + slope * u - capped(u, bent, head.softcap)
-    return Push(by.a, by.b, mean, lead, by.e, head.softcap)
+    return Push(by.a, by.b, by.e, mean, lead, head.softcap)
 
 
 @dataclass(frozen=True)
@@ -215,23 +180,23 @@ class Bend:
 
 
 def curvature(
+    head: FinalHead,
     push: Push,
     ranked: Ranked,
-    tokens: Directions,
     plan: Plan,
     offset: Float[Tensor, " pos"],
 ) -> Bend:
     """Estimate the sums from few tokens, or for single pairs from more."""
     few = ranked.pick(plan.n_tail, offset, plan.n_probe, digits(offset, 1))
-    found = from_picked(push, tokens.M, few, plan)
+    found = from_picked(push, head.M, few, plan)
     limit, poor, again = plan.pair_error**2, found.poor, 0
-    if poor.any() and len(tokens.M) > AGAIN:
+    if poor.any() and len(head.M) > AGAIN:
         more = ranked.pick(AGAIN, digits(offset, 2), PROBE_AGAIN, digits(offset, 3))
-        _pairs_from_picked(push, tokens.M, more, plan, poor, out=found)
+        _pairs_from_picked(push, head.M, more, plan, poor, out=found)
         again = int(poor.sum())
         poor = poor & ~(found.probed <= limit)
     if plan.second_order:
-        found.total.add_(second_order_of_tail(push, tokens, ranked), alpha=0.5)
+        found.total.add_(second_order_of_tail(head, push, ranked), alpha=0.5)
     # What overflows is no number.
     return replace(found, poor=poor | ~found.total.isfinite(), sampled_again=again)
 
@@ -305,17 +270,17 @@ def excess_of_capped(
 
 
 def second_order_of_tail(
-    push: Push, tokens: Directions, ranked: Ranked
+    head: FinalHead, push: Push, ranked: Ranked
 ) -> Float[Tensor, "pos neuron"]:
     r"""$\sum_v p_v u_v^2$ without the head tokens, by moments of z and M."""
-    clean, W_out = ranked.clean, tokens.head.W_out
+    clean, W_out = ranked.clean, head.W_out
     p = clean.p.scatter(1, ranked.head, 0.0)
     pz = p * clean.z
     z, z_sq = pz.sum(dim=1, keepdim=True), dot(pz, clean.z)[:, None]
-    short = p.to(tokens.short_G.dtype)
-    M = (short @ tokens.short_G.T).to(p.dtype) @ W_out.T
-    zM = (pz.to(short.dtype) @ tokens.short_G.T).to(p.dtype) @ W_out.T
-    M_sq = (short @ tokens.short_M_sq).to(p.dtype)
+    short = p.to(head.short_G.dtype)
+    M = (short @ head.short_G.T).to(p.dtype) @ W_out.T
+    zM = (pz.to(short.dtype) @ head.short_G.T).to(p.dtype) @ W_out.T
+    M_sq = (short @ head.short_M_sq).to(p.dtype)
     a, b, mean, mass = push.a, push.b, push.mean, p.sum(dim=1, keepdim=True)
     return (
         a * (a * z_sq + 2 * b * zM - 2 * mean * z) + b * (b * M_sq - 2 * mean * M) + mean**2 * mass

@@ -16,7 +16,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from raretok.ablation.head import (
@@ -76,7 +76,10 @@ def delta_of_pushes(
     """
     delta, probed = estimate(clean, split, push)
     poor = ~(doubt(split.picked.n_probe) * probed <= pair_error**2) | ~delta.isfinite()
-    _sum_in_full(head, clean, push, target, poor, out=delta)
+    pos, change = poor.nonzero(as_tuple=True)
+    for pairs in position_blocks(head, len(pos)):
+        at, which = pos[pairs], change[pairs]
+        delta[at, which] = delta_of_push(head, clean.at(at), push[at, which], target[at])
     return delta
 
 
@@ -91,23 +94,6 @@ def estimate(
     f = x.expm1() - x
     total, _, probed = weighted_sum(f[..., :-1].mT.contiguous(), split.picked)
     return total.log1p() - x[..., -1], probed
-
-
-def _sum_in_full(
-    head: FinalHead,
-    clean: CleanPass,
-    push: Float[Tensor, "pos change d_model"],
-    target: Int[Tensor, " pos"],
-    chosen: Bool[Tensor, "pos change"],
-    *,
-    out: Float[Tensor, "pos change"],
-) -> None:
-    pos, change = chosen.nonzero(as_tuple=True)
-    if not len(pos):
-        return
-    for pairs in position_blocks(head, len(pos)):
-        at, which = pos[pairs], change[pairs]
-        out[at, which] = delta_of_push(head, clean.at(at), push[at, which], target[at])
 
 
 def delta_of_push(

@@ -1,4 +1,4 @@
-"""A run on disk: whole after a kill, and checked before it is read.
+"""A run on disk: begun or gone on with, whole after a kill, and checked before it is read.
 
     run.json      settings, versions and state; of a finished run its audit, and the sha256 of
                   every file of data.zarr; with its own sha256
@@ -6,34 +6,39 @@
     timings.json  seconds; the one file that may differ between two equal runs
     scratch/      what a run that is under way will need again: parts (ablation/checkpoints.py)
 
-A block of positions counts once its part is there, which is written after it and holds the sha256
-of its numbers. A process killed at any moment leaves parts that are true and numbers without a
-part, which are written again when the run goes on.
+The numbers are written once all parts are there, and again when the run goes on after a process
+was killed in the middle of it: a part is whole, or it counts as never made.
 """
 
 import shutil
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import dask.array
+import dask
 import numpy as np
 import xarray as xr
-import zarr
-from jaxtyping import Float, Shaped
+from jaxtyping import Int
 
 from raretok.ablation.checkpoints import Checkpoints
 from raretok.errors import UserError
-from raretok.paths import digest, file_sha256, key_of, read_sealed, write_sealed
-from raretok.text.rarity import Positions
+from raretok.paths import (
+    RUNS,
+    file_sha256,
+    key_of,
+    locked,
+    one_line,
+    read_sealed,
+    write_sealed,
+)
 
 FORMAT = 2
 TABLE = "neurons.parquet"  # made from the run (raretok/measure/neurons.py)
 OWN = (TABLE, "data.zarr", "scratch", "timings.json", "run.json")
-NATS = {"units": "nats"}
-PER_BLOCK = ("delta_loss", "post", "loss")
 
 
 @dataclass(frozen=True)
@@ -63,55 +68,20 @@ class Run:
     def n_blocks(self) -> int:
         return -(-self.record["positions"] // self.record["block"])
 
-    def rows(self, k: int) -> slice:
+    def rows(self, k: int) -> Int[np.ndarray, " position"]:
         """Positions of a block."""
-        start, stop = (min(n * self.record["block"], self.record["positions"]) for n in (k, k + 1))
-        return slice(start, stop)
-
-    def lay_out(
-        self,
-        positions: Positions,
-        mean_post: Float[np.ndarray, " d_mlp"],
-        attrs: dict[str, str | int | float],
-    ) -> None:
-        """Create the arrays, and label the positions."""
-        n, d_mlp, block = (self.record[name] for name in ("positions", "neurons", "block"))
-
-        def empty(*shape: int, dtype: type = np.float32) -> dask.array.Array:
-            chunks = (min(block, n), d_mlp) if len(shape) > 1 else min(block, shape[0])
-            return dask.array.empty(shape, chunks=chunks, dtype=dtype)
-
-        pairs = ("position", "neuron")
-        arrays = {
-            "delta_loss": (pairs, empty(n, d_mlp), NATS),
-            "post": (pairs, empty(n, d_mlp)),
-            "loss": ("position", empty(n), NATS),
-            "mean_post": ("neuron", mean_post),
-            "sampling_error": ("neuron", empty(d_mlp, dtype=np.float64), NATS),
-        }
-        labels = {name: ("position", values) for name, values in vars(positions).items()}
-        self.write(xr.Dataset(arrays, labels, attrs))
+        block = self.record["block"]
+        return np.arange(k * block, min((k + 1) * block, self.record["positions"]))
 
     def write(self, data: xr.Dataset) -> None:
-        """Write a result; of arrays that are not there yet, their places alone."""
+        """Write a result, of arrays that are read in chunks one chunk after the other."""
         shutil.rmtree(self.data, ignore_errors=True)
         # Activations and effects are noise to a compressor.
         plain = {name: {"compressors": None, "_FillValue": None} for name in data.data_vars}
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), dask.config.set(scheduler="synchronous"):
             # What xarray looks for first is not yet in the specification, nor are text labels.
             warnings.simplefilter("ignore")
-            data.to_zarr(self.data, zarr_format=3, compute=False, encoding=plain)
-
-    def fill(self, rows: slice, **values: Shaped[np.ndarray, "..."]) -> None:
-        """Write some entries of arrays that have their places."""
-        group = zarr.open_group(self.data)
-        for name, some in values.items():
-            group[name][rows] = some
-
-    def digest(self, rows: slice) -> str:
-        """One sha256 over the numbers of some positions as they are on disk."""
-        group = zarr.open_group(self.data, mode="r")
-        return digest(group[name][rows] for name in PER_BLOCK)
+            data.to_zarr(self.data, zarr_format=3, encoding=plain)
 
     def finish(self, audit: dict[str, Any], seconds: float) -> None:
         """Mark the run complete, with its audit and what its files are."""
@@ -137,6 +107,63 @@ class Run:
             raise damaged(self.folder, f"{self.data.name}/{name} {fault}")
 
 
+@contextmanager
+def run_to_write(
+    out: Path | None,
+    settings: dict[str, Any],
+    layout: Callable[[], dict[str, Any]],
+    *,
+    resume: bool = True,
+    wait: bool = False,
+) -> Iterator[Run]:
+    """The run in a directory, begun or checked and ready to go on; its scratch goes at the end.
+
+    `out` is `runs/KEY` unless given; `layout` says how a run that has work left is cut. An error
+    leaves what is finished. Another process that writes the same run is refused, or awaited with
+    `wait`. Raises `UserError` for what is damaged or no run, for other settings, and for a full
+    disk.
+    """
+    folder = out or RUNS / key_of(settings)
+    with one_line(folder):
+        # All that can be refused is, before anything is written.
+        known = (folder / "run.json").is_file() if wait else is_run(folder)
+        if not (known and resume and read_record(folder)["state"] == "complete"):
+            layout()
+    with one_line(folder), locked(folder, wait=wait):
+        begun = is_run(folder)
+        if begun and not resume:
+            remove_run(folder)
+        if begun and resume:
+            run = resumed(folder, settings, layout)
+        else:
+            run = create_run(folder, settings, layout())
+        yield run
+        shutil.rmtree(run.scratch, ignore_errors=True)
+
+
+def resumed(folder: Path, settings: dict[str, Any], layout: Callable[[], dict[str, Any]]) -> Run:
+    """The run in a directory, checked and ready to go on. Raises `UserError`."""
+    run = Run(folder, read_record(folder))
+    theirs = run.record["settings"]
+    different = [n for n in sorted({*theirs, *settings}) if theirs.get(n) != settings.get(n)]
+    if different:
+        name = different[0]
+        raise UserError(
+            f"{folder} is a run with other settings ({', '.join(different)}): {name} is "
+            f"{theirs.get(name)}, not {settings.get(name)}; give another directory or --fresh"
+        )
+    if run.complete:
+        return run
+    block, parts, cut = run.record["block"], run.record["parts"], layout()
+    if block > cut["block"] or parts < cut["parts"]:  # going on takes more memory than is given
+        raise UserError(
+            f"{folder} is cut into blocks of {block} positions, these in {parts} parts; this "
+            f"memory budget asks for {cut['block']} and {cut['parts']}: raise --max-memory or use "
+            "--fresh"
+        )
+    return run
+
+
 def create_run(folder: Path, settings: dict[str, Any], layout: dict[str, Any]) -> Run:
     """A run that has just begun; `layout` says how it is cut and what made it."""
     record = {"format": FORMAT, "key": key_of(settings), "settings": settings, **layout}
@@ -154,8 +181,8 @@ def open_run(folder: str | Path) -> xr.Dataset:
     """
     run = Run(Path(folder), read_record(Path(folder)))
     if not run.complete:
-        done, n = len(list(run.scratch.glob("block-*.part"))), run.n_blocks
-        so_far = f": {done} of {n} blocks" if n > 1 else ""
+        done, n = len(list(run.scratch.glob("blocks-*/*.part"))), run.n_blocks
+        so_far = f": {done} of {n} blocks" if n > 1 and done else ""
         raise UserError(f"the run {folder} is not finished{so_far}; resume it first")
     run.check()
     data = xr.open_dataset(run.data, engine="zarr", chunks=None, consolidated=False)

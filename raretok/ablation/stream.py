@@ -3,11 +3,13 @@
 import json
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import dask.array
 import numpy as np
 import torch
 import xarray as xr
@@ -15,14 +17,14 @@ import zarr
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from raretok.ablation import gather
-from raretok.ablation.audit import audit_pairs, audit_verdict, check_model
+from raretok.ablation import audit, gather
+from raretok.ablation.audit import audit_verdict, check_model
 from raretok.ablation.batches import ScoredBatch, context_batches
 from raretok.ablation.checkpoints import Arrays, Checkpoints, shown
-from raretok.ablation.gather import check_contexts
+from raretok.ablation.gather import Scratch, check_contexts
 from raretok.ablation.head import final_head
 from raretok.ablation.interventions import check_mode, donors
-from raretok.ablation.method import Method, apply_method, make_method
+from raretok.ablation.method import Method, apply_method, make_method, pilot_positions
 from raretok.ablation.plan import (
     MAX_MEMORY,
     Options,
@@ -32,11 +34,8 @@ from raretok.ablation.plan import (
     provenance,
     settings_of,
 )
-from raretok.ablation.precision import pilot_positions
-from raretok.ablation.resumption import run_to_write
 from raretok.ablation.sampled import sampling_offsets
-from raretok.ablation.scratch import Scratch
-from raretok.ablation.store import Run, open_run
+from raretok.ablation.store import Run, open_run, run_to_write
 from raretok.models.adapter import LanguageModel
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import Positions
@@ -107,10 +106,10 @@ class Work:
         return Scratch(self.forward or self.run.scratch, len(self.positions), self.model)
 
     @cached_property
-    def ahead(self) -> Checkpoints:
-        """Blocks that other processes computed (raretok/ablation/distributed.py)."""
+    def blocks(self) -> Checkpoints:
+        """Blocks, this process's and others' (raretok/ablation/distributed.py)."""
         cut = "-".join(str(self.run.record[name]) for name in ("key", "block", "parts"))
-        return Checkpoints((self.forward or self.run.scratch) / f"ahead-{cut}")
+        return Checkpoints((self.forward or self.run.scratch) / f"blocks-{cut}")
 
     @cached_property
     def batches(self) -> list[ScoredBatch]:
@@ -150,24 +149,51 @@ class Work:
 
 
 def complete(work: Work) -> None:
-    """Compute what is missing of a run, audit it and seal it."""
-    started, run, options, n = time.monotonic(), work.run, work.options, len(work.positions)
-    mean = work.mean
+    """Compute what is missing of a run, write it, audit it and seal it."""
+    started, run, n = time.monotonic(), work.run, len(work.positions)
+    d_mlp = len(work.mean)
     give_back()
-    if run.parts.read("layout") is None:
-        made = {"mode": options.mode, "effect": options.effect, "tolerance": options.tolerance}
-        run.lay_out(work.positions, mean.cpu().numpy(), provenance(work.model) | made)
-        run.parts.keep("layout", {})
-    blocks = [fill_block(work, k) for k in shown(range(run.n_blocks), "blocks")]
+    blocks = [
+        {name: values for name, values in block_of(work, k).items() if name in SUMMED}
+        for k in shown(range(run.n_blocks), "blocks")
+    ]
     vars(work).pop("method", None)  # the audit needs memory of its own
     variance, in_full = (sum(part[name] for part in blocks) for name in SUMMED[:2])
-    run.fill(slice(None), sampling_error=np.sqrt(variance) / n)
+    run.write(result_of(work, np.sqrt(variance) / n))
     plans = [json.loads(str(part["plan"])) for part in blocks]
-    audit = {name: max(plan[name] for plan in plans) for name in plans[0]}
-    audit["summed_in_full"] = int(in_full) / (n * len(mean))
-    audit |= audit_verdict(work.model, *audit_stored(work), options.tolerance, n)
-    run.finish(audit, time.monotonic() - started)
-    shutil.rmtree(work.ahead.folder, ignore_errors=True)
+    found = {name: max(plan[name] for plan in plans) for name in plans[0]}
+    found["summed_in_full"] = int(in_full) / (n * d_mlp)
+    found |= audit_verdict(work.model, *audit_stored(work), work.options.tolerance, n)
+    run.finish(found, time.monotonic() - started)
+    shutil.rmtree(work.blocks.folder, ignore_errors=True)
+
+
+def result_of(work: Work, sampling_error: Float[np.ndarray, " d_mlp"]) -> xr.Dataset:
+    """The numbers of a run, those of a block read from disk when they are asked for."""
+    run, pairs, d_mlp = work.run, ("position", "neuron"), sampling_error.size
+    delta_loss = by_block(run, lambda k: block_of(work, k)["delta_loss"], d_mlp)
+    loss = by_block(run, lambda k: block_of(work, k)["loss"])
+    post = by_block(run, lambda k: work.scratch.at("post", run.rows(k)).numpy(), d_mlp)
+    arrays = {
+        "delta_loss": (pairs, delta_loss, {"units": "nats"}),
+        "post": (pairs, post),
+        "loss": ("position", loss, {"units": "nats"}),
+        "mean_post": ("neuron", work.mean.cpu().numpy()),
+        "sampling_error": ("neuron", sampling_error, {"units": "nats"}),
+    }
+    labels = {name: ("position", values) for name, values in vars(work.positions).items()}
+    asked = {name: getattr(work.options, name) for name in ("mode", "effect", "tolerance")}
+    return xr.Dataset(arrays, labels, provenance(work.model) | asked)
+
+
+def by_block(run: Run, read: Callable[[int], np.ndarray], *width: int) -> dask.array.Array:
+    """What `read` gives for each block of positions, in one array that is not in memory."""
+    shapes = [(run.rows(k).size, *width) for k in range(run.n_blocks)]
+    blocks = [
+        dask.array.from_delayed(dask.delayed(read)(k), shape, np.float32)
+        for k, shape in enumerate(shapes)
+    ]
+    return dask.array.concatenate(blocks)
 
 
 def run_batch(work: Work, index: int) -> Arrays:
@@ -180,24 +206,16 @@ def run_batch(work: Work, index: int) -> Arrays:
     return part
 
 
-def fill_block(work: Work, k: int) -> Arrays:
-    """Write a block, unless it is there as it was written; what the whole run needs of it."""
-    run, rows = work.run, work.run.rows(k)
-    part = run.parts.read(f"block-{k}")
-    if part is None or str(part["sha256"]) != run.digest(rows):
-        block = work.ahead.read(str(k)) or compute_block(work, k)
-        post = work.scratch.at("post", np.arange(rows.start, rows.stop)).numpy()
-        run.fill(rows, delta_loss=block["delta_loss"], post=post, loss=block["loss"])
-        part = {name: block[name] for name in SUMMED} | {"sha256": np.array(run.digest(rows))}
-        run.parts.keep(f"block-{k}", part)
-    return part
+def block_of(work: Work, k: int) -> Arrays:
+    """The numbers of a block, computed unless they were."""
+    return work.blocks.part(str(k), partial(compute_block, work, k))
 
 
 def compute_block(work: Work, k: int) -> Arrays:
     """The numbers of one block, and the plan they were computed by."""
     rows = work.run.rows(k)
     offset = sampling_offsets(len(work.positions))[rows].to(work.mean.device)
-    found = apply_method(work.method, *work.rows(np.arange(rows.start, rows.stop)), offset)
+    found = apply_method(work.method, *work.rows(rows), offset)
     return {
         "delta_loss": found.delta_loss.cpu().numpy(),
         "loss": found.loss.cpu().numpy(),
@@ -209,17 +227,11 @@ def compute_block(work: Work, k: int) -> Arrays:
 
 def audit_stored(work: Work) -> tuple[float, int]:
     """Largest error, in nats, of the audited pairs as they are on disk, and their number."""
-    stored = zarr.open_group(work.run.data, mode="r")["delta_loss"]
-
-    def new(rows: Int[np.ndarray, " pair"], neuron: Int[np.ndarray, " pair"]) -> np.ndarray:
-        replaced = work.rows(rows)[-1]
-        return replaced[torch.arange(rows.size), torch.from_numpy(neuron)].cpu().numpy()
-
-    return audit_pairs(
-        work.model,
-        work.contexts,
-        work.positions,
-        lambda rows, neuron: stored.get_coordinate_selection((rows, neuron)),
-        new,
-        effect=work.options.effect,
-    )
+    sizes = {"n_pairs": audit.PAIRS, "n_contexts": audit.CONTEXTS}
+    rows, neuron = audit.pairs_to_check(work.positions, len(work.mean), **sizes)
+    new = work.rows(rows)[-1][torch.arange(rows.size), torch.from_numpy(neuron)].cpu().numpy()
+    effects = zarr.open_group(work.run.data, mode="r")["delta_loss"]
+    stored = effects.get_coordinate_selection((rows, neuron)).astype(np.float64)
+    inputs = work.model, work.contexts, work.positions[rows]
+    own = audit.own_delta_loss(*inputs, neuron, new, effect=work.options.effect)
+    return float(np.abs(stored - own).max()), rows.size

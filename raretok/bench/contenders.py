@@ -15,8 +15,7 @@ from torch import Tensor
 from raretok.ablation.closed_form import delta_loss
 from raretok.ablation.gather import Gathered
 from raretok.ablation.head import FinalHead, final_head
-from raretok.ablation.method import apply_method, make_method
-from raretok.ablation.precision import TOLERANCE, pilot_positions
+from raretok.ablation.method import TOLERANCE, apply_method, make_method, pilot_positions
 from raretok.ablation.sampled import AGAIN, PROBE_AGAIN, sampling_offsets
 from raretok.models.adapter import LanguageModel
 from raretok.models.rerun import capture

@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 from raretok.ablation.closed_form import delta_loss
 from raretok.ablation.head import clean_loss, final_head
 from raretok.ablation.interventions import donors
+from raretok.ablation.method import TOLERANCE, pair_error
 from raretok.ablation.plan import Options
-from raretok.ablation.precision import TOLERANCE, pair_error
 from raretok.errors import UserError
 from raretok.measure.attention import Rows
 from raretok.measure.attention_capture import capture_rows

@@ -22,9 +22,8 @@ import torch
 
 from raretok.ablation.gather import Gathered, gather
 from raretok.ablation.head import final_head
-from raretok.ablation.method import apply_method, make_method
+from raretok.ablation.method import PILOT, TOLERANCE, apply_method, make_method
 from raretok.ablation.plan import BLOCK, STACK, cut_to_fit, forward_memory, memory_of
-from raretok.ablation.precision import PILOT, TOLERANCE
 from raretok.errors import NotTestableError
 from raretok.measure import layers, parts
 from raretok.measure.find import LEAD, SHIPPED, STEP_POSITIONS, Measurements, step_parameters

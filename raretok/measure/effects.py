@@ -10,8 +10,8 @@ from torch import Tensor
 from raretok.ablation import layers
 from raretok.ablation.head import final_head, sandwich_of
 from raretok.ablation.layers import LayerOptions, ablate_layer_to_disk
+from raretok.ablation.method import TOLERANCE
 from raretok.ablation.plan import MAX_MEMORY, Options
-from raretok.ablation.precision import TOLERANCE
 from raretok.ablation.store import TABLE, is_run
 from raretok.ablation.stream import ablate_to_disk
 from raretok.errors import UserError

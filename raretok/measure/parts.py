@@ -13,7 +13,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 
 from raretok import __version__
-from raretok.ablation.sampled import short_type
+from raretok.ablation.head import short_type
 from raretok.errors import UserError
 from raretok.measure.attention import WHOLE as WHOLE_LAYER
 from raretok.measure.attention_capture import capture_rows, choose_queries, contexts_of

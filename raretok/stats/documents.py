@@ -21,24 +21,6 @@ class DocumentSums:
     weight: Float[np.ndarray, " document"]  # sum of weight
 
 
-def document_sums(
-    values: Float[np.ndarray, "position neuron"],
-    document: Documents,
-    weight: Float[np.ndarray, " position"],
-    n_documents: int | None = None,
-) -> DocumentSums:
-    """Sum positions into documents 0 .. n_documents-1, once, before any resampling.
-
-    Give two classes the same `n_documents` to resample them together.
-    """
-    n_documents = int(document.max()) + 1 if n_documents is None else n_documents
-    order = np.argsort(document, kind="stable")
-    present, start = np.unique(document[order], return_index=True)
-    sums = np.zeros((n_documents, values.shape[1]))
-    sums[present] = np.add.reduceat(weight[order, None] * values[order], start, axis=0)
-    return DocumentSums(sums, np.bincount(document, weight, minlength=n_documents))
-
-
 def resample_documents(n_documents: int, n_boot: int, *, rng: np.random.Generator) -> Counts:
     """How often each document is drawn in each bootstrap sample (multinomial counts).
 

@@ -1,6 +1,8 @@
 """What the tests of the engine compare: scored positions, the slow reference, a run in memory."""
 
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,14 +11,21 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from raretok.ablation import plan
-from raretok.ablation.audit import audit_pairs, audit_verdict, check_model
+from raretok.ablation import audit, plan
+from raretok.ablation.audit import audit_verdict, check_model
+from raretok.ablation.checkpoints import Checkpoints
 from raretok.ablation.gather import Gathered, check_contexts, gather
 from raretok.ablation.head import check_effect, final_head
 from raretok.ablation.interventions import check_mode, donors
-from raretok.ablation.method import apply_method, make_method
+from raretok.ablation.layers import ablate_layer
+from raretok.ablation.method import (
+    TOLERANCE,
+    apply_method,
+    check_tolerance,
+    make_method,
+    pilot_positions,
+)
 from raretok.ablation.plan import provenance
-from raretok.ablation.precision import TOLERANCE, check_tolerance, pilot_positions
 from raretok.ablation.sampled import Estimate, sampling_offsets
 from raretok.models.adapter import LanguageModel
 from raretok.models.rerun import capture
@@ -113,17 +122,15 @@ def ablate(
             rows,
             apply_method(method, resid[rows], post[rows], target[rows], new[rows], offset[rows]),
         )
-    checked = audit_pairs(
-        model,
-        contexts,
-        positions,
-        lambda rows, neuron: found.delta_loss[rows, neuron].cpu().numpy(),
-        lambda rows, neuron: new[rows, neuron].cpu().numpy(),
-        effect=effect,
-    )
+    sizes = {"n_pairs": audit.PAIRS, "n_contexts": audit.CONTEXTS}
+    checked, neuron = audit.pairs_to_check(positions, post.shape[1], **sizes)
+    pairs = positions[checked], neuron, new[checked, neuron].cpu().numpy()
+    exact = audit.own_delta_loss(model, contexts, *pairs, effect=effect)
+    error = found.delta_loss[checked, neuron].cpu().numpy().astype(np.float64) - exact
     made = {"mode": mode, "effect": effect, "tolerance": tolerance} | method.described
     made["summed_in_full"] = found.summed_in_full / post.numel()
-    made |= audit_verdict(model, *checked, tolerance, len(positions))
+    n_pairs, largest_error = checked.size, float(np.abs(error).max())
+    made |= audit_verdict(model, largest_error, n_pairs, tolerance, len(positions))
     return labelled(model, positions, gathered, found, made)
 
 
@@ -145,6 +152,12 @@ class Found:
         self.delta_loss[rows], self.loss[rows] = block.delta_loss, block.loss
         self.variance += block.variance
         self.summed_in_full += block.summed_in_full
+
+
+def layer_alone(*inputs, **options) -> xr.Dataset:
+    """`ablate_layer` of which nothing is kept."""
+    with tempfile.TemporaryDirectory() as folder:
+        return ablate_layer(*inputs, kept=Checkpoints(Path(folder)), **options)
 
 
 def labelled(

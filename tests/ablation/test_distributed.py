@@ -22,6 +22,7 @@ from tests.tiny import positions_at, write_model
 N_CONTEXTS, PER_CONTEXT = 24, 10
 BLOCK = 32
 KILLS = 2
+COMPUTE = stream.compute_block
 
 
 def asked(folder: Path, name: str) -> dict:
@@ -45,10 +46,10 @@ def asked(folder: Path, name: str) -> dict:
 
 def asked_in_danger(folder: Path, name: str) -> dict:
     """The same; the first workers to finish a block die before they can keep it."""
-    compute, parent = stream.compute_block, int((folder / "driver").read_text())
+    driver = int((folder / "driver").read_text())
 
     def dying(work, k):
-        block = compute(work, k)
+        block = COMPUTE(work, k)
         with (folder / "computed").open("a") as log:
             log.write(f"{k}\n")
         for n in range(KILLS):
@@ -59,9 +60,13 @@ def asked_in_danger(folder: Path, name: str) -> dict:
             os.kill(os.getpid(), signal.SIGKILL)
         return block
 
-    if os.getpid() != parent:
-        distributed.compute_block, plan.BLOCK = dying, BLOCK
+    if os.getpid() != driver:
+        stream.compute_block, plan.BLOCK = dying, BLOCK
     return asked(folder, name)
+
+
+def refuse(work, k):
+    raise AssertionError(f"block {k} was computed here")
 
 
 def test_a_run_by_workers_of_which_two_are_killed_has_the_bytes_of_a_run_by_one(
@@ -74,7 +79,7 @@ def test_a_run_by_workers_of_which_two_are_killed_has_the_bytes_of_a_run_by_one(
     alone = asked(tmp_path, "alone")
     ablate_to_disk(**alone)
     with connected(workers=2) as client:
-        monkeypatch.setattr(stream, "compute_block", None)  # all are computed by workers
+        monkeypatch.setattr(stream, "compute_block", refuse)  # all are computed by workers
         folder, data = ablate_on(client, asked_in_danger, tmp_path, "shared", n=4)
     assert data.audit_passed
     record = read_record(folder)
@@ -84,7 +89,7 @@ def test_a_run_by_workers_of_which_two_are_killed_has_the_bytes_of_a_run_by_one(
     computed = (tmp_path / "computed").read_text().split()
     assert len(computed) == n_blocks + KILLS
     assert set(computed) == {str(k) for k in range(n_blocks)}
-    assert not list((tmp_path / "forward-shared").glob("ahead-*"))
+    assert not list((tmp_path / "forward-shared").glob("blocks-*"))
 
 
 @pytest.fixture(scope="module")

@@ -14,14 +14,14 @@ from transformers import AutoModelForCausalLM
 from raretok.ablation.audit import own_loss
 from raretok.ablation.batches import scored_batches
 from raretok.ablation.head import final_head
-from raretok.ablation.layers import LayerOptions, ablate_layer
+from raretok.ablation.layers import LayerOptions
 from raretok.ablation.split import group_delta_loss
 from raretok.errors import NotTestableError, UserError
 from raretok.models.adapter import LanguageModel
 from raretok.models.loading import load_model
 from raretok.models.rerun import capture
 from raretok.text.corpus import Contexts
-from tests.ablation.reference import ablate
+from tests.ablation.reference import ablate, layer_alone
 from tests.kinds import KINDS, REFUSED, write_kind
 from tests.tiny import positions_at
 
@@ -123,7 +123,7 @@ def an_earlier_layer(folder: Path, contexts: Contexts) -> xr.Dataset:
     context, pos = np.repeat(np.arange(4), 6), np.tile(np.arange(3, 19, 3), 4)
     scored = positions_at(contexts, context, pos, 1 + np.arange(24) % 2)
     options = LayerOptions(0, 5, 5)
-    return ablate_layer(load_model(str(folder)), contexts, scored, options)
+    return layer_alone(load_model(str(folder)), contexts, scored, options)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from raretok.ablation import batches, layers, plan, stacked
 from raretok.ablation.checkpoints import Checkpoints
-from raretok.ablation.layers import LayerOptions, ablate_layer, ablate_layer_to_disk
+from raretok.ablation.layers import LayerOptions, ablate_layer_to_disk
 from raretok.ablation.plan import STACK, layer_memory, parts_to_fit
 from raretok.ablation.screen import screened
 from raretok.ablation.store import Run, open_run, read_record
@@ -19,6 +19,7 @@ from raretok.models.loading import load_model
 from raretok.stats.documents import DocumentSums
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import Positions
+from tests.ablation.reference import layer_alone
 from tests.kill import files_of, flip, killed_at
 from tests.tiny import positions_at, write_model
 
@@ -65,7 +66,7 @@ def work(deep, contexts, positions):
 
 
 def test_it_is_what_is_made_in_memory(finished, deep, contexts, positions):
-    expected = ablate_layer(deep, contexts, positions, OPTIONS)
+    expected = layer_alone(deep, contexts, positions, OPTIONS)
     assert open_run(finished).load().identical(expected)
     assert not (finished / "scratch").exists()
 

@@ -14,7 +14,7 @@ from raretok.models.loading import load_model
 from raretok.models.rerun import capture, run_from, run_from_at
 from raretok.text.corpus import Contexts
 from raretok.text.rarity import Positions
-from tests.ablation.reference import ablate
+from tests.ablation.reference import ablate, layer_alone
 from tests.tiny import FAMILIES, positions_at, write_model
 
 N_LAYERS = 3
@@ -63,7 +63,7 @@ def positions(contexts) -> Positions:
 
 def run_layer(model, contexts, positions, layer=-2, **options):
     given = {"n_top": 4, "n_random": 4, "tolerance": 0.0} | options
-    return ablate_layer(model, contexts, positions, LayerOptions(layer, **given))
+    return layer_alone(model, contexts, positions, LayerOptions(layer, **given))
 
 
 def hooked(model, contexts, positions, layer, neuron, change):
@@ -184,11 +184,11 @@ def test_the_last_mlp_may_run_at_some_positions_alone(deep):
 
 def test_batches_and_stacks_do_not_change_the_numbers(gpt2, contexts, positions, monkeypatch):
     options = LayerOptions(-2, n_top=4, n_random=4, tolerance=1e-5)
-    at_once = ablate_layer(gpt2, contexts, positions, options)
-    assert at_once.identical(ablate_layer(gpt2, contexts, positions, options))
+    at_once = layer_alone(gpt2, contexts, positions, options)
+    assert at_once.identical(layer_alone(gpt2, contexts, positions, options))
     monkeypatch.setattr(batches, "BATCH", 2)
     monkeypatch.setattr(batches, "SCORED", 4)
-    pieces = ablate_layer(gpt2, contexts, positions, options, stack=1)
+    pieces = layer_alone(gpt2, contexts, positions, options, stack=1)
     np.testing.assert_array_equal(pieces.neuron, at_once.neuron)
     np.testing.assert_allclose(pieces.delta_loss, at_once.delta_loss, atol=2e-5)
     np.testing.assert_allclose(pieces.screen, at_once.screen, atol=1e-5)
@@ -257,13 +257,15 @@ def test_weights_that_are_no_numbers_are_named(tmp_path, contexts, positions):
             work(broken, contexts, positions)
 
 
-def test_the_interval_of_the_top_resamples_documents_alone(gpt2, contexts, positions, monkeypatch):
+def test_the_interval_of_the_top_resamples_documents_alone(
+    gpt2, contexts, positions, monkeypatch, tmp_path
+):
     """By hand: weighted means over resampled documents, their ranks, the spread of these."""
     monkeypatch.setattr(layers, "RESAMPLES", 4000)
     found = run_layer(gpt2, contexts, positions, n_top=48, n_random=48)
     weight = positions.weight * (positions.stratum == 2)
     documents = np.unique(positions.document)
-    kept = Checkpoints()
+    kept = Checkpoints(tmp_path)
     options = LayerOptions(-2, n_top=48, n_random=48, tolerance=0.0)
     ablate_layer(gpt2, contexts, positions, options, kept=kept)
     batch = scored_batches(gpt2, contexts, positions)

@@ -7,17 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from raretok.ablation import precision, sampled
+from raretok.ablation import head as constants
+from raretok.ablation import method, sampled
 from raretok.ablation.closed_form import delta_loss
 from raretok.ablation.head import FinalHead, clean_pass, final_head
-from raretok.ablation.precision import (
+from raretok.ablation.method import (
     check_tolerance,
     choose_plan,
     pair_error,
     pilot_positions,
     variance_of_a_draw,
 )
-from raretok.ablation.sampled import Directions, Plan, curvature, estimate, push_of
+from raretok.ablation.sampled import Plan, curvature, estimate, push_of
 from raretok.ablation.tokens import Cumulated, rank_tokens, systematic
 from raretok.errors import UserError
 from tests.ablation.reference import brute_force, largest
@@ -27,10 +28,9 @@ N_DRAWS, AT_ONCE = 300, 20  # draws, and how many of them go through one call
 
 
 def estimated(model, scored, plan, offset=0.5, effect="total"):
-    head = final_head(model)
     offsets = torch.full((len(scored.post),), offset, dtype=torch.float64)
     rows = (scored.resid, scored.post, scored.target, scored.mean, offsets)
-    return estimate(Directions(head), plan, *rows, effect=effect)
+    return estimate(final_head(model), plan, *rows, effect=effect)
 
 
 def random_head(d_vocab=2000, d_model=32, d_mlp=40, seed=0) -> FinalHead:
@@ -78,11 +78,11 @@ def test_the_sum_over_tokens_is_unbiased(second_order, pair_error, again, monkey
     than the vocabulary): which ones is no matter of what they would have given.
     """
     monkeypatch.setattr(sampled, "AGAIN", again)
-    monkeypatch.setattr(sampled, "short_type", lambda device: torch.float32)
+    monkeypatch.setattr(constants, "short_type", lambda device: torch.float32)
     head, n_pos = random_head(d_vocab=1000, d_mlp=20), 8
     *rows, new = random_rows(head, n_pos)
     resid, post, target = (part.repeat(AT_ONCE, *[1] * (part.ndim - 1)) for part in rows)
-    tokens, plan = Directions(head), Plan(16, 16, second_order, pair_error)
+    plan = Plan(16, 16, second_order, pair_error)
     clean = clean_pass(head, resid, target, double=False)
     push = push_of(head, clean, new - post, target, "total")
     ranked = rank_tokens(clean, head.length_sq, plan.n_head)
@@ -91,7 +91,7 @@ def test_the_sum_over_tokens_is_unbiased(second_order, pair_error, again, monkey
     draws, variances, poor = [], [], 0.0
     offsets = torch.from_numpy(np.random.default_rng(0).random((N_DRAWS, n_pos)))
     for offset in offsets.split(AT_ONCE):
-        found = curvature(push, ranked, tokens, plan, offset.flatten())
+        found = curvature(head, push, ranked, plan, offset.flatten())
         total = torch.where(found.poor, expected, found.total.double())
         draws.extend(total.view(AT_ONCE, n_pos, -1))
         variances.extend(found.variance.masked_fill(found.poor, 0).view(AT_ONCE, n_pos, -1))
@@ -119,7 +119,7 @@ def test_a_second_sample_spares_most_full_sums(monkeypatch):
     rows = (resid, 0.4 * post, target, new)
     offset = torch.from_numpy(np.random.default_rng(0).random(50))
     exact = delta_loss(head, *rows, tolerance=0.0)
-    inputs = (Directions(head), Plan(16, 8, False, 0.02), *rows, offset)
+    inputs = (head, Plan(16, 8, False, 0.02), *rows, offset)
     twice = estimate(*inputs)
     monkeypatch.setattr(sampled, "AGAIN", 2000)  # no less than the vocabulary: none is drawn
     once = estimate(*inputs)
@@ -133,7 +133,7 @@ def test_what_float32_cannot_hold_is_summed_in_full():
     head = replace(head, G=100 * head.G, W_out=head.W_out / 10, W_out_sq=head.W_out_sq / 100)
     rows = random_rows(head)
     offset = torch.full((12,), 0.3, dtype=torch.float64)
-    found = estimate(Directions(head), Plan(16, 8, False, 1e-3), *rows, offset)
+    found = estimate(head, Plan(16, 8, False, 1e-3), *rows, offset)
     double = FinalHead(*(t.double() for t in list(vars(head).values())[:4]), 1e-5, centred=False)
     resid, post, target, new = (t.double() if t.is_floating_point() else t for t in rows)
     exact = delta_loss(double, resid, post, target, new, tolerance=0.0)
@@ -151,7 +151,7 @@ def test_what_is_small_is_exact_in_the_first_order():
     new = post * (1 - 1e-3)
     offset = torch.full((len(post),), 0.3, dtype=torch.float64)
     plan = Plan(8, 8, False, LOOSE)
-    found = estimate(Directions(head), plan, resid, post, target, new, offset)
+    found = estimate(head, plan, resid, post, target, new, offset)
     exact = delta_loss(head, resid, post, target, new, tolerance=0.0)
     error = (found.delta_loss - exact).abs()
     assert float((error / exact.abs().clamp_min(1e-6)).median()) < 1e-3
@@ -192,15 +192,15 @@ def test_head_tokens_are_the_likeliest_and_none_is_drawn_again():
 
 
 def test_second_order_of_the_tail_is_the_plain_sum(monkeypatch):
-    monkeypatch.setattr(sampled, "short_type", lambda device: torch.float32)
+    monkeypatch.setattr(constants, "short_type", lambda device: torch.float32)
     head = random_head()
     resid, post, target, new = random_rows(head)
-    clean, tokens = clean_pass(head, resid, target, double=False), Directions(head)
+    clean = clean_pass(head, resid, target, double=False)
     push = push_of(head, clean, new - post, target, "total")
     ranked = rank_tokens(clean, head.length_sq, 16)
-    found = sampled.second_order_of_tail(push, tokens, ranked)
+    found = sampled.second_order_of_tail(head, push, ranked)
     p = clean.p.scatter(1, ranked.head, 0.0)
-    u = push.a[..., None] * clean.z[:, None] + push.b[..., None] * tokens.M.T - push.mean[..., None]
+    u = push.a[..., None] * clean.z[:, None] + push.b[..., None] * head.M.T - push.mean[..., None]
     torch.testing.assert_close(found, (p[:, None] * u.square()).sum(dim=2), rtol=1e-4, atol=1e-6)
 
 
@@ -209,9 +209,9 @@ def test_the_mean_of_a_neuron_is_as_precise_as_asked_for(tolerance):
     head = random_head()
     rows = random_rows(head, n_pos=200)
     resid, post, target, new = rows
-    pilot, tokens = pilot_positions(200), Directions(head)
+    pilot = pilot_positions(200)
     plan = choose_plan(
-        tokens,
+        head,
         resid[pilot],
         (new - post)[pilot],
         target[pilot],
@@ -219,7 +219,7 @@ def test_the_mean_of_a_neuron_is_as_precise_as_asked_for(tolerance):
         n_positions=200,
     )
     offset = torch.from_numpy(np.random.default_rng(0).random(200))
-    found = estimate(tokens, plan, *rows, offset)
+    found = estimate(head, plan, *rows, offset)
     exact = delta_loss(head, resid, post, target, new, tolerance=0.0)
     error = (found.delta_loss - exact).double().mean(dim=0).abs()
     assert float(error.max()) < tolerance
@@ -234,7 +234,7 @@ def test_a_stricter_target_takes_more_tokens():
     resid, post, target, new = random_rows(head, n_pos=16)
     plans = [
         choose_plan(
-            Directions(head),
+            head,
             resid,
             new - post,
             target,
@@ -244,21 +244,21 @@ def test_a_stricter_target_takes_more_tokens():
         for tolerance in (1e-1, 1e-4)
     ]
     costs = [plan.n_head + plan.n_tail for plan in plans]
-    assert 2 * precision.SIZES[0] <= costs[0] < costs[1]
+    assert 2 * method.SIZES[0] <= costs[0] < costs[1]
 
 
 def test_the_pilot_knows_the_variance_a_plan_leaves():
     """From the pilot's own tokens, against the spread of the estimate over offsets."""
     head = random_head(d_vocab=1000)
     resid, post, target, new = random_rows(head, n_pos=6)
-    tokens, clean = Directions(head), clean_pass(head, resid, target, double=False)
+    clean = clean_pass(head, resid, target, double=False)
     push = push_of(head, clean, new - post, target, "total")
     everything = rank_tokens(clean, head.length_sq, 999).pick(1, torch.full((6,), 0.5).double())
-    (one_draw,) = variance_of_a_draw(push, tokens, everything, [16], False)
+    (one_draw,) = variance_of_a_draw(head, push, everything, [16], False)
     plan, ranked, draws = Plan(16, 2, False, LOOSE), rank_tokens(clean, head.length_sq, 16), []
     for offset in np.random.default_rng(0).random(600):
         offsets = torch.full((6,), offset).double()
-        draws.append(curvature(push, ranked, tokens, plan, offsets).total)
+        draws.append(curvature(head, push, ranked, plan, offsets).total)
     seen = torch.stack(draws).var(dim=0)
     ratio = (one_draw / 2).sum() / seen.sum()
     assert 0.7 < float(ratio) < 2.5  # equal steps scatter less than independent draws

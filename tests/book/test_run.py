@@ -69,7 +69,7 @@ def own(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for module in (find, source):
             patch.setattr(module, "RUNS", folder / "runs")
-        patch.setattr("raretok.ablation.resumption.RUNS", folder / "runs")
+        patch.setattr("raretok.ablation.store.RUNS", folder / "runs")
         patch.setenv("RARETOK_RUNS", str(folder / "runs"))
         errors = io.StringIO()
         with contextlib.redirect_stderr(errors):

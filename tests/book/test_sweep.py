@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from raretok import cli
-from raretok.ablation import distributed, resumption, stream
+from raretok.ablation import distributed, store, stream
 from raretok.book import grid, sweep
 from raretok.errors import UserError
 from raretok.measure import find, source
@@ -38,7 +38,7 @@ def here(tmp_path_factory) -> Path:
     paths = {"model": folder / "tiny", "texts": folder / "texts.jsonl"}
     (folder / "grid.yaml").write_text(GRID.format(**paths))
     with pytest.MonkeyPatch.context() as patch:
-        for module in (find, source, resumption, distributed, grid):
+        for module in (find, source, store, distributed, grid):
             patch.setattr(module, "RUNS", folder / "runs")
         patch.setenv("RARETOK_RUNS", str(folder / "runs"))
         yield folder

@@ -27,7 +27,7 @@ def measured(request, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for name in ("find", "source"):
             patch.setattr(f"raretok.measure.{name}.RUNS", folder / "runs")
-        patch.setattr("raretok.ablation.resumption.RUNS", folder / "runs")
+        patch.setattr("raretok.ablation.store.RUNS", folder / "runs")
         asked = Measurements(given)
         part, effects = asked.part("cards"), asked.part(f"effects: {STRATIFIED}")
         assert not list((folder / "runs").glob("cards-*"))  # what was kept on the way is gone

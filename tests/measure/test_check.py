@@ -33,7 +33,7 @@ def measured(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(find, "RUNS", folder / "runs")
         patch.setattr("raretok.measure.source.RUNS", folder / "runs")
-        patch.setattr("raretok.ablation.resumption.RUNS", folder / "runs")
+        patch.setattr("raretok.ablation.store.RUNS", folder / "runs")
         asked = Measurements(given)
         for name in (*PARTS, *HEADS):
             asked.part(name)

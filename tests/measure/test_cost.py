@@ -37,7 +37,7 @@ def study(parameters, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for module in (find, source):
             patch.setattr(module, "RUNS", runs)
-        patch.setattr("raretok.ablation.resumption.RUNS", runs)
+        patch.setattr("raretok.ablation.store.RUNS", runs)
         yield Study(parameters)
 
 

@@ -15,7 +15,7 @@ from scipy.stats import t as student
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from raretok import __version__, ablate, neurons
-from raretok.ablation import resumption
+from raretok.ablation import store
 from raretok.measure.neurons import COLUMNS, OF_MODEL, column_table
 from raretok.stats.jackknife import deal
 from raretok.text.corpus import text_of
@@ -155,7 +155,7 @@ def test_the_pages_python_runs_as_printed(place, tmp_path, monkeypatch, capsys):
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert len(blocks[0].strip().splitlines()) == 5
     monkeypatch.chdir(place)
-    monkeypatch.setattr(resumption, "RUNS", tmp_path)
+    monkeypatch.setattr(store, "RUNS", tmp_path)
     names = {}
     for block in blocks:
         exec(block, names)

@@ -93,7 +93,7 @@ def test_what_one_forward_pass_saw_serves_every_intervention(counted_model, monk
     from raretok.ablation import gather
     from raretok.measure import source as module
 
-    monkeypatch.setattr("raretok.ablation.resumption.RUNS", tmp_path / "runs")
+    monkeypatch.setattr("raretok.ablation.store.RUNS", tmp_path / "runs")
     monkeypatch.setattr(module, "RUNS", tmp_path / "runs")
     passes = []
     run_batch = gather.run_batch
@@ -106,7 +106,7 @@ def test_what_one_forward_pass_saw_serves_every_intervention(counted_model, monk
     assert len(passes) == once > 0
     alone = Source(given.model_copy())
     monkeypatch.setattr(Source, "forward", lambda self, draw: None)
-    monkeypatch.setattr("raretok.ablation.resumption.RUNS", tmp_path / "others")
+    monkeypatch.setattr("raretok.ablation.store.RUNS", tmp_path / "others")
     for one, options in ((mean, {}), (zero, {"mode": "zero"})):
         np.testing.assert_array_equal(one.delta_loss, alone.run("stratified", **options).delta_loss)
 

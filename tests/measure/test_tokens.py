@@ -28,7 +28,7 @@ def asked(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for module in ("find", "source"):
             patch.setattr(f"raretok.measure.{module}.RUNS", folder / "runs")
-        patch.setattr("raretok.ablation.resumption.RUNS", folder / "runs")
+        patch.setattr("raretok.ablation.store.RUNS", folder / "runs")
         yield Measurements(given)
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from raretok.stats.documents import (
+    DocumentSums,
     bootstrap_means,
-    document_sums,
     permute_within,
     resample_documents,
 )
@@ -18,7 +18,9 @@ def test_bootstrap_means_equal_resampling_documents_one_by_one():
     document = np.sort(rng.integers(40, size=300))
     values, weight = rng.normal(size=(300, 5)), rng.uniform(0.5, 4, size=300)
     counts = resample_documents(41, 20, rng=rng)
-    means = bootstrap_means(document_sums(values, document, weight, 41), counts)
+    mine = document == np.arange(41)[:, None]  # of one document there is no position
+    sums = DocumentSums((mine * weight) @ values, mine @ weight)
+    means = bootstrap_means(sums, counts)
     for row, count in zip(means, counts, strict=True):
         repeated = np.concatenate(
             [np.flatnonzero(document == d).repeat(int(c)) for d, c in enumerate(count)]
@@ -28,7 +30,7 @@ def test_bootstrap_means_equal_resampling_documents_one_by_one():
 
 
 def test_a_resample_without_the_class_has_no_mean():
-    sums = document_sums(np.ones((2, 1)), np.array([0, 0]), np.ones(2), n_documents=2)
+    sums = DocumentSums(np.array([[2.0], [0.0]]), np.array([2.0, 0.0]))
     means = bootstrap_means(sums, np.array([[2.0, 0.0], [0.0, 2.0]]))
     assert means[0] == 1
     assert np.isnan(means[1]).all()
