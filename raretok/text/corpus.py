@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Int
 
 from raretok.errors import UserError
-from raretok.text import docstrings
-from raretok.text.shelf import DATASET, frozen, shelf_file, shelved
+from raretok.text import docstrings, hub
+from raretok.text.shelf import shelf_file, shelved
 
 # A context shorter than this predicts too little to be worth a forward pass.
 SHORTEST = 16
@@ -80,8 +80,8 @@ def corpus_file(source: str, n_documents: int = 500) -> Path:
     if source in shelved():
         return shelf_file(source)
     path = Path(os.path.expanduser(source))  # unlike those of Path, these three never raise
-    if not os.path.exists(path) and DATASET.fullmatch(source) and not reads(path):
-        return frozen(source, n_documents)
+    if not os.path.exists(path) and hub.DATASET.fullmatch(source) and not reads(path):
+        return hub.frozen(source, n_documents)
     if os.path.isdir(path):
         raise UserError(f"the corpus {path.name} is a directory: give one of the files in it")
     if not os.path.isfile(path):

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from raretok.errors import UserError
-from raretok.text import shelf
+from raretok.text import hub
 from raretok.text.corpus import load_corpus
 
 ROWS = [{"text": f"document {n}", "timestamp": "2020", "url": "u"} for n in range(9)]
@@ -43,7 +43,7 @@ def runs(prepared, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(prepared))
-    monkeypatch.setattr(shelf, "RUNS", tmp_path)
+    monkeypatch.setattr(hub, "RUNS", tmp_path)
     return tmp_path
 
 
