@@ -19,13 +19,11 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import norm
 
-from raretok.claims.attention.estimate import LAST, alike, bands, deviations
-from raretok.claims.coordination.estimate import (
-    POSITIONS,
-    ksg_terms,
-    participation_ratio,
-    prepared,
-)
+from raretok.claims.attention.estimate import LAST, alike
+from raretok.claims.attention.profiles import bands, deviations
+from raretok.claims.coordination.dimension import participation_ratio
+from raretok.claims.coordination.estimate import POSITIONS
+from raretok.claims.coordination.information import ksg_terms, prepared
 from raretok.claims.modularity.estimate import held_out_Q
 from raretok.claims.regimes.curve import bin_weights, draw_law, smooth_curve
 from raretok.claims.regimes.estimate import head_of, rank_curves

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import kurtosis, norm, rankdata, spearmanr
 
-from raretok.claims.coordination.estimate import Moments
+from raretok.claims.coordination.dimension import Moments
 from raretok.claims.sample import DRAWS, KINDS, correlation, ranked
 from raretok.errors import NotTestableError
 from raretok.text.protocol import PROTOCOLS

@@ -7,7 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from raretok.claims.attention.estimate import LAST, alike, class_sums, gini_difference, moved
+from raretok.claims.attention.estimate import LAST, alike, gini_difference, moved
+from raretok.claims.attention.profiles import class_sums
 from raretok.claims.compare import spread
 from raretok.claims.digest import QUIET
 from raretok.claims.finding import or_none

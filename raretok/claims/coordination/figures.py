@@ -8,11 +8,8 @@ from matplotlib.image import AxesImage
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-from raretok.claims.coordination.estimate import (
-    log_dimension,
-    participation_ratio,
-    whole_correlations,
-)
+from raretok.claims.coordination.dimension import participation_ratio, whole_correlations
+from raretok.claims.coordination.estimate import log_dimension
 from raretok.claims.sample import KINDS, Sample
 from raretok.claims.style import null_histogram
 

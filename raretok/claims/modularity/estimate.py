@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from raretok.claims.compare import Blocks, Compared, in_folds, over_controls, together
-from raretok.claims.coordination.estimate import Moments
+from raretok.claims.coordination.dimension import Moments
 from raretok.claims.finding import Finding
 from raretok.claims.modularity.communities import (
     best_partitions,

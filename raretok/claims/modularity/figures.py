@@ -7,7 +7,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from raretok.claims.compare import difference
-from raretok.claims.coordination.estimate import participation_ratio, whole_correlations
+from raretok.claims.coordination.dimension import participation_ratio, whole_correlations
 from raretok.claims.modularity.communities import (
     EXACT_NODES,
     best_partitions,

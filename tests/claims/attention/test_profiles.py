@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from raretok.claims.attention.estimate import BAND, bands, class_sums, deviations
+from raretok.claims.attention.profiles import BAND, bands, class_sums, deviations
 from raretok.claims.sample import correlation
 from raretok.stats.jackknife import deal
 from tests.synthetic import some_rows

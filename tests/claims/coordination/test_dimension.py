@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from raretok.claims.coordination.estimate import Moments, participation_ratio
+from raretok.claims.coordination.dimension import Moments, participation_ratio
 from raretok.claims.sample import KINDS
 from raretok.text.rarity import RARE
 from tests.synthetic import a_sample

@@ -12,10 +12,10 @@ from raretok.claims.coordination.estimate import (
     ESTIMANDS,
     Information,
     findings,
-    ksg_terms,
     log_dimension,
     shared_information,
 )
+from raretok.claims.coordination.information import ksg_terms
 from raretok.claims.sample import DRAWS, KINDS
 from raretok.errors import NotTestableError
 from raretok.text.rarity import COMMON, RARE

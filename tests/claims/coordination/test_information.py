@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import digamma
 
-from raretok.claims.coordination import estimate as information
+from raretok.claims.coordination import information
 
 RNG = np.random.default_rng
 

@@ -7,18 +7,9 @@ import pytest
 import xarray as xr
 
 from raretok.claims.rivals import figures
-from raretok.claims.rivals.estimate import (
-    BINS,
-    RIVALS,
-    compared,
-    correlations,
-    explained,
-    matched,
-    r_squared,
-    shapley,
-    surprisal_bins,
-    weight_scores,
-)
+from raretok.claims.rivals.estimate import RIVALS, compared, explained, weight_scores
+from raretok.claims.rivals.shapley import correlations, r_squared, shapley
+from raretok.claims.rivals.surprisal import BINS, matched, surprisal_bins
 from raretok.claims.study import Study
 from raretok.claims.style import panels, table, told
 from raretok.errors import NotTestableError

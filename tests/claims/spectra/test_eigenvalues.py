@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from raretok.claims.spectra import estimate as eig
+from raretok.claims.spectra import eigenvalues as eig
 from raretok.errors import UserError
 
 RNG = np.random.default_rng

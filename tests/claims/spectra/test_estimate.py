@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from raretok.claims.sample import DRAWS
+from raretok.claims.spectra.eigenvalues import hill
 from raretok.claims.spectra.estimate import (
     ESTIMANDS,
     findings,
-    hill,
     log_hill,
     of_groups,
     squared_cosine,
