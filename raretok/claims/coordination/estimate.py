@@ -1,9 +1,4 @@
-"""The page `coordination`: estimands of C1 and I1 (data/claims.yaml).
-
-Information of pairs of neurons is estimated by the first way of Kraskov, Stoegbauer and Grassberger
-(2004), which the released code uses through scikit-learn: no bins, and nearly no bias where two
-neurons are unrelated.
-"""
+"""The page `coordination`: estimands of C1 and I1 (data/claims.yaml)."""
 
 from collections.abc import Callable, Iterator
 from functools import cache
