@@ -9,6 +9,7 @@ from raretok.claims.compare import difference, spread
 from raretok.claims.digest import QUIET
 from raretok.claims.sample import DRAWS, Sample
 from raretok.claims.spectra import estimate
+from raretok.claims.spectra.eigenvalues import descending, noise_edge, standard_rows
 from raretok.claims.style import COLOURS, decimals, null_histogram
 
 
@@ -16,9 +17,9 @@ def spectrum(ax: Axes, sample: Sample) -> None:
     """Eigenvalues of the group by rank over those of its controls."""
     rows = estimate.weight_rows(sample)
     groups = sample.with_controls(DRAWS)[0, 0]
-    spectra = estimate.descending(rows[groups] @ rows[groups].swapaxes(1, 2) / rows.shape[1])
+    spectra = descending(rows[groups] @ rows[groups].swapaxes(1, 2) / rows.shape[1])
     low, high = np.quantile(spectra[1:], [0.025, 0.975], axis=0)
-    edge, rank = estimate.noise_edge(groups.shape[1], rows.shape[1]), np.arange(1, low.size + 1)
+    edge, rank = noise_edge(groups.shape[1], rows.shape[1]), np.arange(1, low.size + 1)
     ax.fill_between(rank, low, high, color=COLOURS["controls"], lw=0, label="control groups, 95 %")
     ax.axhline(edge, color="black", ls=":", lw=1.2, label=f"{QUIET}edge of noise")
     ax.text(rank[-1], edge, "edge of noise", ha="right", va="bottom")
@@ -37,7 +38,7 @@ def matrices_table(sample: Sample) -> pd.DataFrame:
     """The estimand in each matrix alone, and how near the members stand in index."""
     rows = {}
     for name, matrix in sample.matrices.items():
-        values = estimate.cosines(sample, estimate.standard_rows(matrix))
+        values = estimate.cosines(sample, standard_rows(matrix))
         rows[f"squared cosine of {name}, x chance"] = row_of(values)
     groups = sample.with_controls(DRAWS)
     flat = groups.reshape(-1, groups.shape[-1])
