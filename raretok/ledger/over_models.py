@@ -20,7 +20,7 @@ from raretok.measure.find import LEAD, TRAINED, UNTRAINED, Measurements
 from raretok.measure.parameters import PageParameters
 from raretok.paths import ROOT
 
-# By label, in the order of the forest plots; what was trained here is not named as if it were
+# By label, in the order of pages and atlas; what was trained here is not named as if it were
 # the model whose family it has.
 NAMES = {
     LEAD: "SmolLM2",

@@ -1,5 +1,6 @@
 """What a measurement is made from: the loaded model, its text, and the positions to score."""
 
+import gc
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache, cached_property
@@ -43,12 +44,13 @@ class Source:
 
     def __init__(self, parameters: PageParameters):
         self.parameters = parameters
-        # Of this object alone: @cache on the methods would keep every source, with its model.
+        # Of this object alone: @cache on the methods would keep every source for good.
         self.classes, self.everything = cache(self.classes), cache(self.everything)
         self.positions, self.seen = cache(self.positions), cache(self.seen)
 
     @cached_property
     def model(self) -> models.LanguageModel:
+        gc.collect()  # an earlier source refers to itself: else its model would stay beside this
         device, revision = self.parameters.device, self.parameters.revision or None
         if device == "cuda" and not torch.cuda.is_available():
             raise UserError("device cuda: no GPU is visible to PyTorch here, use device cpu")

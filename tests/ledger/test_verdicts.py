@@ -29,7 +29,6 @@ HOLDING = {
     "agreement": 0.9,
     "coverage": 0.95,
 }
-INF = math.inf
 
 
 def found(claim, name, low=0.0, high=0.0, *, reading="corrected", without=(), **gates) -> Finding:

@@ -17,7 +17,7 @@ TINY = 1e-6  # sd; parts activations that are equal though nothing was rounded
 def ksg_terms(x: Activations, y: Activations, k: int = NEIGHBOURS) -> Activations:
     r"""What each position adds to the mutual information of two neurons, their mean; in nats.
 
-    It can come out slightly below 0.
+    The mean can come out slightly below 0.
 
     $$I = \psi(k) + \psi(N) - \langle \psi(n_x + 1) + \psi(n_y + 1) \rangle$$
 

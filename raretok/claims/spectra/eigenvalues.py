@@ -1,6 +1,6 @@
-"""Spectra of correlation matrices, by hand: tail index, spread, and the law of pure noise.
+"""Spectra of correlation matrices, by hand: tail index, and the law of pure noise.
 
-Eigenvalues come in rows (one a matrix, here a *draw*), largest first.
+Eigenvalues come in rows (one a group), largest first.
 """
 
 import numpy as np
